@@ -1,0 +1,195 @@
+"""The frozen records that cross from one stage to the next.
+
+They hold plain numbers, strings and tuples, import nothing of ours, and know how to become JSON.
+Conventions: time step t counts from 1, so ``accuracy[t - 1]`` is the value at t; energies are in
+joules; counts and energies are per image and cumulative over 1..t; shares are fractions in [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def to_json(record: Any) -> Any:
+    """Turn a (nested) frozen record into dictionaries, lists, numbers and strings."""
+    return json.loads(json.dumps(dataclasses.asdict(record)))
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write ``content`` beside ``path``, flush it to disk, then rename it over ``path``.
+
+    A reader sees the old file or the new one, never a half-written one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChange:
+    """What one topology update did to one layer, in links.
+
+    ``active_before - removed - percolated + grown == active_after``. ``removed`` counts the links
+    taken by density decay as well. ``overlap`` is the share of grown links that had just been
+    removed (0 when nothing grew). ``score_nonzero`` is the share of absent links with a positive
+    growth score, ``None`` for rules without scores.
+    """
+
+    active_before: int
+    removed: int
+    percolated: int
+    grown: int
+    active_after: int
+    target: int
+    shortfall: int
+    overlap: float
+    score_nonzero: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyUpdate:
+    """The record returned by ``Sparsifier.update_topology``.
+
+    ``anp`` is the share of active neurons after percolation as the reference counts it (input
+    columns of every layer plus the rows of the last), ``anp_hidden`` the strict form (hidden
+    neurons with links on both sides); ``itop_rate`` the share of positions ever active.
+    """
+
+    update_index: int
+    epoch: int
+    layers: Mapping[str, LayerChange]
+    sparsity: float
+    anp: float
+    anp_hidden: float
+    itop_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteReport:
+    """One spiking site of a converted network and the health of its thresholds."""
+
+    name: str
+    op: str
+    module: str
+    sources: tuple[str, ...]
+    channels: int
+    threshold_min: float
+    threshold_mean: float
+    threshold_max: float
+    dead_share: float
+    saturated_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInput:
+    """How one weight layer of a converted network is fed: ``image``, ``spikes`` or ``graded``."""
+
+    name: str
+    kind: str
+    input: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What the converter did: settings, sites, and how every weight layer is fed."""
+
+    method: str
+    coding: str
+    neuron: str
+    levels: int
+    solver: str
+    granularity: str
+    calibration_images: int
+    batch_norms_folded: tuple[str, ...]
+    sites: tuple[SiteReport, ...]
+    layers: tuple[LayerInput, ...]
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOperations:
+    """Operations of one weight layer, per image.
+
+    ``macs`` counts existing links with true borders, ``macs_dense`` the same layer with every
+    link present; ``sops[t - 1]`` the synaptic operations of steps 1..t on existing links.
+    """
+
+    name: str
+    kind: str
+    input: str
+    macs: float
+    macs_dense: float
+    density: float
+    sops: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteActivity:
+    """Spikes per neuron at each single time step (not cumulative) of one site."""
+
+    name: str
+    neurons: int
+    firing_rate: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Accuracy and energy of a spiking network at every time step (``evaluation.json``).
+
+    ``macs`` is what the spiking network spends in multiply-accumulates per image over the whole
+    run, ``macs_per_step`` its cumulative course; ``ann_energy_joule`` prices the same network run
+    once as an ANN on its existing links, ``ann_dense_energy_joule`` with every link present.
+    """
+
+    timesteps: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    energy_joule: tuple[float, ...]
+    sops: tuple[float, ...]
+    macs_per_step: tuple[float, ...]
+    ann_accuracy: float
+    ann_energy_joule: float
+    ann_dense_energy_joule: float
+    macs: float
+    images: int
+    saturation_time: int | None
+    conventions: Mapping[str, str | float]
+    layers: tuple[LayerOperations, ...]
+    sites: tuple[SiteActivity, ...] = field(default=())
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as JSON, atomically."""
+        write_atomically(path, json.dumps(to_json(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Evaluation:
+        """Read what `save` wrote."""
+        raw = json.loads(Path(path).read_text())
+        raw["layers"] = tuple(
+            LayerOperations(**{**row, "sops": tuple(row["sops"])}) for row in raw["layers"]
+        )
+        raw["sites"] = tuple(
+            SiteActivity(**{**row, "firing_rate": tuple(row["firing_rate"])})
+            for row in raw["sites"]
+        )
+        for key in ("timesteps", "accuracy", "energy_joule", "sops", "macs_per_step"):
+            raw[key] = tuple(raw[key])
+        return cls(**raw)

@@ -1,0 +1,37 @@
+"""The errors a user can meet, one small hierarchy.
+
+Every message says three things: what was given (value, shape, layer name), what is required, and
+what to do about it. Nothing else in the library raises a bare ``Exception``.
+"""
+
+
+class TopospikeError(Exception):
+    """Base class of every error raised on purpose by topospike."""
+
+
+class ConfigError(TopospikeError, ValueError):
+    """An option, a recipe or an argument has a value that cannot be used."""
+
+
+class ShapeError(TopospikeError, ValueError):
+    """A tensor or array has the wrong number of axes or the wrong size."""
+
+
+class NonFiniteError(TopospikeError, ArithmeticError):
+    """NaN or infinity where a finite number is required; names the layer that produced it."""
+
+
+class TopologyViolation(TopospikeError):
+    """A model does not obey the topology it is supposed to have."""
+
+
+class CheckpointError(TopospikeError):
+    """A checkpoint or saved file is missing, damaged, or belongs to something else."""
+
+
+class ConversionError(TopospikeError):
+    """A network cannot be turned into a spiking one; names the place and the remedy."""
+
+
+class MissingDataError(TopospikeError, FileNotFoundError):
+    """A data folder, split or column is not there."""

@@ -1,0 +1,143 @@
+"""A recipe is data: the frozen settings of one complete run.
+
+One dataclass a stage, in the order of the pipeline. Defaults are the paper's where it states one
+(Bao, Gu, Lyu, Cannistraci 2026, Appendix C). Importing this module costs nothing: no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the images come from.
+
+    Attributes
+    ----------
+    source
+        ``digits`` (scikit-learn's scans, embedded), or anything Hugging Face ``datasets`` reads:
+        a hub id, a folder of parquet files, an image folder. A relative folder that does not exist
+        here is looked up under the environment variable ``TOPOSPIKE_DATA``.
+    image_column, label_column
+        Column names; ``None`` finds them by type.
+    mean, std
+        Normalisation per channel, on pixels scaled to [0, 1]; ``None`` uses the known constants
+        of the dataset, or measures them on the training split.
+    validation_fraction
+        Share of the training split cut off for validation (stratified, seeded). The test split is
+        read once, at the end.
+    augment
+        Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``cutout``, ...
+    limit_train, limit_test
+        Use only the first n images (after the seeded shuffle); for quick runs.
+    """
+
+    source: str = "digits"
+    image_column: str | None = None
+    label_column: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    validation_fraction: float = 0.1
+    augment: tuple[str, ...] = ()
+    batch_size: int = 128
+    eval_batch_size: int = 256
+    limit_train: int | None = None
+    limit_test: int | None = None
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network: a name of ``topospike.models`` and its widths."""
+
+    name: str = "small_cnn"
+    widths: tuple[int, ...] | None = None
+    hidden: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SparsitySettings:
+    """How the topology starts, evolves and stops."""
+
+    rule: str = "chts"
+    linear: float = 0.99
+    conv: float = 0.0
+    initial_linear: float | None = None
+    initial_conv: float | None = None
+    initial_topology: str = "er"
+    weight_init: str = "swi"
+    linear_score: str = "CH2-L3n"
+    conv_score: str = "CH3-L3n"
+    removal: str = "magnitude"
+    zeta: float = 0.3
+    zeta_schedule: str = "cosine"
+    density_decay: str = "sigmoid"
+    decay_k: float = 6.0
+    update_interval: int = 1
+    start_fraction: float = 0.0
+    stop_fraction: float = 0.75
+    percolation: bool = True
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The optimizer and its schedule."""
+
+    epochs: int = 200
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    final_learning_rate_fraction: float = 0.0
+    label_smoothing: float = 0.0
+    gradient_clip: float | None = None
+    bf16: bool = False
+    channels_last: bool = False
+    checkpoint_every: int = 1
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How the trained network becomes a spiking one; ``None`` means the method's own default."""
+
+    method: str = "dcgs"
+    coding: str | None = None
+    levels: int | None = None
+    solver: str | None = None
+    granularity: str | None = None
+    timesteps: int = 8
+    calibration_images: int = 1024
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How long to simulate and which counting conventions to use."""
+
+    timesteps: int = 32
+    energy_model: str = "45nm"
+    first_layer: str = "mac_once"
+    pooled: str = "fold"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One complete run: a dense twin, a sparse twin, their conversions, and the analysis."""
+
+    name: str = "run"
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    sparsity: SparsitySettings = field(default_factory=SparsitySettings)
+    dense_twin: bool = True
+    convert: tuple[ConversionSettings, ...] = (
+        ConversionSettings("dcgs"),
+        ConversionSettings("qcfs"),
+    )
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
+    analyse: bool = True
+    threads: int | None = None
