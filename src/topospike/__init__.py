@@ -1,0 +1,1 @@
+"""Sparse, brain-like, spiking networks from ordinary PyTorch models."""
