@@ -1,0 +1,170 @@
+"""The graph of any model: one functional ATen graph, whatever Python wrote it.
+
+`torch.export` runs the model once on fake tensors and records every operation, so a module ReLU, a
+functional ReLU, an in-place add and a custom padding layer all become plain graph nodes. Both the
+converter (which places spiking sites in that graph) and percolation (which needs to know which
+layers feed which) read it. This module only captures; it changes nothing and interprets nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.export.graph_signature import InputKind
+
+from topospike.errors import ConversionError, ShapeError
+
+CHECK_OPS = (
+    torch.ops.aten._assert_tensor_metadata.default,
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+)
+
+
+def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Record ``model(example)`` in evaluation mode as a functional ATen graph.
+
+    Parameters
+    ----------
+    model
+        Any module that takes one tensor and returns one tensor, or a tuple, dictionary or data
+        class whose first tensor is the result (as Hugging Face image classifiers do).
+    example : Tensor, shape (batch, ...)
+        One batch of real input. The batch axis is left free; all other sizes are fixed.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        Nodes are ``call_function`` of ``torch.ops.aten``; parameters and buffers are ``get_attr``
+        nodes named exactly as in the model and *share* its tensors. One placeholder (the input),
+        one output (the result). ``node.meta["val"]`` holds the shape, ``node_module(node)`` the
+        path of the module that ran it.
+
+    Raises
+    ------
+    ConversionError
+        If the model cannot be captured (for example data-dependent control flow).
+    ShapeError
+        If ``example`` has no batch axis or an empty one.
+
+    Notes
+    -----
+    The model's own training flags are restored, its parameters are not touched. The output equals
+    ``model.eval()(example)``.
+
+    Examples
+    --------
+    >>> graph = capture(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.zeros(2, 3))
+    >>> [node.name for node in graph.graph.nodes if node.op == "call_function"]
+    ['linear', 'relu']
+    """
+    if example.ndim < 2 or example.shape[0] == 0:
+        raise ShapeError(
+            f"the example input has shape {tuple(example.shape)}; a non-empty batch axis and at "
+            "least one more axis are required. Pass one batch of real input."
+        )
+    program = export_in_eval_mode(model, two_rows(example))
+    graph = parameters_as_attributes(program)
+    drop_checks(graph)
+    keep_one_output(graph, program)
+    used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    state = {name: tensor for name, tensor in tensors_of(program, model).items() if name in used}
+    captured = fx.GraphModule(state, graph)
+    captured.graph.eliminate_dead_code()
+    captured.recompile()
+    return captured
+
+
+def node_module(node: fx.Node) -> str:
+    """Return the dotted path of the module whose forward ran this node (``""`` for the root)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return clean_path(paths[-1]) if paths else ""
+
+
+def clean_path(path: str) -> str:
+    """Strip the decorations `torch.export` adds to module paths, ``L['self'].fc`` -> ``fc``."""
+    path = path.removeprefix("L['self']").removeprefix(".")
+    return "" if path.startswith("_empty_nn_module_stack") else path.split("@")[0]
+
+
+def two_rows(example: Tensor) -> Tensor:
+    """Return two rows of the example: a batch of one would be recorded as a constant size."""
+    rows = example[:2]
+    return rows if len(rows) == 2 else rows.repeat(2, *([1] * (example.ndim - 1)))
+
+
+def export_in_eval_mode(model: nn.Module, example: Tensor) -> ExportedProgram:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            program = export(model, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+            return program.run_decompositions({})
+    except Exception as error:
+        # torch.export has no common base class for what it can raise; every one of them means the
+        # same to the user, so the cause is kept and the remedy added.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ConversionError(
+            f"{type(model).__name__} could not be captured as a graph "
+            f"({type(error).__name__}: {reason}). The forward pass must be expressible without "
+            "data-dependent Python control flow and take one tensor; rewrite that branch with "
+            "torch operations (torch.where, torch.cond) or convert the part that can be exported."
+        ) from error
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def parameters_as_attributes(program: ExportedProgram) -> fx.Graph:
+    """Replace the lifted parameter inputs of the exported graph by ``get_attr`` nodes."""
+    graph = program.graph_module.graph
+    targets = {
+        spec.arg.name: spec.target
+        for spec in program.graph_signature.input_specs
+        if spec.kind != InputKind.USER_INPUT
+    }
+    for node in [node for node in graph.nodes if node.op == "placeholder"]:
+        target = targets.get(node.name)
+        if target is None:
+            continue
+        if node.users:
+            with graph.inserting_before(node):
+                attribute = graph.create_node("get_attr", str(target), name=node.name)
+            attribute.meta.update(node.meta)
+            node.replace_all_uses_with(attribute)
+        graph.erase_node(node)
+    return graph
+
+
+def drop_checks(graph: fx.Graph) -> None:
+    """Remove run-time assertions: they hold by construction and only cost time."""
+    for node in [node for node in graph.nodes if node.target in CHECK_OPS]:
+        graph.erase_node(node)
+
+
+def keep_one_output(graph: fx.Graph, program: ExportedProgram) -> None:
+    """Return the first result alone, whatever container the model returned."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        names = [node.name for node in inputs]
+        raise ConversionError(
+            f"the model takes {len(inputs)} tensors {names}; exactly one is required. "
+            "Wrap it in a module whose forward takes the image alone."
+        )
+    mutated = len(program.graph_signature.buffers_to_mutate)
+    output = next(node for node in graph.nodes if node.op == "output")
+    results = [item for item in output.args[0][mutated:] if isinstance(item, fx.Node)]
+    if not results:
+        raise ConversionError("the model returns no tensor; it must return its logits.")
+    output.args = (results[0],)
+
+
+def tensors_of(program: ExportedProgram, model: nn.Module) -> dict[str, Tensor | nn.Parameter]:
+    """Return every tensor the graph may read by name, preferring the model's own objects."""
+    named: dict[str, Tensor] = dict(program.constants)  # pyright: ignore[reportAssignmentType]
+    named.update(program.state_dict)
+    named.update(model.named_buffers(remove_duplicate=False))
+    named.update(model.named_parameters(remove_duplicate=False))
+    return named
