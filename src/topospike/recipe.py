@@ -84,7 +84,16 @@ class SparsitySettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The optimizer and its schedule."""
+    """The optimizer and its schedule.
+
+    Attributes
+    ----------
+    schedule
+        ``cosine``, ``linear``, ``step`` or ``constant``, after ``warmup_epochs`` of linear ramp.
+    restart_every_epochs, restart_warmup_epochs
+        Iterative warm-up: ramp the rate up again every so many epochs (fractions allowed), over
+        so many epochs; 0 is off.
+    """
 
     epochs: int = 200
     learning_rate: float = 0.1
@@ -93,6 +102,8 @@ class TrainSettings:
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
     final_learning_rate_fraction: float = 0.0
+    restart_every_epochs: float = 0.0
+    restart_warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
     gradient_clip: float | None = None
     bf16: bool = False
