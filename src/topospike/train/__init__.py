@@ -1,0 +1,39 @@
+"""Stage train: one readable loop, and checkpoints that resume it bit for bit."""
+
+from topospike.train.checkpoint import CheckpointWarning as CheckpointWarning
+from topospike.train.checkpoint import list_checkpoints as list_checkpoints
+from topospike.train.checkpoint import load_checkpoint as load_checkpoint
+from topospike.train.checkpoint import load_latest as load_latest
+from topospike.train.checkpoint import save_checkpoint as save_checkpoint
+from topospike.train.epoch import train_epoch as train_epoch
+from topospike.train.evaluation import evaluate_accuracy as evaluate_accuracy
+from topospike.train.finite import check_weights as check_weights
+from topospike.train.loop import FitResult as FitResult
+from topospike.train.loop import fit as fit
+from topospike.train.metrics import MetricsLog as MetricsLog
+from topospike.train.optim import build_optimizer as build_optimizer
+from topospike.train.optim import learning_rate_at as learning_rate_at
+from topospike.train.optim import learning_rate_factor as learning_rate_factor
+from topospike.train.protocols import ImageBatches as ImageBatches
+from topospike.train.protocols import TopologyController as TopologyController
+from topospike.train.protocols import TrainingData as TrainingData
+
+__all__ = [
+    "CheckpointWarning",
+    "FitResult",
+    "ImageBatches",
+    "MetricsLog",
+    "TopologyController",
+    "TrainingData",
+    "build_optimizer",
+    "check_weights",
+    "evaluate_accuracy",
+    "fit",
+    "learning_rate_at",
+    "learning_rate_factor",
+    "list_checkpoints",
+    "load_checkpoint",
+    "load_latest",
+    "save_checkpoint",
+    "train_epoch",
+]

@@ -1,0 +1,161 @@
+"""Stage train: find NaN and infinity early, and name the layer they came from.
+
+The loss is checked at every step, before the weights move. Only when it is not finite is the batch
+run again with a hook on every module; the weights are checked once an epoch, before a checkpoint
+is written. Nothing is repaired or skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topospike.errors import NonFiniteError
+
+
+class LossGuard:
+    """Tells whether a loss was finite, without idling an accelerator.
+
+    Reading a number from a CUDA stream waits for everything queued on it. Here the one flag is
+    copied right behind the forward pass and awaited after the backward pass has been queued, so
+    the device has work while the host waits.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = torch.cuda.Event() if device.type == "cuda" else None
+        self._finite = torch.ones((), dtype=torch.bool, pin_memory=self._event is not None)
+
+    def watch(self, loss: Tensor) -> None:
+        """Queue the check of ``loss``; call it before the backward pass."""
+        self._finite.copy_(torch.isfinite(loss.detach()), non_blocking=True)
+        if self._event is not None:
+            self._event.record()
+
+    def passed(self) -> bool:
+        """Wait for the check queued last; call it before the optimizer step."""
+        if self._event is not None:
+            self._event.synchronize()
+        return bool(self._finite)
+
+
+def diagnose(
+    model: nn.Module,
+    images: Tensor,
+    forward: Callable[[], object],
+    *,
+    loss: float,
+    epoch: int,
+    step: int,
+) -> NonFiniteError:
+    """Build the error for a batch whose loss is not finite.
+
+    Parameters
+    ----------
+    model
+        The network, with the weights the batch failed on.
+    images
+        The batch.
+    forward
+        Runs the forward pass of the batch again, in the same precision.
+    loss
+        The loss that was found.
+    epoch, step
+        Where: both counted from 0, the step within the epoch.
+
+    Returns
+    -------
+    NonFiniteError
+        To be raised by the caller; its message names the first layer, or the batch.
+    """
+    bad = count_nonfinite(images)
+    place = (
+        f"The batch itself holds {bad} non-finite values of {images.numel()}: look at the images "
+        "and at their normalisation (a std of 0?)."
+        if bad
+        else first_nonfinite_layer(model, forward)
+    )
+    return NonFiniteError(
+        f"the training loss is {loss} at epoch {epoch}, step {step}. {place} A lower "
+        "learning_rate, a longer warm-up or gradient_clip are the usual remedies when the data "
+        "are sound."
+    )
+
+
+def first_nonfinite_layer(model: nn.Module, forward: Callable[[], object]) -> str:
+    """Run ``forward`` and say in which module of ``model`` non-finite values first appear."""
+    findings: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if findings or not any(count_nonfinite(tensor) for tensor in tensors_in(output)):
+                return
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(output))
+            layer = f"layer {name!r} ({type(module).__name__}, output shape {shapes})"
+            if any(count_nonfinite(tensor) for tensor in tensors_in(inputs)):
+                findings.append(f"They first reach a module as the input of {layer}.")
+            else:
+                findings.append(f"They first appear in {layer}; {weights_of(module)}.")
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(watch(name or type(model).__name__))
+        for name, module in model.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return findings[0] if findings else "Every layer's output is finite; the loss itself is not."
+
+
+def check_weights(model: nn.Module, *, epoch: int) -> None:
+    """Refuse to go on with a parameter that holds NaN or infinity.
+
+    Raises
+    ------
+    NonFiniteError
+        Naming the first such parameter.
+    """
+    for name, parameter in model.named_parameters():
+        bad = count_nonfinite(parameter)
+        if bad:
+            layer, _, kind = name.rpartition(".")
+            raise NonFiniteError(
+                f"at the end of epoch {epoch} the {kind} of layer {layer!r} holds {bad} non-finite "
+                f"values of {parameter.numel()}, though every loss was finite. A lower "
+                "learning_rate, a longer warm-up or gradient_clip are the usual remedies."
+            )
+
+
+def weights_of(module: nn.Module) -> str:
+    """Say how large the module's own parameters are, or that they are non-finite themselves."""
+    parts = []
+    for name, parameter in module.named_parameters(recurse=False):
+        bad = count_nonfinite(parameter)
+        size = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
+        parts.append(f"its {name} " + (f"holds {bad} of them" if bad else f"reaches {size:.3g}"))
+    return " and ".join(parts) or "it has no parameters of its own"
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors of a nested tuple, list or mapping."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def count_nonfinite(tensor: Tensor) -> int:
+    """Count NaN and infinite entries."""
+    return int((~torch.isfinite(tensor.detach())).sum())

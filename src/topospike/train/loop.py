@@ -1,0 +1,276 @@
+"""Stage train: one readable loop from a model and its data to trained weights.
+
+After the batches of an epoch: the topology update if the controller wants one, validation, a line
+of metrics, a checkpoint. The weights of the last epoch are the result; the test split is never
+read. The loop knows nothing about rules, scores or masks beyond the controller's protocol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from topospike.contracts import to_json
+from topospike.errors import ConfigError, NonFiniteError
+from topospike.recipe import TrainSettings
+from topospike.train.checkpoint import (
+    clear_checkpoints,
+    list_checkpoints,
+    load_latest,
+    save_checkpoint,
+)
+from topospike.train.display import progress_bar
+from topospike.train.epoch import train_epoch
+from topospike.train.evaluation import evaluate_accuracy
+from topospike.train.finite import check_weights
+from topospike.train.metrics import MetricsLog
+from topospike.train.optim import build_optimizer, check_settings
+from topospike.train.protocols import TopologyController, TrainingData
+from topospike.train.resume import History, Trainee, identity_of, restore, seeded, snapshot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a finished training run was.
+
+    Attributes
+    ----------
+    epochs
+        Epochs trained, those before an interruption included.
+    train_loss
+        Mean loss over the images of the last epoch, in nats.
+    validation_accuracy
+        Of the last epoch's weights, in [0, 1]; ``None`` without validation images.
+    best_epoch
+        The epoch (from 0) with the highest validation accuracy; its weights are not kept.
+    seconds
+        Time spent in epochs, those before an interruption included.
+    folder
+        The run's folder.
+    """
+
+    epochs: int
+    train_loss: float
+    validation_accuracy: float | None
+    best_epoch: int | None
+    seconds: float
+    folder: Path | None
+
+
+def fit(
+    model: nn.Module,
+    data: TrainingData,
+    settings: TrainSettings,
+    *,
+    folder: str | Path | None,
+    seed: int,
+    sparsifier: TopologyController | None = None,
+    device: str | torch.device = "cpu",
+    resume: bool = True,
+    label: str = "",
+) -> FitResult:
+    """Train a model in place, sparse if a topology controller is given.
+
+    Parameters
+    ----------
+    model
+        Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``; moved to ``device``,
+        left in eval mode.
+    data
+        Train and validation batches, number of classes.
+    settings
+        Optimizer, schedule, precision, checkpoint interval.
+    folder
+        Gets ``metrics.jsonl`` and ``checkpoint/``; ``None`` writes nothing.
+    seed
+        Of torch's global generator during training (dropout); the caller's state comes back.
+    sparsifier
+        Owns the masks of this very model; it is attached to the optimizer made here.
+    device
+        Where to train.
+    resume
+        Go on from the newest checkpoint in ``folder`` if there is one. ``False`` deletes the
+        checkpoints and metrics there.
+    label
+        Shown beside the progress bar and in the log.
+
+    Returns
+    -------
+    FitResult
+        Of the whole run; a run already complete is loaded, not trained again.
+
+    Raises
+    ------
+    ConfigError
+        Settings that cannot be trained with, or no training batches.
+    ShapeError
+        The model does not return one logit per image and class.
+    NonFiniteError
+        The loss or a weight became NaN or infinite; names the layer, the epoch and the step. The
+        last checkpoint stays.
+    CheckpointError
+        The checkpoint is damaged, or of a run with other settings, data or model.
+
+    Notes
+    -----
+    A resumed run equals an uninterrupted one bit for bit (see ``resume``). Unlike the reference
+    code of Zhang et al. (2025), no optimizer step is skipped when the topology changes, and no
+    epoch is chosen by its test accuracy.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> class Batches(list):
+    ...     def set_epoch(self, epoch):
+    ...         pass
+    >>> batches = Batches([(torch.eye(2), torch.tensor([0, 1]))])
+    >>> data = SimpleNamespace(train=batches, validation=batches, classes=2)
+    >>> settings = TrainSettings(epochs=40, learning_rate=0.5)
+    >>> fit(nn.Linear(2, 2), data, settings, folder=None, seed=0).validation_accuracy
+    1.0
+    """
+    check_settings(settings)
+    if len(data.train) == 0:
+        raise ConfigError("there are no training batches: the training split is empty.")
+    device = torch.device(device)
+    folder = None if folder is None else Path(folder)
+    metrics = MetricsLog(None if folder is None else folder / "metrics.jsonl")
+    run = Run(data, settings, folder, metrics, label)
+    with seeded(seed, device):
+        trainee = prepare(model, settings, sparsifier=sparsifier, device=device)
+        identity = identity_of(settings, data, seed=seed, sparsifier=sparsifier)
+        history = begin(trainee, run, identity=identity, resume=resume)
+        try:
+            history = train(trainee, run, history, identity=identity)
+        except (KeyboardInterrupt, NonFiniteError) as stop:
+            stop.add_note(how_to_go_on(stop, folder))
+            raise
+    model.eval()
+    return FitResult(
+        epochs=history.epochs,
+        train_loss=history.train_loss,
+        validation_accuracy=history.validation_accuracy,
+        best_epoch=history.best_epoch,
+        seconds=history.seconds,
+        folder=folder,
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same during a run: data, settings, and where it is written down."""
+
+    data: TrainingData
+    settings: TrainSettings
+    folder: Path | None
+    metrics: MetricsLog
+    label: str
+
+
+def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str, Any]) -> History:
+    """Train the epochs that are left, each with its record and, when due, its checkpoint."""
+    epochs, steps = run.settings.epochs, len(run.data.train)
+    with progress_bar(
+        run.label, total_steps=epochs * steps, done_steps=history.epochs * steps
+    ) as advance:
+        while history.epochs < epochs:
+            history = train_and_record(trainee, run, history, advance=advance)
+            logger.info("%s: %s", run.label or "training", history)
+            due = history.epochs % run.settings.checkpoint_every == 0 or history.epochs == epochs
+            if run.folder is not None and due:
+                payload = snapshot(
+                    trainee, history, identity=identity, metrics_offset=run.metrics.offset
+                )
+                save_checkpoint(run.folder / "checkpoint", history.epochs, payload)
+    return history
+
+
+def train_and_record(
+    trainee: Trainee, run: Run, history: History, *, advance: Callable[[], None]
+) -> History:
+    """Train one epoch, update the topology, validate, and write the metrics."""
+    started = time.perf_counter()
+    epoch, sparsifier = history.epochs, trainee.sparsifier
+    summary = train_epoch(trainee, run.data, run.settings, epoch=epoch, advance=advance)
+    check_weights(trainee.model, epoch=epoch)
+    if sparsifier is not None and sparsifier.is_update_epoch(epoch):
+        run.metrics.write("topology_update", to_json(sparsifier.update_topology(epoch)))
+    accuracy = None
+    if len(run.data.validation) > 0:
+        accuracy = evaluate_accuracy(trainee.model, run.data.validation)
+    seconds = time.perf_counter() - started
+    history = history.after_epoch(
+        train_loss=summary.train_loss, validation_accuracy=accuracy, seconds=seconds
+    )
+    record = {
+        "epoch": epoch,
+        **dataclasses.asdict(summary),
+        "validation_accuracy": accuracy,
+        "best_epoch": history.best_epoch,
+        "best_validation_accuracy": history.best_validation_accuracy,
+        "seconds": seconds,
+    }
+    run.metrics.write("epoch", record)
+    return history
+
+
+def prepare(
+    model: nn.Module,
+    settings: TrainSettings,
+    *,
+    sparsifier: TopologyController | None,
+    device: torch.device,
+) -> Trainee:
+    """Move the model, make its optimizer and attach the controller, in this order.
+
+    Moving replaces buffers, masks among them, so the controller must look them up afterwards.
+    """
+    model.to(device)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, settings)
+    if sparsifier is not None:
+        sparsifier.attach(optimizer)
+    return Trainee(model, optimizer, sparsifier, device)
+
+
+def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bool) -> History:
+    """Take up the newest checkpoint, or start with an empty metrics file."""
+    if run.folder is None:
+        return History()
+    run.folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = run.folder / "checkpoint"
+    if not resume:
+        clear_checkpoints(checkpoints)
+    loaded = load_latest(checkpoints)
+    if loaded is None:
+        run.metrics.truncate(0)
+        return History()
+    history, offset = restore(trainee, loaded, identity=identity)
+    run.metrics.truncate(offset)
+    for complaint in loaded.complaints:
+        run.metrics.write("warning", {"message": complaint, "resumed_from": loaded.path.name})
+    logger.info("%s: going on after %d epochs", run.label or "training", history.epochs)
+    return history
+
+
+def how_to_go_on(stop: BaseException, folder: Path | None) -> str:
+    """Say what is on disk after an interrupted or failed run, and what to do with it."""
+    saved = [] if folder is None else list_checkpoints(folder / "checkpoint")
+    if not saved:
+        return "Training stopped before the first checkpoint; nothing was saved."
+    number, path = saved[-1]
+    kept = f"Training stopped; the checkpoint after {number} epochs is intact in {path}."
+    if isinstance(stop, NonFiniteError):
+        return f"{kept} Other settings need another folder, or resume=False."
+    return f"{kept} Run the same command again to go on from there."

@@ -1,0 +1,190 @@
+"""Stage train: what a checkpoint of a training run holds, and how a run takes it up again.
+
+Weights, buffers and masks (the model's state), optimizer slots, the topology controller's state,
+torch's generators, the record of the run so far, and the length of the metrics file. Together they
+fix every later number, bit for bit, on the same machine and torch build (on CUDA only with
+``torch.use_deterministic_algorithms``). A run may only be resumed with the settings it began with:
+schedules depend on them, the number of epochs included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from topospike.errors import CheckpointError
+from topospike.recipe import TrainSettings
+from topospike.train.checkpoint import CheckpointWarning, LoadedCheckpoint
+from topospike.train.protocols import TopologyController, TrainingData
+
+# Settings that change no number of the run.
+FREE_SETTINGS = ("checkpoint_every",)
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """The objects whose state a run changes, and where they live."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    sparsifier: TopologyController | None
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class History:
+    """The run so far; accuracies are fractions, ``None`` without validation images."""
+
+    epochs: int = 0
+    train_loss: float = float("nan")
+    validation_accuracy: float | None = None
+    best_epoch: int | None = None
+    best_validation_accuracy: float | None = None
+    seconds: float = 0.0
+
+    def after_epoch(
+        self, *, train_loss: float, validation_accuracy: float | None, seconds: float
+    ) -> History:
+        """Return the history with one more epoch; of equal accuracies the earlier one is best."""
+        best, best_epoch = self.best_validation_accuracy, self.best_epoch
+        if validation_accuracy is not None and (best is None or validation_accuracy > best):
+            best, best_epoch = validation_accuracy, self.epochs
+        return History(
+            self.epochs + 1,
+            train_loss,
+            validation_accuracy,
+            best_epoch,
+            best,
+            self.seconds + seconds,
+        )
+
+
+def identity_of(
+    settings: TrainSettings,
+    data: TrainingData,
+    *,
+    seed: int,
+    sparsifier: TopologyController | None,
+) -> dict[str, Any]:
+    """Collect what must be the same before and after an interruption, as plain values."""
+    fields = dataclasses.asdict(settings)
+    return {
+        **{name: value for name, value in fields.items() if name not in FREE_SETTINGS},
+        "seed": seed,
+        "classes": data.classes,
+        "batches per epoch": len(data.train),
+        "topology controller": "none" if sparsifier is None else type(sparsifier).__name__,
+    }
+
+
+def snapshot(
+    trainee: Trainee, history: History, *, identity: Mapping[str, Any], metrics_offset: int
+) -> dict[str, Any]:
+    """Collect the payload of a checkpoint (references, not copies)."""
+    generators = {"cpu": torch.get_rng_state()}
+    if trainee.device.type == "cuda":
+        generators["cuda"] = torch.cuda.get_rng_state(trainee.device)
+    sparsifier = trainee.sparsifier
+    return {
+        "identity": dict(identity),
+        "history": dataclasses.asdict(history),
+        "metrics_offset": metrics_offset,
+        "model": trainee.model.state_dict(),
+        "optimizer": trainee.optimizer.state_dict(),
+        "sparsifier": None if sparsifier is None else sparsifier.state_dict(),
+        "generators": generators,
+    }
+
+
+def restore(
+    trainee: Trainee, loaded: LoadedCheckpoint, *, identity: Mapping[str, Any]
+) -> tuple[History, int]:
+    """Put a checkpoint's state into the trainee: model, optimizer, controller, generators.
+
+    Returns
+    -------
+    tuple of History and int
+        The run so far, and the length of the metrics file at that time.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint is of a run with other settings, or of another model.
+    """
+    payload, path = loaded.payload, loaded.path
+    check_identity(payload["identity"], identity, path)
+    try:
+        trainee.model.load_state_dict(payload["model"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"checkpoint {path} belongs to another model: {error}. Build the model (and its "
+            "masks) as in the interrupted run, or start over with resume=False."
+        ) from error
+    trainee.optimizer.load_state_dict(payload["optimizer"])
+    match_memory_format(trainee.optimizer)
+    if trainee.sparsifier is not None:
+        trainee.sparsifier.load_state_dict(payload["sparsifier"])
+    restore_generators(payload["generators"], trainee.device, path)
+    return History(**payload["history"]), payload["metrics_offset"]
+
+
+def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
+    """Refuse to resume a run under other settings, naming each field that differs."""
+    differences = [
+        f"{name} was {stored.get(name)!r} and is now {current.get(name)!r}"
+        for name in dict.fromkeys([*stored, *current])
+        if stored.get(name) != current.get(name)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"checkpoint {path} was written with other settings: {'; '.join(differences)}. The "
+            "schedules depend on them, so the run cannot go on: use the old values, another "
+            "folder, or resume=False to start over."
+        )
+
+
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out same-shaped slots as their parameters (channels-last survives no file)."""
+    for parameter, slots in optimizer.state.items():
+        for name, slot in slots.items():
+            if (
+                isinstance(slot, torch.Tensor)
+                and slot.shape == parameter.shape
+                and slot.stride() != parameter.stride()
+            ):
+                slots[name] = torch.empty_like(parameter, dtype=slot.dtype).copy_(slot)
+
+
+def restore_generators(
+    generators: Mapping[str, torch.Tensor], device: torch.device, path: Path
+) -> None:
+    """Set torch's global generators; warn when the device's own is not in the checkpoint."""
+    torch.set_rng_state(generators["cpu"])
+    if device.type == "cuda" and "cuda" in generators:
+        torch.cuda.set_rng_state(generators["cuda"], device)
+    elif (device.type == "cuda") != ("cuda" in generators):
+        warnings.warn(
+            f"checkpoint {path} was written on another kind of device than {device}: the run goes "
+            "on, but not bit for bit as it would have.",
+            CheckpointWarning,
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators inside the block and give the caller's back after it."""
+    devices = []
+    if device.type == "cuda":
+        devices.append(torch.cuda.current_device() if device.index is None else device.index)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
