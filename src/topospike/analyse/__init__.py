@@ -1,0 +1,1 @@
+"""Stage analyse: the network science of a sparse topology."""
