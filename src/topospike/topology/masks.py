@@ -1,0 +1,228 @@
+"""Stage topology: the bool buffer ``weight_mask`` beside a weight.
+
+True = the link exists. A weight without the buffer is dense; a mask of all True is a sparse layer
+that happens to be full. The invariant kept here is "weights off the mask are exactly +0", written
+with ``masked_fill_`` because a product would leave -0.0 or spread NaN. Gradients and optimizer
+slots are the evolution stage's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor, nn
+
+from topospike.errors import ConfigError, ShapeError, TopologyViolation
+
+SUFFIX = "_mask"
+
+
+class MaskedParameter(NamedTuple):
+    """A parameter with a mask: its full name in the model, itself, and the mask buffer."""
+
+    name: str
+    parameter: nn.Parameter
+    mask: Bool[Tensor, "*shape"]
+
+
+def register_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str = "weight") -> None:
+    """Give a parameter a persistent mask buffer and zero its weights off the mask.
+
+    Parameters
+    ----------
+    module
+        The module that owns the parameter directly (a ``Linear``, a ``Conv2d``).
+    mask : bool, shape of the parameter
+        Present links; copied to the parameter's device and memory layout.
+    name
+        Name of the parameter in ``module``; the buffer is ``name + "_mask"``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such parameter, the mask is not bool, or one is registered already.
+    ShapeError
+        If mask and parameter differ in shape.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> register_mask(layer, torch.tensor([[True, False]]))
+    >>> layer.weight[0, 1].item(), sorted(layer.state_dict())
+    (0.0, ['weight', 'weight_mask'])
+    """
+    parameter = _parameter(module, name)
+    if hasattr(module, name + SUFFIX):
+        raise ConfigError(
+            f"{type(module).__name__}.{name} already has {name + SUFFIX!r}; "
+            "change its links with set_mask."
+        )
+    _check_mask(module, parameter, mask, name=name)
+    # The copy takes the parameter's memory layout, so that products with the gradient stay fast.
+    buffer = torch.empty_like(parameter, dtype=torch.bool, requires_grad=False).copy_(mask)
+    module.register_buffer(name + SUFFIX, buffer, persistent=True)
+    _zero_absent(parameter, buffer)
+
+
+def get_mask(module: nn.Module, name: str = "weight") -> Bool[Tensor, "*shape"] | None:
+    """Return the mask buffer of a parameter itself (not a copy), or ``None`` for a dense one.
+
+    Examples
+    --------
+    >>> get_mask(nn.Linear(2, 2)) is None
+    True
+    """
+    buffer = module._buffers.get(name + SUFFIX)
+    is_mask = buffer is not None and buffer.dtype is torch.bool
+    return buffer if is_mask and module._parameters.get(name) is not None else None
+
+
+def set_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str = "weight") -> None:
+    """Write new links into the existing buffer, in place, and zero the weights off them.
+
+    The buffer keeps its identity, so a compiled model is not compiled again.
+
+    Raises
+    ------
+    ConfigError
+        If the parameter has no mask yet, or ``mask`` is not bool.
+    ShapeError
+        If mask and parameter differ in shape.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 1)
+    >>> register_mask(layer, torch.tensor([[True, False]]))
+    >>> set_mask(layer, torch.tensor([[False, True]]))
+    >>> layer.weight_mask.tolist(), layer.weight.tolist()
+    ([[False, True]], [[0.0, 0.0]])
+    """
+    parameter = _parameter(module, name)
+    buffer = get_mask(module, name)
+    if buffer is None:
+        raise ConfigError(
+            f"{type(module).__name__}.{name} has no mask to change; call register_mask first."
+        )
+    _check_mask(module, parameter, mask, name=name)
+    buffer.copy_(mask)
+    _zero_absent(parameter, buffer)
+
+
+def masked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (qualified name, module) of every module whose ``weight`` has a mask, in module order.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> register_mask(model[1], torch.eye(2, dtype=torch.bool))
+    >>> [name for name, _ in masked_modules(model)]
+    ['1']
+    """
+    for name, module in model.named_modules():
+        if get_mask(module) is not None:
+            yield name, module
+
+
+def masked_parameters(model: nn.Module) -> Iterator[MaskedParameter]:
+    """Yield every parameter that has a mask, whatever its name, in module order.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> register_mask(model[0], torch.eye(2, dtype=torch.bool))
+    >>> [entry.name for entry in masked_parameters(model)]
+    ['0.weight']
+    """
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            mask = get_mask(module, name)
+            if mask is not None:
+                yield MaskedParameter(f"{path}.{name}" if path else name, parameter, mask)
+
+
+def enforce(model: nn.Module) -> None:
+    """Set every weight off its mask to exactly +0, in place, NaN and -0.0 included.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 1)
+    >>> register_mask(layer, torch.tensor([[True, False]]))
+    >>> _ = layer.weight.data.fill_(2.0)
+    >>> enforce(layer)
+    >>> layer.weight.tolist()
+    [[2.0, 0.0]]
+    """
+    for _, parameter, mask in masked_parameters(model):
+        _zero_absent(parameter, mask)
+
+
+def check_masks(model: nn.Module) -> None:
+    """Raise if any weight off its mask differs from zero (NaN differs, -0.0 does not).
+
+    Raises
+    ------
+    TopologyViolation
+        Names the parameter, how many weights are wrong, the first index and its value.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 1)
+    >>> register_mask(layer, torch.tensor([[True, False]]))
+    >>> _ = layer.weight.data.fill_(2.0)
+    >>> check_masks(layer)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    topospike.errors.TopologyViolation: weight: 1 weight off the mask is not zero, ...
+    """
+    for name, parameter, mask in masked_parameters(model):
+        check_absent(name, parameter, mask)
+
+
+def check_absent(name: str, weight: Shaped[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> None:
+    """Raise `TopologyViolation`, naming ``name``, if ``weight`` is not zero off ``mask``.
+
+    Examples
+    --------
+    >>> check_absent("fc", torch.tensor([1.0, -0.0]), torch.tensor([True, False]))
+    """
+    bad = (weight.detach() != 0) & ~mask
+    n_bad = int(bad.sum())
+    if n_bad == 0:
+        return
+    index = tuple(bad.nonzero()[0].tolist())
+    noun = "weight off the mask is" if n_bad == 1 else "weights off the mask are"
+    raise TopologyViolation(
+        f"{name}: {n_bad} {noun} not zero, the first at index {index} with value "
+        f"{weight[index].item()}. Every weight without a link must be 0: call enforce(model) "
+        "after whatever changed the weights, or check why the links changed."
+    )
+
+
+def _parameter(module: nn.Module, name: str) -> nn.Parameter:
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        known = ", ".join(repr(key) for key, _ in module.named_parameters(recurse=False))
+        raise ConfigError(
+            f"{type(module).__name__} has no parameter {name!r} of its own; "
+            f"it has {known or 'none'}. Pass the module that owns the weight."
+        )
+    return parameter
+
+
+def _check_mask(module: nn.Module, parameter: nn.Parameter, mask: Tensor, *, name: str) -> None:
+    layer = f"{type(module).__name__}.{name}"
+    if mask.dtype is not torch.bool:
+        raise ConfigError(f"the mask of {layer} has dtype {mask.dtype}; torch.bool is required.")
+    if mask.shape != parameter.shape:
+        raise ShapeError(
+            f"the mask of {layer} has shape {tuple(mask.shape)}; "
+            f"{tuple(parameter.shape)}, the parameter's, is required."
+        )
+
+
+def _zero_absent(parameter: nn.Parameter, mask: Tensor) -> None:
+    with torch.no_grad():
+        parameter.masked_fill_(~mask, 0)
