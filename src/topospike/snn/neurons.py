@@ -1,0 +1,356 @@
+"""Simulate: the firing rules Q, which turn a membrane potential into one signed graded spike.
+
+A rule is a pure elementwise function s = Q(u): no state, no time, no coding. The running state of
+a site lives in the engine, and `topospike.snn.coding` says how u is formed from decoded values and
+how s changes them. One spike per neuron and step at most, reset by subtraction of s.
+
+A staircase has no useful derivative: nothing here carries a gradient. Half precision states work,
+but the tolerance of the gate (1e-6 theta) is then below their resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topospike.errors import ConfigError
+
+GATE_TOLERANCE = 1e-6
+"""Slack of the affordability gate, as a share of theta."""
+
+MAX_LEVELS = 16
+"""With more levels the smallest threshold would drown in the gate's slack."""
+
+# Keeps sign and exponent of a float, clears its mantissa: rounds |q| down to a power of two.
+EXPONENT_MASKS: dict[torch.dtype, tuple[torch.dtype, int]] = {
+    torch.float64: (torch.int64, -(1 << 52)),
+    torch.float32: (torch.int32, -(1 << 23)),
+    torch.bfloat16: (torch.int16, -(1 << 7)),
+    torch.float16: (torch.int16, -(1 << 10)),
+}
+
+
+class Neuron(Protocol):
+    """What the engine needs to know about a firing rule.
+
+    Attributes
+    ----------
+    name
+        Short name for reports.
+    levels
+        Number of positive thresholds (0 for the identity).
+    gated
+        Whether `fire` needs ``available``.
+    initial_membrane
+        Membrane before the first step, as a fraction of theta.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def gated(self) -> bool:
+        """See the class."""
+        ...
+
+    @property
+    def initial_membrane(self) -> float:
+        """See the class."""
+        ...
+
+    def fire(
+        self,
+        u: Float[Tensor, "*shape"],
+        theta: Float[Tensor, "*#shape"],
+        available: Float[Tensor, "*#shape"] | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "*shape"]:
+        """Return the spike value s = Q(u), of the shape of ``u``."""
+        ...
+
+
+def select_level(
+    u: Float[Tensor, "*shape"],
+    theta: Float[Tensor, "*#shape"],
+    *,
+    levels: int,
+    available: Float[Tensor, "*#shape"] | None = None,
+    out: Tensor | None = None,
+) -> Float[Tensor, "*shape"]:
+    """Choose the spike of a multi-threshold neuron: the ladder value nearest to the membrane.
+
+    Parameters
+    ----------
+    u
+        Membrane potential, any shape.
+    theta
+        Largest threshold, broadcastable to ``u``. Where it is 0 or negative nothing is emitted.
+    levels
+        Number n of positive thresholds, 1 to 16; the ladder is ``theta / 2**i``, i = 0..n-1.
+    available
+        ``None`` for an identity site: both signs are free. Otherwise a ReLU site: the accumulated
+        output, which a negative spike must not overdraw.
+    out
+        Where to write the result; may be ``u`` itself.
+
+    Returns
+    -------
+    Tensor
+        One of 0, ``+-theta / 2**i`` per element.
+
+    Raises
+    ------
+    ConfigError
+        If ``levels`` is outside 1..16 or ``u`` is not of a floating dtype.
+
+    Notes
+    -----
+    Emits ``+-lambda_i`` with the smallest i such that ``|u| >= 0.75 lambda_i`` (a midpoint goes
+    to the larger magnitude), and nothing below ``0.75 lambda_{n-1}``; at a ReLU site a negative
+    spike also needs ``available >= lambda_i - 1e-6 theta``, and i is the smallest that satisfies
+    both. Huang et al. (ICML 2025), closed form.
+
+    With q = u / (0.75 theta) the answer is theta times the largest power of two not above |q|,
+    which clearing the mantissa gives at once. A correctly rounded quotient of two floats is >= 2^-i
+    exactly when the quotient is, so ties need no second comparison. The gate is monotone as well:
+    clipping q at ``-available / theta`` before the rounding picks the largest level satisfying
+    both conditions. The cost is five passes over the data (eight with the gate) whatever n is.
+
+    The reference code compares the gate without a tolerance; such ties are systematic (the
+    accumulated output and the ladder are both multiples of theta) and were left to rounding.
+    A NaN membrane gives a non-finite spike, so that it does not stay hidden.
+
+    Examples
+    --------
+    >>> u = torch.tensor([0.1, 0.375, 3.0, -0.8])
+    >>> select_level(u, torch.tensor(1.0), levels=2)
+    tensor([ 0.0000,  0.5000,  1.0000, -1.0000])
+    >>> select_level(u, torch.tensor(1.0), levels=2, available=torch.tensor(0.5))
+    tensor([ 0.0000,  0.5000,  1.0000, -0.5000])
+    """
+    check_levels(levels)
+    if u.dtype not in EXPONENT_MASKS:
+        known = ", ".join(str(dtype) for dtype in EXPONENT_MASKS)
+        raise ConfigError(f"membrane has dtype {u.dtype}; it must be one of {known}.")
+    u, theta = u.detach(), theta.detach().to(u.dtype)
+    silent = theta <= 0
+    q = torch.div(u, (0.75 * theta).masked_fill_(silent, torch.inf), out=out)
+    if available is None:
+        q.clamp_(-1.0, 1.0)
+    else:
+        per_theta = (-1.0 / theta).masked_fill_(silent, 0.0)
+        floor = (available.detach() * per_theta).sub_(GATE_TOLERANCE).clamp_(-1.0, 0.0)
+        torch.clamp(q, floor, floor.new_ones(()), out=q)
+    as_integer, mask = EXPONENT_MASKS[u.dtype]
+    q.view(as_integer).bitwise_and_(mask)
+    # Every value left is a signed power of two; those below the last level fall silent.
+    torch.hardshrink(q, 0.75 * 2.0 ** (1 - levels), out=q)
+    return q.mul_(theta)
+
+
+def fire_if(
+    u: Float[Tensor, "*shape"],
+    theta: Float[Tensor, "*#shape"],
+    *,
+    out: Tensor | None = None,
+) -> Float[Tensor, "*shape"]:
+    """Fire a single-threshold neuron: theta where ``u >= theta``, else 0.
+
+    Parameters
+    ----------
+    u
+        Membrane potential, any shape.
+    theta
+        Threshold, broadcastable to ``u``.
+    out
+        Where to write the result; may be ``u`` itself.
+
+    Notes
+    -----
+    The comparison is inclusive (Bu et al., ICLR 2022). A NaN membrane compares false and stays
+    silent: check inputs before they reach a site.
+
+    Examples
+    --------
+    >>> fire_if(torch.tensor([-1.0, 0.4, 0.5, 2.0]), torch.tensor(0.5))
+    tensor([0.0000, 0.0000, 0.5000, 0.5000])
+    """
+    u, theta = u.detach(), theta.detach().to(u.dtype)
+    # Comparing into a float tensor is several times faster than multiplying a bool one.
+    fired = torch.empty_like(u) if out is None else out
+    return torch.ge(u, theta, out=fired).mul_(theta)
+
+
+def fire_if_signed(
+    u: Float[Tensor, "*shape"],
+    theta: Float[Tensor, "*#shape"],
+    *,
+    available: Float[Tensor, "*#shape"],
+    out: Tensor | None = None,
+) -> Float[Tensor, "*shape"]:
+    """Fire a single-threshold neuron that may take back a spike it has emitted.
+
+    Parameters
+    ----------
+    u
+        Membrane potential, any shape.
+    theta
+        Threshold, broadcastable to ``u``.
+    available
+        Accumulated output, of the shape of ``u``; a negative spike needs
+        ``available >= theta - 1e-6 theta``.
+    out
+        Where to write the result; may be ``u`` itself, not ``available``.
+
+    Notes
+    -----
+    +theta where ``u >= theta``; -theta where ``u <= 0`` and the gate is open; else 0. This is the
+    single-threshold neuron of Huang et al. (ICML 2025). Hu et al. (TPAMI 2023) ask for a membrane
+    slightly below zero (-1e-3) instead, which differs only on a set of measure zero.
+
+    Examples
+    --------
+    >>> u = torch.tensor([1.2, 0.4, -0.1, -0.1])
+    >>> fire_if_signed(u, torch.tensor(1.0), available=torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    tensor([ 1.,  0., -1.,  0.])
+    """
+    u, theta = u.detach(), theta.detach().to(u.dtype)
+    taken_back = torch.le(u, 0.0, out=torch.empty_like(u))
+    affordable = torch.ge(
+        available.detach(), theta * (1.0 - GATE_TOLERANCE), out=torch.empty_like(u)
+    )
+    fired = torch.empty_like(u) if out is None else out
+    torch.ge(u, theta, out=fired)
+    return fired.sub_(taken_back.mul_(affordable)).mul_(theta)
+
+
+def check_levels(levels: int) -> None:
+    """Raise `ConfigError` unless ``levels`` is a usable number of thresholds."""
+    if not 1 <= levels <= MAX_LEVELS:
+        raise ConfigError(
+            f"levels is {levels}; a multi-threshold neuron needs 1 to {MAX_LEVELS} positive "
+            "thresholds (4 is usual for convolutional networks, 8 for transformers)."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MultiThreshold:
+    """Multi-threshold neuron of differential coding (Huang et al., ICML 2025); starts at rest.
+
+    ``levels`` positive thresholds, as many negative ones; ``gated`` at a ReLU site, where negative
+    spikes may only take back what was emitted, free at an identity site.
+
+    Examples
+    --------
+    >>> MultiThreshold(levels=2, gated=False).fire(torch.tensor([-0.4]), torch.tensor(1.0))
+    tensor([-0.5000])
+    """
+
+    levels: int
+    gated: bool
+    name: str = field(default="multi-threshold", init=False, repr=False)
+    initial_membrane: float = field(default=0.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    def fire(
+        self,
+        u: Float[Tensor, "*shape"],
+        theta: Float[Tensor, "*#shape"],
+        available: Float[Tensor, "*#shape"] | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "*shape"]:
+        """Apply `select_level`; ``available`` is read only when the neuron is gated."""
+        budget = require_available(available, self.name) if self.gated else None
+        return select_level(u, theta, levels=self.levels, available=budget, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrateAndFire:
+    """Integrate-and-fire neuron of rate coding: positive spikes only.
+
+    Starts at theta / 2, which centres the rounding error of the spike count.
+    """
+
+    name: str = field(default="integrate-and-fire", init=False, repr=False)
+    levels: int = field(default=1, init=False, repr=False)
+    gated: bool = field(default=False, init=False, repr=False)
+    initial_membrane: float = field(default=0.5, init=False, repr=False)
+
+    def fire(
+        self,
+        u: Float[Tensor, "*shape"],
+        theta: Float[Tensor, "*#shape"],
+        available: Float[Tensor, "*#shape"] | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "*shape"]:
+        """Apply `fire_if`; ``available`` is not read."""
+        return fire_if(u, theta, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIntegrateAndFire:
+    """Integrate-and-fire neuron that may take back its own spikes; starts at theta / 2."""
+
+    name: str = field(default="signed integrate-and-fire", init=False, repr=False)
+    levels: int = field(default=1, init=False, repr=False)
+    gated: bool = field(default=True, init=False, repr=False)
+    initial_membrane: float = field(default=0.5, init=False, repr=False)
+
+    def fire(
+        self,
+        u: Float[Tensor, "*shape"],
+        theta: Float[Tensor, "*#shape"],
+        available: Float[Tensor, "*#shape"] | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "*shape"]:
+        """Apply `fire_if_signed`."""
+        budget = require_available(available, self.name)
+        return fire_if_signed(u, theta, available=budget, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Emits its membrane unchanged: a network of these repeats the ANN exactly at every step."""
+
+    name: str = field(default="identity", init=False, repr=False)
+    levels: int = field(default=0, init=False, repr=False)
+    gated: bool = field(default=False, init=False, repr=False)
+    initial_membrane: float = field(default=0.0, init=False, repr=False)
+
+    def fire(
+        self,
+        u: Float[Tensor, "*shape"],
+        theta: Float[Tensor, "*#shape"],
+        available: Float[Tensor, "*#shape"] | None = None,
+        *,
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "*shape"]:
+        """Return ``u``; neither ``theta`` nor ``available`` is read."""
+        return u if out is None else out.copy_(u)
+
+
+def require_available(available: Tensor | None, neuron: str) -> Tensor:
+    """Return ``available``, or raise `ConfigError` when a gated neuron was not given it."""
+    if available is None:
+        raise ConfigError(
+            f"{neuron} neuron is gated: fire() needs `available`, the accumulated output; "
+            "compute it with Coding.available(t, r_out)."
+        )
+    return available
