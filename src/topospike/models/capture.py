@@ -8,6 +8,8 @@ layers feed which) read it. This module only captures; it changes nothing and in
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
@@ -96,10 +98,13 @@ def two_rows(example: Tensor) -> Tensor:
 
 
 def export_in_eval_mode(model: nn.Module, example: Tensor) -> ExportedProgram:
+    """Export in evaluation mode, restore every training flag, and explain a failure."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch 2.13 warns inside export about its own use of a name it has deprecated
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             program = export(model, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
             return program.run_decompositions({})
     except Exception as error:

@@ -1,0 +1,38 @@
+"""Hand the topology of the ANN on to the spiking network, checked on both sides.
+
+Conversion may rescale weights (batch-norm folding) but must not add or remove a link. The masks of
+the model are checked before the capture, registered under the same names in the captured network,
+and checked again after the last rewrite.
+"""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from topospike.errors import ConversionError
+from topospike.topology import check_masks, masked_parameters, register_mask
+
+
+def inherit_masks(model: nn.Module, network: fx.GraphModule) -> list[str]:
+    """Register every mask of ``model`` in ``network``; return the parameters that have one.
+
+    Raises
+    ------
+    ConversionError
+        If a masked parameter does not appear in the captured graph: its links would be lost.
+    TopologyViolation
+        If the network's weights do not obey the masks.
+    """
+    inherited = []
+    known = dict(network.named_parameters(remove_duplicate=False))
+    for name, _, mask in masked_parameters(model):
+        if name not in known:
+            raise ConversionError(
+                f"{name} has a mask but is not read by the forward pass, so its links would not "
+                "reach the spiking network. Remove the unused layer, or call it."
+            )
+        path, _, parameter = name.rpartition(".")
+        register_mask(network.get_submodule(path), mask, name=parameter)
+        inherited.append(name)
+    check_masks(network)
+    return inherited

@@ -1,0 +1,172 @@
+"""Find the places of activations in a captured graph and put a spiking site there.
+
+Scheme ``relu``: a site takes the place of every ReLU-like operation, however it was written:
+``relu``, ``clamp(min=0)``, ``hardtanh(0, c)``, ``relu6``. A ceiling c stays in the graph as
+``clamp(max=c)`` in front of the site, so the decoded output still tends to the ANN's value.
+
+A ReLU whose only reader is a max-pool changes places with it first. Both are monotone, so the
+value is the same, and the layer behind the pool then receives spikes instead of graded numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from topospike.errors import ConversionError
+from topospike.models.capture import node_module
+from topospike.snn.site import Site
+from topospike.snn.wiring import MAX_POOLS
+
+aten = torch.ops.aten
+SITES = "spiking_sites"
+
+UNSUPPORTED = {
+    aten.leaky_relu.default: "leaky ReLU",
+    aten.prelu.default: "PReLU",
+    aten._prelu_kernel.default: "PReLU",
+    aten.elu.default: "ELU",
+    aten.gelu.default: "GELU",
+    aten.silu.default: "SiLU",
+    aten.sigmoid.default: "sigmoid",
+    aten.tanh.default: "tanh",
+    aten.hardswish.default: "hardswish",
+    aten.softplus.default: "softplus",
+}
+
+
+@dataclass(frozen=True)
+class Rectifier:
+    """A ReLU-like node: where it is and its ceiling, if any."""
+
+    node: fx.Node
+    ceiling: float | None
+
+
+def find_rectifiers(graph: fx.Graph) -> list[Rectifier]:
+    """Return every ReLU-like operation in execution order."""
+    found = []
+    for node in graph.nodes:
+        ceiling = ceiling_of(node)
+        if ceiling is not False:
+            found.append(Rectifier(node, ceiling))
+    return found
+
+
+def ceiling_of(node: fx.Node) -> float | bool | None:
+    """Return the ceiling of a ReLU-like node, ``None`` for none, ``False`` for other nodes."""
+    if node.target in (aten.relu.default, aten.relu_.default):
+        return None
+    if node.target is aten.relu6.default:
+        return 6.0
+    low, high = bounds_of(node)
+    if low != 0:
+        return False
+    return None if high is None else float(high)
+
+
+def bounds_of(node: fx.Node) -> tuple[float | None, float | None]:
+    """Return (lowest, highest) of a clamp-like node, ``(None, None)`` for other nodes."""
+    arguments = [a for a in node.args[1:] if isinstance(a, int | float) or a is None]
+    if node.target is aten.clamp_min.default and arguments:
+        return arguments[0], None
+    if node.target is aten.clamp.default:
+        low = arguments[0] if arguments else node.kwargs.get("min")
+        high = arguments[1] if len(arguments) > 1 else node.kwargs.get("max")
+        return low, high  # pyright: ignore[reportReturnType]
+    if node.target is aten.hardtanh.default:
+        low, high = (*arguments, *(-1.0, 1.0)[len(arguments) :])
+        return low, high
+    return None, None
+
+
+def place_sites(
+    network: fx.GraphModule, make_site: Callable[[str, bool], Site]
+) -> list[tuple[Site, fx.Node]]:
+    """Replace every ReLU-like node by a site; return each site with its node.
+
+    Parameters
+    ----------
+    network
+        The captured graph; edited in place.
+    make_site
+        ``make_site(name, gated)`` builds the site.
+
+    Raises
+    ------
+    ConversionError
+        If there is no ReLU-like operation; the message lists the activations that are there.
+    """
+    graph = network.graph
+    rectifiers = find_rectifiers(graph)
+    if not rectifiers:
+        raise ConversionError(nothing_to_replace(graph))
+    move_behind_max_pools(graph, rectifiers)
+    network.add_submodule(SITES, torch.nn.Module())
+    placed = []
+    names: dict[str, int] = {}
+    for rectifier in rectifiers:
+        name = unique_name(rectifier.node, names)
+        site = make_site(name, True)
+        target = f"{SITES}.{name.replace('.', '_')}"
+        network.add_submodule(target, site)
+        placed.append((site, substitute(rectifier, target, graph)))
+    graph.lint()
+    network.recompile()
+    return placed
+
+
+def substitute(rectifier: Rectifier, target: str, graph: fx.Graph) -> fx.Node:
+    """Put the site's call (behind a ceiling, if there is one) where the rectifier is."""
+    old = rectifier.node
+    source = old.args[0]
+    with graph.inserting_before(old):
+        if rectifier.ceiling is not None:
+            clamped = graph.call_function(aten.clamp.default, (source, None, rectifier.ceiling))
+            clamped.meta.update(old.meta)
+            source = clamped
+        new = graph.call_module(target, (source,))
+    new.meta.update(old.meta)
+    old.replace_all_uses_with(new)
+    graph.erase_node(old)
+    return new
+
+
+def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
+    """Let each rectifier that is read by one max-pool alone follow that pool."""
+    for rectifier in rectifiers:
+        relu = rectifier.node
+        readers = list(relu.users)
+        if len(readers) != 1 or readers[0].target not in MAX_POOLS:
+            continue
+        pool = readers[0]
+        pool.replace_input_with(relu, relu.args[0])  # pyright: ignore[reportArgumentType]
+        pool.replace_all_uses_with(relu, delete_user_cb=lambda user, keep=relu: user is not keep)
+        relu.replace_input_with(relu.args[0], pool)  # pyright: ignore[reportArgumentType]
+        pool.append(relu)
+        relu.meta["val"] = pool.meta["val"]
+
+
+def unique_name(node: fx.Node, names: dict[str, int]) -> str:
+    """Return the module path for a ReLU module, the path plus ``relu`` for a functional one."""
+    path = node_module(node)
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    owner = stack[-1][1] if stack else ""
+    is_module = "activation" in str(owner)
+    name = path if is_module and path else ".".join(part for part in (path, "relu") if part)
+    names[name] = names.get(name, 0) + 1
+    return name if names[name] == 1 else f"{name}_{names[name]}"
+
+
+def nothing_to_replace(graph: fx.Graph) -> str:
+    """Say which activations are there instead, and what to do."""
+    others = sorted({UNSUPPORTED[n.target] for n in graph.nodes if n.target in UNSUPPORTED})
+    seen = f"it uses {', '.join(others)}" if others else "it has no activation at all"
+    return (
+        f"no ReLU-like operation was found in the graph: {seen}. The scheme 'relu' replaces relu, "
+        "relu6, clamp(min=0) and hardtanh(0, c), as modules or functions. Use one of these "
+        "activations (and train it), or simulate the network as the ANN it is."
+    )

@@ -1,0 +1,70 @@
+"""What exactly is counted. The paper leaves some of it open, so every choice has a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from topospike.errors import ConfigError
+from topospike.registry import suggestion
+
+CHOICES: dict[str, dict[str, str]] = {
+    "first_layer": {
+        "mac_once": "one MAC per existing link of the first layer, once an image: its input is "
+        "constant, so its result can be kept",
+        "mac_per_step": "one MAC per existing link of the first layer, at every time step",
+        "ac": "one accumulate per existing link and non-zero pixel: at t = 1 in differential "
+        "coding, at every step in rate coding (the DCGS reference code)",
+    },
+    "pooled": {
+        "fold": "an average pool is folded into the next layer: a spike costs one accumulate for "
+        "each existing link of each pooled cell it belongs to",
+        "nonzero": "one accumulate per existing link of each pooled value that receives a "
+        "non-zero sum (the DCGS reference code)",
+        "mac": "as nonzero, but a pooled value is a real number and costs MACs",
+    },
+    "links": {
+        "existing": "links of the topology only (mask true)",
+        "dense": "every position of the weight tensor, as if no link were missing",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Conventions:
+    """The counting conventions of one evaluation.
+
+    Attributes
+    ----------
+    first_layer : {"mac_once", "mac_per_step", "ac"}
+    pooled : {"fold", "nonzero", "mac"}
+    links : {"existing", "dense"}
+
+    Raises
+    ------
+    ConfigError
+        For a value that is none of these.
+
+    Examples
+    --------
+    >>> Conventions(pooled="fould")
+    Traceback (most recent call last):
+    ...
+    topospike.errors.ConfigError: pooled='fould' is not a counting convention. Known: fold, nonzero, mac. Did you mean 'fold'?
+    """  # noqa: E501
+
+    first_layer: str = "mac_once"
+    pooled: str = "fold"
+    links: str = "existing"
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(
+                    f"{name}={value!r} is not a counting convention. Known: {', '.join(known)}."
+                    f"{suggestion(value, known)}"
+                )
+
+    def in_words(self) -> dict[str, str]:
+        """Return each convention with the sentence that defines it."""
+        return {name: CHOICES[name][getattr(self, name)] for name in CHOICES}

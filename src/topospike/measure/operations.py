@@ -1,0 +1,217 @@
+"""Count the operations of a spiking network while it runs: integers, per layer and time step.
+
+A synaptic operation (SOP) is one event crossing one existing link. For a layer fed by spikes the
+count of a step is ``sum over neurons of (images in which it fired) * (links that leave it)``: one
+pass over the spikes, no second convolution. Layers fed by the image cost MACs. What remains (a
+max-pool between, graded values) is decided by `Conventions` and named in the conversion report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from topospike.contracts import LayerOperations
+from topospike.measure.conventions import Conventions
+from topospike.measure.fanout import counts_at_sites, link_counts, probe_shapes
+from topospike.snn.network import SpikingNetwork
+from topospike.snn.site import Site
+from topospike.snn.wiring import WeightLayerInput
+
+
+@dataclass(frozen=True)
+class CountedLayer:
+    """A weight layer with its link counts, ready for counting.
+
+    ``links`` has the operand's shape, ``at_sites`` the sites' shapes; both without batch axis.
+    """
+
+    wiring: WeightLayerInput
+    macs: float
+    macs_dense: float
+    links: Tensor | None
+    at_sites: dict[fx.Node, Tensor]
+
+
+def existing_links(snn: SpikingNetwork, layer: WeightLayerInput, weight: Tensor) -> Tensor:
+    """Return the mask of a layer, all true where the topology lists no mask for it."""
+    owner = layer.name.split("#")[0]
+    try:
+        mask = snn.ann.get_buffer(f"{owner}.weight_mask")
+    except AttributeError:
+        return torch.ones_like(weight, dtype=torch.bool)
+    return mask
+
+
+def prepare_layers(
+    snn: SpikingNetwork, image: Tensor, conventions: Conventions
+) -> list[CountedLayer]:
+    """Work out the link counts of every weight layer from one image's shapes."""
+    values = probe_shapes(snn.ann, image[:1])
+    return [prepare(snn, layer, values, conventions) for layer in snn.weight_layers]
+
+
+def prepare(
+    snn: SpikingNetwork,
+    layer: WeightLayerInput,
+    values: dict[fx.Node, Any],
+    conventions: Conventions,
+) -> CountedLayer:
+    """Work out the link counts of one weight layer."""
+    if layer.kind == "matmul":
+        operand = values[layer.operand]
+        macs = float(values[layer.node].numel() * operand.shape[-1])
+        return CountedLayer(layer, macs, macs, None, {})
+    weight = values[layer.node.args[1]]  # pyright: ignore[reportArgumentType]
+    mask = existing_links(snn, layer, weight)
+    everything = torch.ones_like(mask)
+    operand = values[layer.operand]
+    dense = link_counts(layer, everything, operand)
+    links = dense if bool(mask.all()) else link_counts(layer, mask, operand)
+    counted = dense if conventions.links == "dense" else links
+    at_sites = {}
+    if layer.fed_by == "spikes" and (conventions.pooled == "fold" or not layer.pooled):
+        at_sites = {
+            site: count[0] for site, count in counts_at_sites(layer, counted, values).items()
+        }
+    return CountedLayer(layer, float(links.sum()), float(dense.sum()), counted[0], at_sites)
+
+
+class OperationCounter:
+    """Counts operations over batches; feed it after each step of a simulation.
+
+    Parameters
+    ----------
+    snn
+        The spiking network.
+    image : Tensor, shape (1 or more, ...)
+        Any image of the right shape; only its shape matters.
+    timesteps
+        Length of the runs that will be observed.
+    conventions
+        What to count.
+    """
+
+    def __init__(
+        self, snn: SpikingNetwork, image: Tensor, timesteps: int, conventions: Conventions
+    ) -> None:
+        self.conventions = conventions
+        self.layers = prepare_layers(snn, image, conventions)
+        self.differential = all(s.coding.name == "differential" for s in snn.sites.values())
+        self.site_of = {
+            node: snn.ann.get_submodule(str(node.target))
+            for layer in self.layers
+            for node in layer.wiring.sites
+        }
+        # float64 holds whole numbers exactly up to 9e15
+        self.sops = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
+        self.macs = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
+        self.watched = [layer.wiring.operand for layer in self.layers if self._needs_operand(layer)]
+        self._before: dict[fx.Node, Tensor] = {}
+        self.images = 0
+
+    def _needs_operand(self, layer: CountedLayer) -> bool:
+        kind = layer.wiring.fed_by
+        if kind == "image":
+            return self.conventions.first_layer == "ac"
+        return kind != "graded" and not layer.at_sites
+
+    def begin_batch(self, images: int) -> None:
+        """Start a new run over ``images`` images."""
+        self.images += images
+        self._batch = images
+        self._before = {}
+
+    def observe(self, t: int, watched: tuple[Any, ...]) -> None:
+        """Add the operations of step ``t``; ``watched`` are the values of ``self.watched``."""
+        values = dict(zip(self.watched, watched, strict=True))
+        fired: dict[fx.Node, Tensor] = {}
+        for index, layer in enumerate(self.layers):
+            sops, macs = self._operations(layer, t, values, fired)
+            self.sops[index, t - 1] += float(sops)
+            self.macs[index, t - 1] += float(macs)
+        # the sites overwrite their outputs at the next step
+        self._before = {node: value.clone() for node, value in values.items()}
+
+    def _operations(
+        self,
+        layer: CountedLayer,
+        t: int,
+        values: dict[fx.Node, Tensor],
+        fired: dict[fx.Node, Tensor],
+    ) -> tuple[Tensor | float, Tensor | float]:
+        kind = layer.wiring.fed_by
+        if kind == "graded":
+            return 0.0, layer.macs * self._batch
+        if kind == "image":
+            return self._first_layer(layer, t, values)
+        if layer.at_sites:
+            return sum(
+                (self._fired(site, fired) * links).sum() for site, links in layer.at_sites.items()
+            ), 0.0
+        operand = values[layer.wiring.operand]
+        changed = self._changed(layer.wiring.operand, operand, t)
+        count = self._weighted(layer, changed)
+        as_mac = layer.wiring.pooled and self.conventions.pooled == "mac"
+        return (0.0, count) if as_mac else (count, 0.0)
+
+    def _first_layer(
+        self, layer: CountedLayer, t: int, values: dict[fx.Node, Tensor]
+    ) -> tuple[Tensor | float, float]:
+        convention = self.conventions.first_layer
+        if convention == "ac":
+            repeated = t > 1 and self.differential
+            nonzero = values[layer.wiring.operand] != 0
+            return (0.0 if repeated else self._weighted(layer, nonzero)), 0.0
+        charged = t == 1 or convention == "mac_per_step"
+        return 0.0, layer.macs * self._batch if charged else 0.0
+
+    def _fired(self, node: fx.Node, fired: dict[fx.Node, Tensor]) -> Tensor:
+        """Return in how many images of the batch each neuron of a site fired at this step."""
+        if node not in fired:
+            site = self.site_of[node]
+            if not isinstance(site, Site) or site.spikes is None:
+                raise RuntimeError(f"site {node.target} has not run")
+            fired[node] = site.spikes.count_nonzero(dim=0)
+        return fired[node]
+
+    def _changed(self, node: fx.Node, value: Tensor, t: int) -> Tensor:
+        """Tell where a non-zero number arrives: the stream behind the decoded value."""
+        before = self._before.get(node)
+        if before is None:
+            return value != 0
+        if self.differential:
+            # the decoded value of a silent path is recomputed from equal numbers, bit for bit
+            return value != before
+        stream = t * value - (t - 1) * before
+        rounding = 4 * t * torch.finfo(value.dtype).eps * value.abs().max()
+        return stream.abs() > rounding
+
+    @staticmethod
+    def _weighted(layer: CountedLayer, events: Tensor) -> Tensor:
+        if layer.links is None:
+            raise RuntimeError(f"{layer.wiring.name} has no links to count")
+        return (events.count_nonzero(dim=0) * layer.links).sum()
+
+    def per_image(self) -> tuple[LayerOperations, ...]:
+        """Return cumulative operations per image for each layer."""
+        sops = (self.sops.cumsum(1) / self.images).tolist()
+        return tuple(
+            LayerOperations(
+                name=layer.wiring.name,
+                kind=layer.wiring.kind,
+                input=layer.wiring.fed_by,
+                macs=layer.macs,
+                macs_dense=layer.macs_dense,
+                density=layer.macs / layer.macs_dense if layer.macs_dense else 0.0,
+                sops=tuple(row),
+            )
+            for layer, row in zip(self.layers, sops, strict=True)
+        )
+
+    def macs_per_image(self) -> list[float]:
+        """Return the cumulative MACs of the spiking network per image, for each t."""
+        return (self.macs.sum(0).cumsum(0) / self.images).tolist()

@@ -1,0 +1,6 @@
+"""STAGE 4b: the spiking network and its simulation."""
+
+from topospike.snn.network import SpikingNetwork as SpikingNetwork
+from topospike.snn.site import Site as Site
+
+__all__ = ["Site", "SpikingNetwork"]

@@ -1,0 +1,153 @@
+"""The spiking network: the ANN's own graph, evaluated once a time step on decoded values.
+
+Each site keeps its decoded output r_out; a step evaluates the ordinary ANN expression on those
+outputs. This is algebraically the spike-by-spike simulation (Huang et al. 2025, restated as
+equations D1 to D3), with no time axis, no bias pass, and memory that does not grow with T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from topospike.contracts import ConversionReport
+from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.snn.site import Site
+from topospike.snn.split import TimeParts, split_in_time
+from topospike.snn.wiring import WeightLayerInput, find_weight_layers
+
+
+class SpikingNetwork(nn.Module):
+    """A converted network. Made by `topospike.convert`, not by hand.
+
+    Parameters
+    ----------
+    ann
+        The network's graph with `Site` modules in the place of its activations. Its parameters
+        keep the ANN's names (``snn.ann.get_parameter("features.0.weight")``).
+    input_shape
+        Shape of one image, without the batch axis.
+    report
+        What the converter did.
+
+    Examples
+    --------
+    >>> import torch, topospike as ts
+    >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> images = torch.rand(32, 4, generator=torch.Generator().manual_seed(0))
+    >>> snn = ts.convert(model, calibration=[images], timesteps=8)
+    >>> snn(images, timesteps=8).shape
+    torch.Size([8, 32, 3])
+    """
+
+    def __init__(
+        self, ann: fx.GraphModule, input_shape: tuple[int, ...], report: ConversionReport
+    ) -> None:
+        super().__init__()
+        self.ann = ann
+        self.input_shape = input_shape
+        self.report = report
+        self._generated: dict[tuple[fx.Node, ...], TimeParts] = {}
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """The sites by name, in the order in which they run."""
+        called = [str(node.target) for node in self.ann.graph.nodes if node.op == "call_module"]
+        modules = [self.ann.get_submodule(target) for target in called]
+        return {module.name: module for module in modules if isinstance(module, Site)}
+
+    @property
+    def weight_layers(self) -> list[WeightLayerInput]:
+        """The convolutions, linear layers and products, and what feeds each of them."""
+        return find_weight_layers(self.ann)
+
+    def reset(self) -> None:
+        """Forget any run in progress; `forward` does this by itself."""
+        for site in self.sites.values():
+            site.reset()
+
+    def forward(
+        self, x: Float[Tensor, "batch ..."], timesteps: int
+    ) -> Float[Tensor, "time batch classes"]:
+        """Simulate ``timesteps`` steps and return the logits after each of them.
+
+        ``result[t - 1]`` is the decoded output after t steps, what the papers call the prediction
+        "at T = t". One run gives every t, because a step never looks ahead.
+
+        Raises
+        ------
+        ConfigError
+            If ``timesteps`` is below 1.
+        ShapeError
+            If the images do not have the shape the network was converted for.
+        NonFiniteError
+            If the images hold NaN or infinity.
+        """
+        # a step may reuse the memory of the step before it, so each result is copied out
+        return torch.stack([logits.clone() for _, logits in self.steps(x, timesteps)])
+
+    def steps(self, x: Tensor, timesteps: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
+
+        The logits are valid until the next step; ``clone()`` what is to be kept.
+        """
+        for t, logits, _ in self.watch(x, timesteps, ()):
+            yield t, logits
+
+    @torch.no_grad()
+    def watch(
+        self, x: Tensor, timesteps: int, nodes: Sequence[fx.Node]
+    ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
+        """Yield ``(t, logits, values)`` with the values of ``nodes`` of the graph at each step."""
+        self._check(x, timesteps)
+        self.reset()
+        sites = list(self.sites.values())
+        image_part, step_part = self._parts(tuple(nodes))
+        try:
+            cached = image_part(self.ann, x)
+            for t in range(1, timesteps + 1):
+                for site in sites:
+                    site.time_step = t
+                logits, *values = step_part(self.ann, *cached)
+                yield t, logits, tuple(values)
+        finally:
+            self.reset()
+
+    def _parts(self, watched: tuple[fx.Node, ...]) -> TimeParts:
+        if watched not in self._generated:
+            self._generated[watched] = split_in_time(self.ann, watched)
+        return self._generated[watched]
+
+    @torch.no_grad()
+    def analog(self, x: Tensor) -> Tensor:
+        """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
+        self._check(x, 1)
+        self.reset()
+        return self.ann(x)
+
+    def _check(self, x: Tensor, timesteps: int) -> None:
+        if timesteps < 1:
+            raise ConfigError(
+                f"timesteps is {timesteps}; at least 1 is required. Pass timesteps=8 for DCGS, "
+                "16 or more for rate coding."
+            )
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ShapeError(
+                f"the images have shape {tuple(x.shape)}; (batch, "
+                f"{', '.join(map(str, self.input_shape))}) is required, the shape the network "
+                "was converted for. Resize the images or convert again."
+            )
+        if not bool(torch.isfinite(x).all()):
+            bad = int((~torch.isfinite(x)).sum())
+            raise NonFiniteError(
+                f"{bad} of {x.numel()} input values are NaN or infinite; finite images are "
+                "required. Check the data loading and normalisation."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Generated functions cannot be copied; they are made again from the copied graph.
+        return {**self.__dict__, "_generated": {}}

@@ -1,0 +1,80 @@
+"""A site: one place of the network where a spiking neuron sits, with its running decoded output.
+
+A site is evaluated with the ordinary ANN value r_in that reaches it. At time step 0 it *is* the
+ANN's activation; at t = 1, 2, ... it lets its neuron fire and returns the decoded output r_out
+(`topospike.snn.coding` has the formulas). It knows nothing of the network around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from topospike.snn.coding import Coding
+from topospike.snn.neurons import Neuron
+
+
+class Site(nn.Module):
+    """A neuron population that replaces one activation (or sits before one operand).
+
+    Parameters
+    ----------
+    name
+        Where it sits, in the model's own module path.
+    gated
+        ``True`` for the place of a ReLU: the decoded output never becomes negative. ``False`` for
+        an identity site, where both signs are free.
+    neuron, coding
+        How a drive becomes spikes, and how spikes become a value.
+
+    Attributes
+    ----------
+    threshold : Tensor
+        Base threshold theta, broadcastable to the activation; a buffer, empty until calibration.
+    time_step : int
+        0 while the site acts as the ANN's activation; the current step t during simulation.
+    decoded, spikes : Tensor or None
+        Decoded output r_out and the signed values emitted at the current step. State of a run,
+        not of the model: neither is in ``state_dict``, and both are overwritten by the next step.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, name: str, *, gated: bool, neuron: Neuron, coding: Coding) -> None:
+        super().__init__()
+        self.name = name
+        self.gated = gated
+        self.neuron = neuron
+        self.coding = coding
+        self.register_buffer("threshold", torch.empty(0))
+        self.observer: Callable[[Tensor], None] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the run: act as the ANN's activation until the next first step."""
+        self.time_step = 0
+        self.decoded: Tensor | None = None
+        self.spikes: Tensor | None = None
+
+    def forward(self, r_in: Tensor) -> Tensor:
+        """Return the activation (time step 0) or the decoded output r_out (t >= 1)."""
+        if self.time_step == 0:
+            if self.observer is not None:
+                self.observer(r_in)
+            return torch.relu(r_in) if self.gated else r_in
+        t = self.time_step
+        if self.decoded is None:
+            self.decoded = torch.zeros_like(r_in)
+        share = self.neuron.initial_membrane
+        initial = self.threshold * share if share else None
+        membrane = self.coding.drive(t, r_in, self.decoded, initial)
+        available = self.coding.available(t, self.decoded) if self.neuron.gated else None
+        self.spikes = self.neuron.fire(membrane, self.threshold, available, out=membrane)
+        self.decoded = self.coding.decode(t, self.decoded, self.spikes, out=self.decoded)
+        return self.decoded
+
+    def extra_repr(self) -> str:
+        """Name the site, its neuron and its coding when the network is printed."""
+        return f"{self.name!r}, gated={self.gated}, {self.neuron}, {self.coding}"
