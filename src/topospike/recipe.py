@@ -28,9 +28,18 @@ class DataSettings:
         Share of the training split cut off for validation (stratified, seeded). The test split is
         read once, at the end.
     augment
-        Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``cutout``, ...
+        Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``cutout``, ...; a number
+        after a colon is its strength, as in ``crop:2`` (`topospike.data.AUGMENTATIONS`).
+    image_size
+        Height and width the network sees, for images of differing sizes: each is scaled so that
+        256/224 of this size fits, and the middle is cut out. ``None``: leave images as they are.
+    channels
+        1 (grey) or 3 (colour); ``None`` looks at the images.
     limit_train, limit_test
-        Use only the first n images (after the seeded shuffle); for quick runs.
+        Use only a seeded, stratified subset of n images (training and validation together, and
+        test); for quick runs.
+    workers
+        Processes that decode images, for sets too large to be held in memory.
     """
 
     source: str = "digits"
@@ -42,6 +51,8 @@ class DataSettings:
     std: tuple[float, ...] | None = None
     validation_fraction: float = 0.1
     augment: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
     batch_size: int = 128
     eval_batch_size: int = 256
     limit_train: int | None = None
@@ -51,11 +62,24 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network: a name of ``topospike.models`` and its widths."""
+    """Which network: a name of ``topospike.models`` and its sizes.
+
+    Attributes
+    ----------
+    widths, blocks
+        Channels and number of convolutions (or residual blocks) of every stage.
+    hidden
+        Widths of the hidden linear layers before the classifier.
+    pool
+        ``max`` or ``avg``. Every ``None`` means the network's own default; an option that a
+        network does not have is an error.
+    """
 
     name: str = "small_cnn"
     widths: tuple[int, ...] | None = None
     hidden: tuple[int, ...] | None = None
+    blocks: tuple[int, ...] | None = None
+    pool: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""Stage 0: where images come from; `load_data` turns settings into batches on the device."""
+
+from topospike.data.augment import AUGMENTATIONS as AUGMENTATIONS
+from topospike.data.augment import Augmenter as Augmenter
+from topospike.data.digits import digits as digits
+from topospike.data.hub import find_source as find_source
+from topospike.data.images import TensorImages as TensorImages
+from topospike.data.load import DataBundle as DataBundle
+from topospike.data.load import load_data as load_data
+from topospike.data.loader import Batches as Batches
+from topospike.data.normalisation import Normalisation as Normalisation
+from topospike.data.normalisation import known_normalisation as known_normalisation
+from topospike.data.normalisation import measure_normalisation as measure_normalisation
+from topospike.data.splits import stratified_choice as stratified_choice
+from topospike.data.splits import train_validation_rows as train_validation_rows
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmenter",
+    "Batches",
+    "DataBundle",
+    "Normalisation",
+    "TensorImages",
+    "digits",
+    "find_source",
+    "known_normalisation",
+    "load_data",
+    "measure_normalisation",
+    "stratified_choice",
+    "train_validation_rows",
+]

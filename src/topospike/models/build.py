@@ -1,0 +1,92 @@
+"""Models: from a name and a few sizes to a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from topospike.errors import ConfigError
+from topospike.models.conv6fc2 import conv6fc2
+from topospike.models.mlp import mlp
+from topospike.models.resnet import resnet18
+from topospike.models.small_cnn import small_cnn
+from topospike.models.vgg import vgg16
+from topospike.recipe import ModelSettings
+from topospike.registry import Registry
+
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "model",
+    {
+        "vgg16": vgg16,
+        "resnet18": resnet18,
+        "conv6fc2": conv6fc2,
+        "mlp": mlp,
+        "small_cnn": small_cnn,
+    },
+)
+GIVEN_BY_DATA = ("classes", "channels", "image_size")
+OPTIONS = ("widths", "hidden", "blocks", "pool")
+
+
+def build_model(
+    settings: ModelSettings,
+    *,
+    classes: int,
+    channels: int,
+    image_size: tuple[int, int],
+    seed: int | None = None,
+) -> nn.Module:
+    """Build the network a recipe names, for the images at hand.
+
+    Parameters
+    ----------
+    settings
+        Name and sizes; ``None`` leaves a size at the network's default.
+    classes, channels, image_size
+        From the data: number of classes, channels, (height, width).
+    seed
+        Draw the initial weights from this seed and leave the global generator as it was;
+        ``None`` draws from the global generator, as torch does.
+
+    Returns
+    -------
+    nn.Module
+        Ordinary layers on the CPU, in float32 and training mode.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown (the nearest one is suggested), the network has no such option, or a
+        size is impossible.
+
+    Examples
+    --------
+    >>> settings = ModelSettings("mlp", hidden=(32,))
+    >>> build_model(settings, classes=10, channels=1, image_size=(8, 8), seed=0)
+    MLP(
+      (layers): Sequential(
+        (0): Linear(in_features=64, out_features=32, bias=True)
+        (1): ReLU()
+        (2): Linear(in_features=32, out_features=10, bias=True)
+      )
+    )
+    """
+    constructor = MODELS[settings.name]
+    takes = set(inspect.signature(constructor).parameters) - set(GIVEN_BY_DATA)
+    given = {name: getattr(settings, name) for name in OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if name not in takes:
+            raise ConfigError(
+                f"model.{name} = {value!r}: {settings.name!r} has no such option; "
+                f"it takes {', '.join(sorted(takes))}"
+            )
+    sizes = {"channels": channels, "image_size": image_size}
+    if seed is None:
+        return constructor(classes, **sizes, **given)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return constructor(classes, **sizes, **given)

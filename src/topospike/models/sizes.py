@@ -1,0 +1,69 @@
+"""Models: arithmetic and checks on the sizes a network is built with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from topospike.errors import ConfigError
+from topospike.registry import Registry
+
+POOLS: Registry[type[nn.MaxPool2d] | type[nn.AvgPool2d]] = Registry(
+    "pooling", {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+)
+
+
+def check_positive(model: str, **sizes: int | Sequence[int]) -> None:
+    """Refuse sizes below 1, naming the network and the option."""
+    for option, value in sizes.items():
+        values = (value,) if isinstance(value, int) else tuple(value)
+        if any(size < 1 for size in values):
+            raise ConfigError(f"{model}: {option} = {value} must be 1 or larger everywhere")
+
+
+def pooled_size(model: str, image_size: tuple[int, int], pools: int) -> tuple[int, int]:
+    """Size of a map after halving (rounding down) ``pools`` times; at least one pixel must remain.
+
+    Examples
+    --------
+    >>> pooled_size("vgg16", (32, 32), 5)
+    (1, 1)
+    """
+    height, width = (side >> pools for side in image_size)
+    if min(height, width) < 1:
+        raise ConfigError(
+            f"{model} halves the image {pools} times, so image_size = {tuple(image_size)} leaves "
+            f"nothing; use images of at least {1 << pools} pixels a side or fewer stages (blocks)"
+        )
+    return height, width
+
+
+def widths_of_blocks(
+    model: str, widths: Sequence[int], blocks: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Give every convolution of every stage its number of channels.
+
+    Parameters
+    ----------
+    widths
+        One a stage, or one a convolution.
+    blocks
+        Convolutions in every stage.
+
+    Examples
+    --------
+    >>> widths_of_blocks("vgg16", (8, 16), (2, 1))
+    [(8, 8), (16,)]
+    >>> widths_of_blocks("vgg16", (8, 12, 16), (2, 1))
+    [(8, 12), (16,)]
+    """
+    if len(widths) == len(blocks):
+        return [(width,) * count for width, count in zip(widths, blocks, strict=True)]
+    if len(widths) == sum(blocks):
+        remaining = iter(widths)
+        return [tuple(next(remaining) for _ in range(count)) for count in blocks]
+    raise ConfigError(
+        f"{model}: widths = {tuple(widths)} has {len(widths)} values; blocks = {tuple(blocks)} "
+        f"needs {len(blocks)} (one a stage) or {sum(blocks)} (one a convolution)"
+    )
