@@ -1,0 +1,178 @@
+"""Data of the figures about accuracy, energy and spikes; arithmetic only, nothing drawn.
+
+Every record keeps the numbers of ``evaluation.json`` as they are: joules, shares, counts per
+image. Rounding happens where text is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from topospike.contracts import Evaluation, LayerOperations
+from topospike.report.folder import Run
+
+REFERENCE_TIMESTEP = 8
+MAC_INPUTS = frozenset({"image", "graded"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """Accuracy and energy of one converted network at every time step.
+
+    ``marked`` is the time step of the summary table, ``saturation_time`` is T0.
+    """
+
+    network: str
+    method: str
+    timesteps: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    energy_joule: tuple[float, ...]
+    ann_accuracy: float
+    ann_energy_joule: float
+    marked: int
+    saturation_time: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBar:
+    """Operations of one layer per image, over time steps 1..t.
+
+    ``is_mac`` tells multiply-accumulates from accumulates.
+    """
+
+    name: str
+    operations: float
+    is_mac: bool
+    density: float
+    ann_macs: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBars:
+    """The bars of one converted network at time step ``timestep``."""
+
+    network: str
+    method: str
+    timestep: int
+    bars: tuple[LayerBar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRates:
+    """Spikes per neuron and time step of every site of one converted network."""
+
+    network: str
+    method: str
+    timesteps: tuple[int, ...]
+    sites: tuple[tuple[str, int, tuple[float, ...]], ...]
+
+
+def marked_timestep(run: Run, evaluation: Evaluation) -> int:
+    """Return the time step of the summary, or the nearest one that was simulated."""
+    wanted = run.rows[0].timesteps if run.rows else REFERENCE_TIMESTEP
+    return min(evaluation.timesteps, key=lambda timestep: abs(timestep - wanted))
+
+
+def evaluations(run: Run) -> list[tuple[str, str, Evaluation]]:
+    """List (network, method, evaluation), methods inside networks, dense first."""
+    return [
+        (network.name, method, network.evaluations[method])
+        for network in run.networks
+        for method in run.methods
+        if method in network.evaluations
+    ]
+
+
+def trajectories(run: Run) -> tuple[Trajectory, ...]:
+    """Return one accuracy-energy trajectory per converted network."""
+    return tuple(
+        Trajectory(
+            network=network,
+            method=method,
+            timesteps=result.timesteps,
+            accuracy=result.accuracy,
+            energy_joule=result.energy_joule,
+            ann_accuracy=result.ann_accuracy,
+            ann_energy_joule=result.ann_energy_joule,
+            marked=marked_timestep(run, result),
+            saturation_time=result.saturation_time,
+        )
+        for network, method, result in evaluations(run)
+    )
+
+
+def on_front(lines: tuple[Trajectory, ...]) -> frozenset[tuple[int, int]]:
+    """Return the Pareto-optimal points as (index of the trajectory, index of the time step).
+
+    A point is on the front when no other point has more accuracy for no more energy, nor the
+    same accuracy for less.
+    """
+    everything = sorted(
+        (energy, -accuracy, line, place)
+        for line, trajectory in enumerate(lines)
+        for place, (energy, accuracy) in enumerate(
+            zip(trajectory.energy_joule, trajectory.accuracy, strict=True)
+        )
+    )
+    best, front = float("-inf"), set()
+    for _, negative_accuracy, line, place in everything:
+        if -negative_accuracy > best:
+            best = -negative_accuracy
+            front.add((line, place))
+    return frozenset(front)
+
+
+def is_mac_layer(layer: LayerOperations) -> bool:
+    """Tell whether a layer is paid in multiply-accumulates: no events reach it."""
+    return layer.input in MAC_INPUTS and not any(layer.sops)
+
+
+def mac_operations(layer: LayerOperations, timestep: int, *, first_layer: str) -> float:
+    """Return the multiply-accumulates of a layer that no events reach, over steps 1..timestep.
+
+    A layer fed by the image runs once under the convention ``mac_once``; every other repeats.
+    """
+    once = layer.input == "image" and first_layer == "mac_once"
+    return layer.macs if once else layer.macs * timestep
+
+
+def layer_bars(run: Run) -> tuple[LayerBars, ...]:
+    """Return the operations per layer of every converted network at the marked time step."""
+    return tuple(
+        LayerBars(network, method, timestep, bars_at(result, timestep))
+        for network, method, result in evaluations(run)
+        for timestep in (marked_timestep(run, result),)
+        if result.layers
+    )
+
+
+def bars_at(result: Evaluation, timestep: int) -> tuple[LayerBar, ...]:
+    """Return the bars of one evaluation at a time step that it holds."""
+    place = result.timesteps.index(timestep)
+    first_layer = str(result.conventions.get("first_layer", "mac_once"))
+    return tuple(
+        LayerBar(
+            name=layer.name,
+            operations=mac_operations(layer, timestep, first_layer=first_layer)
+            if is_mac_layer(layer)
+            else layer.sops[place],
+            is_mac=is_mac_layer(layer),
+            density=layer.density,
+            ann_macs=layer.macs,
+        )
+        for layer in result.layers
+    )
+
+
+def site_rates(run: Run) -> tuple[SiteRates, ...]:
+    """Return the firing rates of every converted network whose evaluation recorded sites."""
+    return tuple(
+        SiteRates(
+            network,
+            method,
+            result.timesteps,
+            tuple((site.name, site.neurons, site.firing_rate) for site in result.sites),
+        )
+        for network, method, result in evaluations(run)
+        if result.sites
+    )

@@ -1,0 +1,271 @@
+"""The same figures as SVG files, for papers and README pages: matplotlib, one file a figure.
+
+Drawn from the prepared data of this stage, on white, without any global matplotlib state.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topospike.contracts import write_atomically
+from topospike.report.folder import Run
+from topospike.report.labels import (
+    Style,
+    display_name,
+    names_of,
+    network_colour,
+    ramp_colour,
+    series_name,
+    series_style,
+    time_ticks,
+)
+from topospike.report.network_science import (
+    DegreeDistribution,
+    HyperbolicDisk,
+    degree_distribution,
+    hyperbolic_disk,
+)
+from topospike.report.simulation import LayerBars, Trajectory, layer_bars, trajectories
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINE_STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e1da",
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": "#8d9096",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "topospike",
+}
+
+
+def write_svg_figures(run: Run) -> list[Path]:
+    """Write the SVG files that the run has data for, and return their paths."""
+    lines, bars = trajectories(run), layer_bars(run)
+    topology = run.topology or {}
+    degrees, disk = degree_distribution(topology), hyperbolic_disk(topology)
+    drawings = {
+        "pareto": lambda: draw_pareto(lines),
+        "accuracy": lambda: draw_accuracy(lines),
+        "sops": lambda: draw_operations(bars),
+        "degrees": lambda: draw_degrees(degrees) if degrees else None,
+        "disk": lambda: draw_disk(disk) if disk else None,
+    }
+    drawable = {"pareto": lines, "accuracy": lines, "sops": bars, "degrees": degrees, "disk": disk}
+    written = []
+    for name, draw in drawings.items():
+        if drawable[name]:
+            path = run.folder / "figures" / f"{name}.svg"
+            with style():
+                save(draw(), path)
+            written.append(path)
+    return written
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Use the style of this module and nothing else."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure without a date, so that the same run gives the same file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    write_atomically(path, buffer.getvalue())
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of its own, outside pyplot, with one set of axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def draw_pareto(lines: tuple[Trajectory, ...]) -> Figure:
+    """Draw accuracy over energy, time running along the curves."""
+    from matplotlib.ticker import EngFormatter, PercentFormatter
+
+    networks, methods = names_of(lines)
+    figure, axes = new_axes(6.4, 4.0)
+    for item in lines:
+        look = series_style(item.network, item.method, networks=networks, methods=methods)
+        name = series_name(item.network, item.method)
+        plot_line(axes, item.energy_joule, item.accuracy, look, name)
+        place = item.timesteps.index(item.marked)
+        point = (item.energy_joule[place], item.accuracy[place])
+        axes.plot(*point, MARKERS[look.symbol], color=look.colour, markersize=8)
+    for network in networks:
+        item = next(line for line in lines if line.network == network)
+        axes.plot(
+            item.ann_energy_joule,
+            item.ann_accuracy,
+            "*",
+            color=network_colour(network, networks),
+            markersize=12,
+            label=f"{display_name(network)} · ANN",
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter("J"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set(xlabel="energy per image", ylabel="test accuracy")
+    axes.set_title(f"large marker: t = {lines[0].marked}", fontsize=8, loc="left")
+    axes.legend()
+    return figure
+
+
+def draw_accuracy(lines: tuple[Trajectory, ...]) -> Figure:
+    """Draw accuracy over the time step, with the ANN as a level."""
+    from matplotlib.ticker import PercentFormatter
+
+    networks, methods = names_of(lines)
+    figure, axes = new_axes(6.4, 3.6)
+    for network in networks:
+        item = next(line for line in lines if line.network == network)
+        colour = network_colour(network, networks)
+        name = f"{display_name(network)} · ANN"
+        axes.axhline(item.ann_accuracy, color=colour, linestyle=":", linewidth=1, label=name)
+    for item in lines:
+        look = series_style(item.network, item.method, networks=networks, methods=methods)
+        name = series_name(item.network, item.method)
+        plot_line(axes, item.timesteps, item.accuracy, look, name)
+    ticks = time_ticks(max(item.timesteps[-1] for item in lines))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set(xlabel="time step t", ylabel="test accuracy")
+    axes.legend()
+    return figure
+
+
+def plot_line(
+    axes: Axes, x: tuple[float, ...] | tuple[int, ...], y: tuple[float, ...], look: Style, name: str
+) -> None:
+    """Draw one series in its colour, dash and symbol."""
+    axes.plot(
+        x,
+        y,
+        LINE_STYLES[look.dash],
+        marker=MARKERS[look.symbol],
+        color=look.colour,
+        markersize=3.2,
+        linewidth=1.5,
+        label=verbatim(name),
+    )
+
+
+def verbatim(name: str) -> str:
+    """Keep matplotlib from reading dollar signs as mathematics or a leading underscore as hidden.
+
+    Examples
+    --------
+    >>> verbatim("_a$b$")
+    '\\u200b_a\\\\$b\\\\$'
+    """
+    return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def draw_operations(groups: tuple[LayerBars, ...]) -> Figure:
+    """Draw the operations of every layer, one column a method; hatched bars are MACs."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    networks, methods = names_of(groups)
+    layers = list(dict.fromkeys(bar.name for group in groups for bar in group.bars))
+    thickness = 0.8 / len(networks)
+    height = 0.9 + len(layers) * (0.12 + 0.17 * len(networks))
+    figure = Figure(figsize=(3.4 * len(methods) + 0.8, height), layout="constrained")
+    columns = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
+    for group in groups:
+        axes = columns[methods.index(group.method)]
+        offset = (networks.index(group.network) - (len(networks) - 1) / 2) * thickness
+        colour = network_colour(group.network, networks)
+        for bar in group.bars:
+            axes.barh(
+                layers.index(bar.name) + offset,
+                bar.operations,
+                thickness * 0.92,
+                color="white" if bar.is_mac else colour,
+                edgecolor=colour,
+                linewidth=0.6,
+                hatch="/////" if bar.is_mac else None,
+            )
+    for axes, method in zip(columns, methods, strict=True):
+        axes.set_title(verbatim(display_name(method)), fontsize=9, loc="left")
+        axes.set_xlabel(f"operations per image, t = {groups[0].timestep}")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(visible=False, axis="y")
+    columns[0].set_yticks(range(len(layers)), [verbatim(name) for name in layers])
+    columns[0].invert_yaxis()
+    add_operations_legend(columns[-1], networks)
+    return figure
+
+
+def add_operations_legend(axes: Axes, networks: list[str]) -> None:
+    """Explain the colours and the hatching."""
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(color=network_colour(name, networks), label=verbatim(display_name(name)))
+        for name in networks
+    ]
+    hatched = Patch(facecolor="white", edgecolor="#80858c", hatch="/////", label="MACs")
+    axes.legend(handles=[*handles, hatched])
+
+
+def draw_degrees(degrees: DegreeDistribution) -> Figure:
+    """Draw the degree distribution with its power law."""
+    figure, axes = new_axes(4.6, 3.6)
+    axes.loglog(degrees.degree, degrees.share, "o", markersize=3.5, color="#5f7d9c", label="nodes")
+    if degrees.fit_degree and degrees.gamma is not None:
+        label = f"power law, gamma = {degrees.gamma:.2f}, from k = {degrees.xmin}"
+        axes.loglog(degrees.fit_degree, degrees.fit_share, color="#d1432f", label=label)
+    axes.set(xlabel="degree k", ylabel="share of nodes with degree >= k")
+    axes.legend()
+    return figure
+
+
+def draw_disk(disk: HyperbolicDisk) -> Figure:
+    """Draw the hyperbolic disk: native radii, straight links, largest degree on top."""
+    import numpy as np
+    from matplotlib.collections import LineCollection
+    from matplotlib.patches import Circle
+
+    theta, r = np.asarray(disk.theta), np.asarray(disk.r)
+    points = np.stack([r * np.cos(theta), r * np.sin(theta)], axis=1)
+    degree = np.asarray(disk.degree)
+    figure, axes = new_axes(5.2, 5.2)
+    rim = float(r.max())
+    axes.add_patch(Circle((0, 0), rim, fill=False, edgecolor="#8d9096", linewidth=0.8))
+    if disk.edges:
+        segments = list(points[np.asarray(disk.edges)])
+        axes.add_collection(LineCollection(segments, colors="#c9cbd0", linewidths=0.25, zorder=1))
+    order = np.argsort(degree, kind="stable")
+    colours = [ramp_colour(layer, disk.layers) for layer in disk.layer]
+    axes.scatter(
+        *points[order].T,
+        s=10 + 70 * np.sqrt(degree[order] / degree.max()),
+        c=[colours[node] for node in order],
+        edgecolors="#22262b",
+        linewidths=0.4,
+        zorder=2,
+    )
+    axes.set(aspect="equal", xlim=(-1.05 * rim, 1.05 * rim), ylim=(-1.05 * rim, 1.05 * rim))
+    axes.set_axis_off()
+    return figure

@@ -1,0 +1,99 @@
+"""The sentences of the page: the result in words, and what its numbers count."""
+
+from __future__ import annotations
+
+from topospike.contracts import Evaluation
+from topospike.report.chart import Table
+from topospike.report.folder import Run, SummaryRow
+from topospike.report.labels import display_name
+from topospike.report.units import NO_VALUE, energy, percent, plain, points
+
+SUMMARY_COLUMNS = (
+    "network",
+    "ANN accuracy",
+    "SNN accuracy",
+    "energy per image",
+    "ratio to dense",
+    "T0",
+    "sparsity",
+)
+
+
+def headline(run: Run) -> str:
+    """State the result of the run in one sentence."""
+    row = headline_row(run)
+    if row is None:
+        if run.networks:
+            return "This run holds no evaluation of a spiking network yet."
+        return "This run holds no trained network yet."
+    subject = (
+        "the dense network" if row.network == "dense" else f"the {display_name(row.network)} network"
+    )
+    parts = [
+        f"At time step {row.timesteps} {subject} converted by {display_name(row.method)} "
+        f"classifies {percent(row.snn_accuracy)} of the test images correctly, "
+        f"{against_ann(row)}, for {energy(row.energy_joule)} per image"
+    ]
+    if row.energy_ratio is not None and row.network != "dense":
+        parts.append(f"{percent(row.energy_ratio, 1)} of the energy of its dense twin")
+    return ": ".join(parts) + "."
+
+
+def headline_row(run: Run) -> SummaryRow | None:
+    """Return the row the headline speaks of: the first sparse one, else the first."""
+    return next((row for row in run.rows if row.network != "dense"), next(iter(run.rows), None))
+
+
+def against_ann(row: SummaryRow) -> str:
+    """Compare a spiking network with its ANN in words."""
+    difference = row.snn_accuracy - row.ann_accuracy
+    if abs(difference) < 5e-5:
+        return "as many as its ANN"
+    return f"{points(difference)} {'above' if difference > 0 else 'below'} its ANN"
+
+
+def summary_table(run: Run) -> Table:
+    """Return the table dense versus sparse, one row per network and conversion."""
+    rows = tuple(
+        (
+            f"{display_name(row.network)} · {display_name(row.method)}",
+            percent(row.ann_accuracy),
+            percent(row.snn_accuracy),
+            energy(row.energy_joule),
+            plain(row.energy_ratio),
+            NO_VALUE if row.saturation_time is None else str(row.saturation_time),
+            percent(row.sparsity),
+        )
+        for row in run.rows
+    )
+    return Table(summary_caption(run), SUMMARY_COLUMNS, rows)
+
+
+def summary_caption(run: Run) -> str:
+    """Say what the columns of the summary mean."""
+    at = run.rows[0].timesteps if run.rows else 0
+    images = next((e.images for n in run.networks for e in n.evaluations.values()), None)
+    on = f" on {images} test images" if images else ""
+    return (
+        f"SNN accuracy and energy at t = {at}{on}. Ratio is the energy over that of the dense twin "
+        "converted by the same method; T0 the time step after which accuracy no longer moves."
+    )
+
+
+def missing_sentences(run: Run) -> tuple[str, ...]:
+    """Say which parts of a complete run this folder lacks."""
+    sentences = []
+    names = {network.name for network in run.networks}
+    if run.networks and "dense" not in names:
+        sentences.append("The run has no dense twin, so nothing is compared with one.")
+    if run.networks and not names - {"dense"}:
+        sentences.append("The run has no sparse network.")
+    if len(run.methods) == 1:
+        sentences.append(f"One conversion method was run: {display_name(run.methods[0])}.")
+    return (*sentences, *run.notes)
+
+
+def first_evaluation(run: Run) -> Evaluation | None:
+    """Return the evaluation whose conventions the page states."""
+    return next((e for n in reversed(run.networks) for e in n.evaluations.values()), None)
+
