@@ -91,7 +91,7 @@ def train_epoch(
                 model,
                 x,
                 lambda x=x: forward(model, x, settings),
-                loss=float(loss),
+                loss=float(loss.detach()),
                 epoch=epoch,
                 step=step - 1,
             )

@@ -237,7 +237,7 @@ def prepare(
     """
     model.to(device)
     if settings.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = build_optimizer(model, settings)
     if sparsifier is not None:
         sparsifier.attach(optimizer)

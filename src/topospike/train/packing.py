@@ -1,9 +1,9 @@
 """Stage train: split nested state into a JSON tree and named tensors, and join them again.
 
-A tensor becomes ``{"__tensor__": name}``, named by its place (``optimizer.state.0.momentum_buffer``);
-a tuple ``{"__tuple__": [..]}``; a mapping whose keys are not all plain strings
-``{"__pairs__": [[key, value], ..]}``. Numbers survive exactly. Anything else is refused rather than
-pickled. Nothing here touches a disk.
+A tensor becomes ``{"__tensor__": name}``, named by its place, for instance
+``optimizer.state.0.momentum_buffer``; a tuple ``{"__tuple__": [..]}``; a mapping whose keys are not
+all plain strings ``{"__pairs__": [[key, value], ..]}``. Numbers survive exactly. Anything else is
+refused rather than pickled. Nothing here touches a disk.
 """
 
 from __future__ import annotations

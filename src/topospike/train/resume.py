@@ -2,9 +2,9 @@
 
 Weights, buffers and masks (the model's state), optimizer slots, the topology controller's state,
 torch's generators, the record of the run so far, and the length of the metrics file. Together they
-fix every later number, bit for bit, on the same machine and torch build (on CUDA only with
-``torch.use_deterministic_algorithms``). A run may only be resumed with the settings it began with:
-schedules depend on them, the number of epochs included.
+fix every later number, bit for bit, on the same kind of machine, torch build and number of threads
+(on CUDA only with ``torch.use_deterministic_algorithms``). A run may only be resumed with the
+settings it began with: schedules depend on them, the number of epochs included.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def snapshot(
         "optimizer": trainee.optimizer.state_dict(),
         "sparsifier": None if sparsifier is None else sparsifier.state_dict(),
         "generators": generators,
+        "platform": platform_of(trainee.device),
     }
 
 
@@ -124,15 +125,19 @@ def restore(
     try:
         trainee.model.load_state_dict(payload["model"])
     except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"checkpoint {path} belongs to another model: {error}. Build the model (and its "
-            "masks) as in the interrupted run, or start over with resume=False."
+            f"checkpoint {path} belongs to another model: {reason} Build the model (and its masks) "
+            "as in the interrupted run, or start over with resume=False."
         ) from error
     trainee.optimizer.load_state_dict(payload["optimizer"])
     match_memory_format(trainee.optimizer)
     if trainee.sparsifier is not None:
         trainee.sparsifier.load_state_dict(payload["sparsifier"])
-    restore_generators(payload["generators"], trainee.device, path)
+    torch.set_rng_state(payload["generators"]["cpu"])
+    if trainee.device.type == "cuda" and "cuda" in payload["generators"]:
+        torch.cuda.set_rng_state(payload["generators"]["cuda"], trainee.device)
+    warn_if_moved(payload["platform"], platform_of(trainee.device), path)
     return History(**payload["history"]), payload["metrics_offset"]
 
 
@@ -163,19 +168,28 @@ def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
                 slots[name] = torch.empty_like(parameter, dtype=slot.dtype).copy_(slot)
 
 
-def restore_generators(
-    generators: Mapping[str, torch.Tensor], device: torch.device, path: Path
-) -> None:
-    """Set torch's global generators; warn when the device's own is not in the checkpoint."""
-    torch.set_rng_state(generators["cpu"])
-    if device.type == "cuda" and "cuda" in generators:
-        torch.cuda.set_rng_state(generators["cuda"], device)
-    elif (device.type == "cuda") != ("cuda" in generators):
+def platform_of(device: torch.device) -> dict[str, Any]:
+    """Collect what the order of floating-point sums depends on."""
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def warn_if_moved(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
+    """Warn once when the run goes on where sums are rounded in another order."""
+    moved = [
+        f"{name} {stored[name]!r} -> {current[name]!r}"
+        for name in stored
+        if stored[name] != current[name]
+    ]
+    if moved:
         warnings.warn(
-            f"checkpoint {path} was written on another kind of device than {device}: the run goes "
-            "on, but not bit for bit as it would have.",
+            f"checkpoint {path} was written under other conditions ({', '.join(moved)}): the run "
+            "goes on, but not bit for bit as it would have.",
             CheckpointWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

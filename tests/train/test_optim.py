@@ -1,0 +1,164 @@
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from topospike.errors import ConfigError
+from topospike.recipe import TrainSettings
+from topospike.train.optim import (
+    SCHEDULES,
+    build_optimizer,
+    check_settings,
+    learning_rate_at,
+    learning_rate_factor,
+    set_learning_rate,
+)
+
+ORACLE = Path(__file__).parents[1] / "oracles" / "cht" / "lr_restart.json"
+
+
+@pytest.mark.parametrize("case", json.loads(ORACLE.read_text()))
+def test_iterative_warm_up_equals_the_reference_to_1e12(case):
+    factors = [
+        learning_rate_factor(
+            step,
+            case["num_training_steps"],
+            schedule="constant" if case["no_decay"] else "cosine",
+            warmup_steps=case["first_warmup_steps"],
+            final_fraction=case["min_lr_ratio"],
+            restart_every=case["restart_every"],
+            restart_warmup_steps=case["restart_warmup_steps"],
+        )
+        for step in range(len(case["factor"]))
+    ]
+    assert factors == pytest.approx(case["factor"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "final", "expected"),
+    [
+        ("constant", 0.0, {0: 1, 50: 1, 99: 1}),
+        (
+            "cosine",
+            0.0,
+            {0: 1, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 75: (1 - math.sqrt(0.5)) / 2},
+        ),
+        ("cosine", 0.2, {0: 1, 50: 0.6, 100: 0.2}),
+        ("linear", 0.01, {0: 1, 45: 0.505, 90: 0.01, 95: 0.01, 99: 0.01}),
+        ("step", 0.0, {0: 1, 49: 1, 50: 0.1, 74: 0.1, 75: 0.01, 99: 0.01}),
+    ],
+)
+def test_schedules_by_hand(schedule, final, expected):
+    for step, factor in expected.items():
+        got = learning_rate_factor(step, 100, schedule=schedule, final_fraction=final)
+        assert got == pytest.approx(factor, abs=1e-12), step
+
+
+def test_the_schedule_proper_starts_after_the_warm_up():
+    ramp = [learning_rate_factor(t, 20, warmup_steps=10) for t in range(11)]
+    assert ramp == pytest.approx([t / 10 for t in range(11)])
+    assert learning_rate_factor(15, 20, warmup_steps=10) == pytest.approx(0.5)
+
+
+def test_published_mlp_setting():
+    published = TrainSettings(
+        epochs=100, learning_rate=0.025, schedule="linear", final_learning_rate_fraction=0.01
+    )
+    rates = [learning_rate_at(published, 10 * e, steps_per_epoch=10) for e in (0, 45, 90, 99)]
+    assert rates == pytest.approx([0.025, (0.025 + 2.5e-4) / 2, 2.5e-4, 2.5e-4])
+
+
+def test_restarts_are_given_in_epochs():
+    recipe = TrainSettings(
+        epochs=4, schedule="constant", restart_every_epochs=2, restart_warmup_epochs=0.5
+    )
+    rates = [learning_rate_at(recipe, t, steps_per_epoch=4) for t in range(16)]
+    assert rates == pytest.approx(2 * [0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    total=st.integers(2, 400),
+    warmup=st.floats(0, 0.9),
+    final=st.floats(0, 1),
+)
+def test_factor_stays_in_the_unit_interval_and_falls_after_the_warm_up(
+    schedule, total, warmup, final
+):
+    steps = int(warmup * total)
+    factors = [
+        learning_rate_factor(t, total, schedule=schedule, warmup_steps=steps, final_fraction=final)
+        for t in range(total)
+    ]
+    assert all(0 <= factor <= 1 for factor in factors)
+    after = factors[steps:]
+    assert after[0] == pytest.approx(1)
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(after))
+
+
+def test_optimizer_takes_the_settings_and_only_trainable_parameters():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    optimizer = build_optimizer(model, TrainSettings(learning_rate=0.3, weight_decay=0.01))
+    (group,) = optimizer.param_groups
+    assert [p.shape for p in group["params"]] == [(2, 2), (2,)]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.9, 0.01)
+    set_learning_rate(optimizer, 0.7)
+    assert group["lr"] == 0.7
+
+
+def test_sgd_step_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    optimizer = build_optimizer(
+        model, TrainSettings(learning_rate=0.1, momentum=0.5, weight_decay=0.25)
+    )
+    for _ in range(2):
+        model.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+    # 1st: v = 1 + .25*2 = 1.5, w = 1.85; 2nd: v = .75 + 1 + .25*1.85 = 2.2125, w = 1.62875
+    assert model.weight.item() == pytest.approx(1.62875)
+
+
+def test_nothing_to_train_is_an_error():
+    with pytest.raises(ConfigError, match=r"Linear has no parameter with requires_grad"):
+        build_optimizer(nn.Linear(2, 2).requires_grad_(False), TrainSettings())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, r"train\.epochs is 0; it must be at least 1"),
+        ({"learning_rate": float("nan")}, r"train\.learning_rate is nan; it must be above 0"),
+        ({"momentum": 1.0}, r"train\.momentum is 1\.0; it must be in \[0, 1\)"),
+        ({"weight_decay": -1.0}, r"train\.weight_decay"),
+        ({"label_smoothing": 1.0}, r"train\.label_smoothing"),
+        ({"gradient_clip": 0.0}, r"train\.gradient_clip is 0\.0; it must be above 0, or null"),
+        ({"checkpoint_every": 0}, r"train\.checkpoint_every"),
+        ({"epochs": 3, "warmup_epochs": 3.0}, r"train\.warmup_epochs is 3\.0.*below epochs=3"),
+        ({"restart_every_epochs": -1.0}, r"train\.restart_every_epochs"),
+        ({"restart_warmup_epochs": 1.0}, r"at most restart_every_epochs=0\.0"),
+        ({"final_learning_rate_fraction": 2.0}, r"in \[0, 1\]"),
+        ({"schedule": "linear"}, r"above 0 with schedule='linear'.*try 0\.01"),
+        (
+            {"schedule": "step", "final_learning_rate_fraction": 0.1},
+            r"0 with schedule='step', which does not use it",
+        ),
+        ({"schedule": "cosin"}, r"unknown learning-rate schedule 'cosin'.*Did you mean 'cosine'"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(change, message):
+    with pytest.raises(ConfigError, match=message):
+        check_settings(dataclasses.replace(TrainSettings(), **change))
+
+
+def test_default_settings_are_fine():
+    check_settings(TrainSettings())
