@@ -1,0 +1,1 @@
+"""The command line ``topospike``: recipes in, run folders out."""

@@ -1,0 +1,174 @@
+"""Command line: the subcommands and their options, and what is said when one is misspelt.
+
+Only what the user typed comes back (`parse` fills in no defaults), so that a recipe's own values
+lie between the defaults and the command line. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from topospike.cli.recipes import nearest, packaged_recipes, readable
+from topospike.errors import ConfigError
+from topospike.recipe import ConversionSettings, MeasureSettings, Recipe
+from topospike.registry import suggestion
+
+DESCRIPTION = (
+    "Grow sparse, brain-like networks, turn them into spiking networks, and say what they cost."
+)
+RECIPE_HELP = "name of a packaged recipe ({}) or path of a YAML file"
+DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: an accelerator where there is one)"
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = new_parser(DESCRIPTION, prog="topospike", version=version())
+    commands = parser.add_subcommands(required=True, dest="command", metavar="command")
+    for name, (build, summary) in COMMANDS.items():
+        commands.add_subcommand(name, build(summary), help=summary)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
+    """Return the subcommand and the options that were typed.
+
+    Raises
+    ------
+    ConfigError
+        An unknown command or option (with the nearest one), or a value that does not fit.
+    """
+    parser = build_parser()
+    try:
+        options = parser.parse_args(list(arguments), defaults=False)
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error), arguments)) from error
+    return options.command, options[options.command]
+
+
+def explain(message: str, arguments: Sequence[str]) -> str:
+    """Say on one line what was wrong with the arguments, with the nearest right name."""
+    command = next((name for name in arguments if not name.startswith("-")), "")
+    if command not in COMMANDS:
+        hint = suggestion(command, COMMANDS)
+        return f"unknown command {command!r}. Known: {', '.join(COMMANDS)}.{hint}"
+    _, found, rest = message.partition("unrecognized arguments: ")
+    if not found:
+        return f"topospike {command}: {readable(message).replace(f'{command}.', '')}"
+    name = rest.split()[0].partition("=")[0]
+    known = [f"--{option}" for option in option_names(command)]
+    hint = nearest(name, known) if name.startswith("-") else ""
+    return f"topospike {command}: unknown argument {name!r}.{hint}"
+
+
+def option_names(command: str) -> list[str]:
+    """Return the long options of a subcommand, without their dashes."""
+    build, summary = COMMANDS[command]
+    return ["help", *build(summary).get_defaults().keys()]
+
+
+def new_parser(
+    summary: str, *, prog: str | None = None, version: str | None = None
+) -> ArgumentParser:
+    """Return a parser that raises instead of exiting and does not guess abbreviations."""
+    return ArgumentParser(
+        prog=prog,
+        description=summary,
+        version=version,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+
+
+def demo_parser(summary: str) -> ArgumentParser:
+    """Options of ``demo``."""
+    parser = new_parser(summary)
+    add_run_options(parser, folder="runs/demo")
+    return parser
+
+
+def recipe_command_parser(summary: str) -> ArgumentParser:
+    """Options of ``run`` and ``train``."""
+    parser = new_parser(summary)
+    parser.add_argument("recipe", help=RECIPE_HELP.format(", ".join(packaged_recipes())))
+    add_run_options(parser, folder="runs/NAME")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="train again where the folder holds a run with other settings",
+    )
+    return parser
+
+
+def add_run_options(parser: ArgumentParser, *, folder: str) -> None:
+    """Add what every command that trains has: the folder, and every key of a recipe."""
+    parser.add_argument("--folder", type=str, help=f"the run folder (default: {folder})")
+    parser.add_argument("--print_config", action="store_true", help="print the recipe and stop")
+    add_common_options(parser)
+    parser.add_class_arguments(Recipe, as_group=True)
+
+
+def add_common_options(parser: ArgumentParser) -> None:
+    """Add what every command that computes has."""
+    parser.add_argument("--device", type=str, help=DEVICE_HELP)
+    add_debug(parser)
+
+
+def add_debug(parser: ArgumentParser) -> None:
+    """Add ``--debug``."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def convert_parser(summary: str) -> ArgumentParser:
+    """Options of ``convert``."""
+    parser = new_parser(summary)
+    parser.add_argument("folder", type=str, help="a run folder with trained networks")
+    parser.add_class_arguments(ConversionSettings, as_group=True)
+    add_common_options(parser)
+    return parser
+
+
+def simulate_parser(summary: str) -> ArgumentParser:
+    """Options of ``simulate``."""
+    parser = new_parser(summary)
+    parser.add_argument("folder", type=str, help="a run folder with converted networks")
+    parser.add_argument("--method", type=str, help="only this conversion (default: every one)")
+    parser.add_class_arguments(MeasureSettings, as_group=True)
+    add_common_options(parser)
+    return parser
+
+
+def analyse_parser(summary: str) -> ArgumentParser:
+    """Options of ``analyse``."""
+    parser = new_parser(summary)
+    parser.add_argument("path", type=str, help="a run folder, or a saved topology (.npz)")
+    add_debug(parser)
+    return parser
+
+
+def report_parser(summary: str) -> ArgumentParser:
+    """Options of ``report``."""
+    parser = new_parser(summary)
+    parser.add_argument("folders", type=str, nargs="+", help="run folders")
+    add_debug(parser)
+    return parser
+
+
+def version() -> str:
+    """Return the version of the package, read only when asked for."""
+    from topospike import __version__
+
+    return __version__
+
+
+COMMANDS = {
+    "demo": (demo_parser, "Train, convert, measure and report a small example on digits."),
+    "run": (recipe_command_parser, "Run a recipe from data to report; continues a stopped run."),
+    "train": (recipe_command_parser, "Run the training stages of a recipe."),
+    "convert": (convert_parser, "Convert the trained networks of a run folder."),
+    "simulate": (simulate_parser, "Measure the converted networks: accuracy, energy, every step."),
+    "analyse": (analyse_parser, "Analyse a sparse topology as a network."),
+    "report": (report_parser, "Write report.html of run folders."),
+}

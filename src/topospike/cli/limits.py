@@ -1,0 +1,95 @@
+"""Command line: the ranges of a recipe's numbers, checked before anything is loaded or trained.
+
+The stages check what they are given as well; here a run of many hours is spared from failing at
+its last stage. A message names the key as it is written on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from topospike.errors import ConfigError
+from topospike.recipe import Recipe
+
+Limit = tuple[str, Callable[[Any], bool]]
+
+POSITIVE_INTEGER: Limit = ("1 or more", lambda x: x >= 1)
+POSITIVE: Limit = ("above 0", lambda x: x > 0)
+NOT_NEGATIVE: Limit = ("0 or more", lambda x: x >= 0)
+SHARE: Limit = ("at least 0 and below 1", lambda x: 0 <= x < 1)
+PART: Limit = ("between 0 and 1", lambda x: 0 <= x <= 1)
+INNER: Limit = ("above 0 and below 1", lambda x: 0 < x < 1)
+
+LIMITS: dict[str, Limit] = {
+    "data.validation_fraction": INNER,
+    "data.batch_size": POSITIVE_INTEGER,
+    "data.eval_batch_size": POSITIVE_INTEGER,
+    "data.limit_train": POSITIVE_INTEGER,
+    "data.limit_test": POSITIVE_INTEGER,
+    "data.workers": NOT_NEGATIVE,
+    "train.epochs": POSITIVE_INTEGER,
+    "train.learning_rate": POSITIVE,
+    "train.momentum": SHARE,
+    "train.weight_decay": NOT_NEGATIVE,
+    "train.warmup_epochs": NOT_NEGATIVE,
+    "train.label_smoothing": SHARE,
+    "train.gradient_clip": POSITIVE,
+    "train.checkpoint_every": POSITIVE_INTEGER,
+    "sparsity.linear": SHARE,
+    "sparsity.conv": SHARE,
+    "sparsity.initial_linear": SHARE,
+    "sparsity.initial_conv": SHARE,
+    "sparsity.zeta": PART,
+    "sparsity.update_interval": POSITIVE_INTEGER,
+    "sparsity.start_fraction": PART,
+    "sparsity.stop_fraction": PART,
+    "measure.timesteps": POSITIVE_INTEGER,
+    "threads": POSITIVE_INTEGER,
+}
+CONVERSION_LIMITS: dict[str, Limit] = {
+    "levels": POSITIVE_INTEGER,
+    "timesteps": POSITIVE_INTEGER,
+    "calibration_images": POSITIVE_INTEGER,
+}
+
+
+def check_limits(recipe: Recipe) -> None:
+    """Raise a `ConfigError` for the first number of ``recipe`` that is out of range.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> from topospike.recipe import MeasureSettings
+    >>> check_limits(Recipe(measure=MeasureSettings(timesteps=0)))
+    Traceback (most recent call last):
+    ...
+    topospike.errors.ConfigError: measure.timesteps is 0; 1 or more is required.
+    """
+    for key, limit in LIMITS.items():
+        value: Any = recipe
+        for part in key.split("."):
+            value = getattr(value, part)
+        check(key, value, limit)
+    for index, settings in enumerate(recipe.convert):
+        for name, limit in CONVERSION_LIMITS.items():
+            check(f"convert[{index}].{name}", getattr(settings, name), limit)
+    check_conversions(recipe)
+
+
+def check(key: str, value: Any, limit: Limit) -> None:
+    """Raise when a number that is set lies outside its limit; NaN lies outside every one."""
+    required, holds = limit
+    if value is not None and not holds(value):
+        raise ConfigError(f"{key} is {value}; {required} is required.")
+
+
+def check_conversions(recipe: Recipe) -> None:
+    """Raise when two conversions would write to one folder."""
+    methods = [settings.method for settings in recipe.convert]
+    twice = sorted({method for method in methods if methods.count(method) > 1})
+    if twice:
+        raise ConfigError(
+            f"convert names {twice[0]!r} {methods.count(twice[0])} times; each method once is "
+            "required, since each has its own folder. Use one run folder for each variant."
+        )
