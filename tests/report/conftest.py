@@ -1,5 +1,6 @@
 """A realistic run folder, written through the records of the library, value by value."""
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from topospike.analyse import TopologyReport, analyse
 from topospike.contracts import (
     ConversionReport,
     Evaluation,
@@ -207,11 +209,29 @@ RECORD = {
 }
 
 
+@functools.cache
+def make_topology_report() -> TopologyReport:
+    """Analyse a hub-weighted chain 128-96-10, so that gamma and the disk look like something."""
+    rng = np.random.default_rng(5)
+
+    def hubs(n: int, slope: float) -> np.ndarray:
+        return np.arange(1, n + 1) ** -slope
+
+    masks = []
+    for n_out, n_in, slopes, links in ((96, 128, (0.9, 0.4), 420), (10, 96, (0.1, 0.9), 120)):
+        weight = np.outer(hubs(n_out, slopes[0]), hubs(n_in, slopes[1])).ravel()
+        chosen = rng.choice(weight.size, links, replace=False, p=weight / weight.sum())
+        mask = np.zeros(weight.size, dtype=bool)
+        mask[chosen] = True
+        masks.append(mask.reshape(n_out, n_in))
+    return analyse({"classifier.0.weight": masks[0], "classifier.2.weight": masks[1]}, nulls=3)
+
+
 def write_run(folder: Path, *, methods=("dcgs", "qcfs"), dense=True, topology=True) -> Path:
     """Write a complete run folder; the arguments leave parts of it out."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").write_text(json.dumps(RECORD))
-    rows = []
+    rows = {}
     for network in ("dense", "chts") if dense else ("chts",):
         place = folder / "dense" if network == "dense" else folder
         place.mkdir(exist_ok=True)
@@ -221,13 +241,19 @@ def write_run(folder: Path, *, methods=("dcgs", "qcfs"), dense=True, topology=Tr
             result = make_evaluation(sparse=network != "dense", method=method)
             twin = make_evaluation(sparse=False, method=method)
             row = summary_row(network, method, result, twin)
-            rows.append(row if dense else {**row, "energy_ratio": None})
+            rows[method, network] = row if dense else {**row, "energy_ratio": None}
             for target in (place / "conversions" / method, *([place] if method == "dcgs" else ())):
                 target.mkdir(parents=True, exist_ok=True)
                 result.save(target / "evaluation.json")
                 report = to_json(make_conversion(method))
                 (target / "conversion.json").write_text(json.dumps(report))
-    (folder / "summary.json").write_text(json.dumps({"rows": rows}))
+    if topology:
+        make_topology_report().save(folder / "topology_report.json")
+    (folder / "summary.json").write_text(
+        json.dumps(
+            {"rows": [rows[m, n] for m in methods for n in ("dense", "chts") if (m, n) in rows]}
+        )
+    )
     return folder
 
 

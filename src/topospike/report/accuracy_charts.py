@@ -8,9 +8,9 @@ from topospike.report.chart import (
     Panel,
     Table,
     Trace,
-    axis,
     layout,
     line,
+    log_axis,
     plain_text,
     share_axis,
     time_axis,
@@ -70,13 +70,14 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
     traces += [saturation_ring(item, networks) for item in lines if item.saturation_time]
     for network, accuracy, joules in ann_references(lines):
         traces.append(star(network, accuracy, joules, network_colour(network, networks)))
-    marked = lines[0].marked
+    marked = marked_label(lines)
     legend = [
         *trajectory_legend(lines),
         LegendEntry("ANN", "marker", Style(NEUTRAL_COLOUR, symbol="star"), "ann"),
-        LegendEntry(f"t = {marked}", "marker", Style(NEUTRAL_COLOUR, symbol="circle")),
+        LegendEntry(marked, "marker", Style(NEUTRAL_COLOUR, symbol="circle")),
         LegendEntry("T0", "marker", Style(NEUTRAL_COLOUR, symbol="circle-open"), "t0"),
     ]
+    energies = [value for item in lines for value in (*item.energy_joule, item.ann_energy_joule)]
     panel = Panel(
         key="pareto",
         title="",
@@ -84,14 +85,14 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
         "energy on a logarithmic axis. The numbers are in the table below the figure.",
         traces=tuple(traces),
         layout=layout(
-            axis("energy per image", type="log", tickformat="~s", ticksuffix="J", nticks=8),
+            log_axis("energy per image", energies, written=energy),
             share_axis("test accuracy"),
         ),
         height=440,
     )
     caption = (
         "Each curve is one converted network; time runs from left to right, one marker a time "
-        f"step. The large marker is t = {marked}, the ring the saturation time T0, the star the "
+        f"step. The large marker is {marked}, the ring the saturation time T0, the star the "
         "network run once as an ANN. Better is up and to the left."
     )
     return Figure(
@@ -103,6 +104,14 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
         tuple(trajectory_table(item, index, lines) for index, item in enumerate(lines)),
         shape="wide",
     )
+
+
+def marked_label(lines: tuple[Trajectory, ...]) -> str:
+    """Name the marked time step: one for all, or one for each method."""
+    steps = dict.fromkeys((item.method, item.marked) for item in lines)
+    if len({step for _, step in steps}) == 1:
+        return f"t = {lines[0].marked}"
+    return ", ".join(f"t = {step} ({display_name(method)})" for method, step in steps)
 
 
 def pareto_trace(item: Trajectory, *, networks: list[str], methods: list[str]) -> Trace:

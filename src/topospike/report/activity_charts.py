@@ -35,14 +35,15 @@ def operations_figure(groups: tuple[LayerBars, ...]) -> Figure:
     layers = list(dict.fromkeys(bar.name for group in groups for bar in group.bars))
     top = max(bar.operations for group in groups for bar in group.bars) * 1.04 or 1.0
     height = BAR_FRAME + len(layers) * (8 + BAR_HEIGHT * len(networks))
+    steps = {group.method: group.timestep for group in groups}
     panels = tuple(
         Panel(
             key=f"sops-{place}",
-            title=display_name(method),
+            title=f"{display_name(method)}, steps 1 to {steps[method]}",
             label=f"Operations per image of every layer, converted by {display_name(method)}.",
             traces=tuple(
                 bar_trace(group, network_colour(group.network, networks))
-                for group in groups
+                for group in reversed(groups)
                 if group.method == method
             ),
             layout=layout(
@@ -68,9 +69,9 @@ def operations_figure(groups: tuple[LayerBars, ...]) -> Figure:
     if any(bar.is_mac for group in groups for bar in group.bars):
         legend.append(LegendEntry("multiply-accumulates", "hatch", Style(NEUTRAL_COLOUR)))
     caption = (
-        f"Operations per image over steps 1 to {groups[0].timestep}. Solid bars are synaptic "
-        "operations: one spike crossing one existing link, one accumulate. Hatched bars are layers "
-        "that are not fed by spikes and pay multiply-accumulates."
+        "Operations per image. Solid bars are synaptic operations: one spike crossing one existing "
+        "link, one accumulate. Hatched bars are layers that are not fed by spikes and pay "
+        "multiply-accumulates."
     )
     return Figure("sops", "Operations per layer", caption, panels, tuple(legend))
 

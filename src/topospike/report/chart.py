@@ -7,7 +7,8 @@ what makes light, dark and print work without redrawing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ Trace = dict[str, Any]
 Layout = dict[str, Any]
 
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
+MODEBAR = "#80858c"
 DASH_ARRAYS = {"solid": "", "dash": "6 3.5", "dot": "2 3", "dashdot": "6 3 2 3"}
 
 
@@ -113,6 +115,40 @@ def time_axis(last: int) -> Layout:
     return axis("time step t", type="log", tickvals=ticks, ticktext=[str(tick) for tick in ticks])
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers within [low, high], about four to nine of them.
+
+    Examples
+    --------
+    >>> log_ticks(1, 300)
+    [1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+    >>> log_ticks(2e-7, 5e-7)
+    [2e-07, 3e-07, 4e-07, 5e-07]
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        found = [float(f"{m}e{decade}") for decade in decades for m in mantissas]
+        found = [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(found) >= 4:
+            break
+    return found
+
+
+def log_axis(
+    title: str, values: Sequence[float], *, written: Callable[[Any], str], **settings: Any
+) -> Layout:
+    """Return a logarithmic axis around the positive ``values``, ticks in the words of a reader."""
+    low = min(value for value in values if value > 0)
+    high = max(values)
+    margin = max((high / low) ** 0.04, 1.06)
+    low, high = low / margin, high * margin
+    ticks = log_ticks(low, high)
+    texts = [written(int(tick) if tick >= 1 and tick.is_integer() else tick) for tick in ticks]
+    ends = [math.log10(low), math.log10(high)]
+    return axis(title, type="log", range=ends, tickvals=ticks, ticktext=texts, **settings)
+
+
 def share_axis(title: str, **settings: Any) -> Layout:
     """Return an axis of shares, written in percent."""
     return axis(title, tickformat=".3~%", **settings)
@@ -129,6 +165,7 @@ def layout(x_axis: Layout, y_axis: Layout, **settings: Any) -> Layout:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "showlegend": False,
         "hovermode": "closest",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MODEBAR, "activecolor": MODEBAR},
         "hoverlabel": {
             "bgcolor": "#22262b",
             "bordercolor": "#22262b",
@@ -165,5 +202,6 @@ def line(
             "symbol": style.symbol,
             "size": list(marker_size) if isinstance(marker_size, Sequence) else marker_size,
             "opacity": 1,
+            "line": {"width": 0},
         },
     }

@@ -27,12 +27,12 @@ class Formula:
 
 
 def picojoule(joules: float) -> str:
-    """Write the price of one operation with all the digits it was given.
+    r"""Write the price of one operation with all the digits it was given.
 
     Examples
     --------
     >>> picojoule(4.6e-12), picojoule(9e-13)
-    ('4.6\\u202fpJ', '0.9\\u202fpJ')
+    ('4.6\u202fpJ', '0.9\u202fpJ')
     """
     return f"{joules * 1e12:.6g}{NARROW}pJ"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from topospike.analyse.report import TopologyReport
 from topospike.contracts import (
     ConversionReport,
     Evaluation,
@@ -86,7 +87,7 @@ class Run:
     record: Mapping[str, Any]
     rows: tuple[SummaryRow, ...]
     networks: tuple[Network, ...]
-    topology: Mapping[str, Any] | None
+    topology: TopologyReport | None
     notes: tuple[str, ...] = ()
 
     @property
@@ -140,7 +141,7 @@ def read_run(folder: str | Path) -> Run:
         record=record,
         rows=rows,
         networks=tuple(network for network in networks if not network.is_empty),
-        topology=read_json(folder / "topology_report.json"),
+        topology=read_topology(folder / "topology_report.json"),
         notes=tuple(notes),
     )
     if not (run.record or run.rows or run.networks or run.topology):
@@ -167,6 +168,11 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
         if evaluation is not None:
             evaluations[method] = evaluation
     return Network(name, epochs, updates, evaluations, conversions)
+
+
+def read_topology(path: Path) -> TopologyReport | None:
+    """Read ``topology_report.json``, or return ``None`` when there is none."""
+    return TopologyReport.load(path) if path.is_file() else None
 
 
 def read_evaluation(path: Path) -> Evaluation | None:
@@ -197,11 +203,11 @@ def read_conversion(path: Path) -> ConversionReport | None:
 def read_metrics(
     path: Path, notes: list[str]
 ) -> tuple[tuple[Epoch, ...], tuple[TopologyUpdate, ...]]:
-    """Read the training log; of an epoch logged twice (a resumed run) the later line counts."""
+    """Read the training log; a last line cut short by a kill is left out, with a note."""
     if not path.is_file():
         return (), ()
-    epochs: dict[int, Epoch] = {}
-    updates: dict[int, TopologyUpdate] = {}
+    epochs: list[Epoch] = []
+    updates: list[TopologyUpdate] = []
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
@@ -213,14 +219,14 @@ def read_metrics(
             raise damaged(path, f"line {number}: {error}") from error
         kind = entry.pop("kind", None)
         if kind == "epoch":
-            epochs[entry["epoch"]] = build(Epoch, known_fields(Epoch, entry), path)
+            epochs.append(build(Epoch, known_fields(Epoch, entry), path))
         elif kind == "topology_update":
             layers = {
                 name: build(LayerChange, change, path) for name, change in entry["layers"].items()
             }
             update = known_fields(TopologyUpdate, {**entry, "layers": layers})
-            updates[entry["update_index"]] = build(TopologyUpdate, update, path)
-    return tuple(epochs.values()), tuple(updates.values())
+            updates.append(build(TopologyUpdate, update, path))
+    return tuple(epochs), tuple(updates)
 
 
 def known_fields(record: type, entry: Mapping[str, Any]) -> dict[str, Any]:

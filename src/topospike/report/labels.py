@@ -7,6 +7,7 @@ of 3 against the light and the dark page.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -118,7 +119,7 @@ def ramp_colour(
     ['#d62f27', '#f0c419', '#2b62c4']
     """
     position = place / (total - 1) if total > 1 else 0.0
-    for (left, start), (right, end) in zip(ramp, ramp[1:], strict=False):
+    for (left, start), (right, end) in itertools.pairwise(ramp):
         if position <= right:
             share = (position - left) / (right - left)
             mixed = (round(a + share * (b - a)) for a, b in zip(start, end, strict=True))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 
+from topospike.analyse.records import Disk
+from topospike.analyse.report import TopologyReport
 from topospike.report.chart import (
     Figure,
     LegendEntry,
     Panel,
     Trace,
-    axis,
     layout,
     line,
+    log_axis,
 )
 from topospike.report.labels import DENSE_COLOUR, NETWORK_COLOURS, Style, ramp_colour
-from topospike.report.network_science import DegreeDistribution, HyperbolicDisk
-from topospike.report.units import count, percent, plain
+from topospike.report.units import GAMMA, NARROW, count, percent, plain
 
 NODE_OUTLINE = "#22262b"
 LINK_COLOUR = "rgba(128,133,140,0.28)"
@@ -25,25 +26,24 @@ FIT_COLOUR = NETWORK_COLOURS[0]
 DISK_HEIGHT = 560
 
 
-def degrees_figure(degrees: DegreeDistribution) -> Figure:
+def degrees_figure(report: TopologyReport) -> Figure:
     """Draw the degree distribution with the power law fitted to its tail."""
+    degrees = report.degrees
     nodes = Style(DENSE_COLOUR)
     texts = [
         f"degree {count(k)} or more<br>{percent(share)} of the nodes"
         for k, share in zip(degrees.degree, degrees.share, strict=True)
     ]
     observed = line("nodes", degrees.degree, degrees.share, style=nodes, hover=texts, marker_size=7)
-    observed["mode"] = "markers"
-    traces, legend = [observed], [LegendEntry("nodes", "marker", nodes, "nodes")]
+    traces: list[Trace] = [{**observed, "mode": "markers"}]
+    legend = [LegendEntry("nodes", "marker", nodes, "nodes")]
     if degrees.fit_degree:
         fit = Style(FIT_COLOUR, symbol="none")
-        texts = [f"power law, gamma = {plain(degrees.gamma)}"] * len(degrees.fit_degree)
-        traces.append(
-            line(
-                "fit", degrees.fit_degree, degrees.fit_share, style=fit, hover=texts, markers=False
-            )
-        )
-        legend.append(LegendEntry(f"power law, γ = {plain(degrees.gamma)}", "line", fit, "fit"))
+        name = f"power law, {GAMMA} = {plain(report.gamma)}"
+        texts = [name] * len(degrees.fit_degree)
+        x, y = degrees.fit_degree, degrees.fit_share
+        traces.append(line("fit", x, y, style=fit, hover=texts, markers=False))
+        legend.append(LegendEntry(name, "line", fit, "fit"))
     panel = Panel(
         "degrees",
         "",
@@ -51,49 +51,58 @@ def degrees_figure(degrees: DegreeDistribution) -> Figure:
         "power law.",
         tuple(traces),
         layout(
-            axis("degree k", type="log", dtick="D1" if max(degrees.degree) < 200 else 1),
-            axis("share of nodes with degree ≥ k", type="log", tickformat="~%", dtick=1),
+            log_axis("degree k", degrees.degree, written=count),
+            log_axis("share of nodes with degree ≥ k", degrees.share, written=short_percent),
         ),
         height=360,
     )
-    caption = degrees_caption(degrees)
+    caption = degrees_caption(report)
     return Figure("degrees", "Degree distribution", caption, (panel,), tuple(legend), shape="wide")
 
 
-def degrees_caption(degrees: DegreeDistribution) -> str:
+def short_percent(share: float) -> str:
+    """Write a share in percent without trailing zeros."""
+    return f"{100 * share:g}{NARROW}%"
+
+
+def degrees_caption(report: TopologyReport) -> str:
     """State the fit with its uncertainty, and how to read it."""
-    if degrees.gamma is None:
+    if report.gamma is None:
         return "No power law could be fitted: the degrees do not vary enough."
     text = (
-        f"The discrete maximum-likelihood fit gives γ = {plain(degrees.gamma)} ± "
-        f"{plain(degrees.sigma, 2)} on the {count(degrees.n_tail)} nodes with degree ≥ "
-        f"{count(degrees.xmin)}. Between 2 and 3 a network counts as scale-free; "
-        "random graphs give much more. "
+        f"The discrete maximum-likelihood fit gives {GAMMA} = {plain(report.gamma)} ± "
+        f"{plain(report.sigma, 2)} on the {count(report.n_tail)} nodes with degree ≥ "
+        f"{count(report.xmin)}. Between 2 and 3 a network counts as scale-free; "
     )
-    if degrees.at_bound:
+    null = report.gamma_null
+    if null is not None and null.mean is not None:
+        text += f"random graphs with the same layers and links give {plain(null.mean)}. "
+    else:
+        text += "random graphs give much more. "
+    if report.at_bound:
         text += "Here the fit ends at the border of its grid: read it as 10 or more. "
     return text + "Degrees are pooled over the layers, isolated nodes left out."
 
 
-def disk_figure(disk: HyperbolicDisk) -> Figure:
+def disk_figure(disk: Disk, *, layers: int) -> Figure:
     """Draw the hyperbolic disk; layers run from red through yellow to blue."""
     rim = max(disk.r) or 1.0
     traces = [rim_trace(rim), link_trace(disk)]
-    traces += [node_trace(disk, layer) for layer in range(disk.layers)]
+    traces += [node_trace(disk, layer, layers=layers) for layer in range(layers)]
     legend = tuple(
         LegendEntry(
-            layer_name(layer, disk.layers),
+            layer_name(layer, layers),
             "marker",
-            Style(ramp_colour(layer, disk.layers)),
+            Style(ramp_colour(layer, layers)),
             f"layer-{layer}",
         )
-        for layer in range(disk.layers)
+        for layer in range(layers)
     )
     frame = {"visible": False, "range": [-1.06 * rim, 1.06 * rim]}
     panel = Panel(
         "disk",
         "",
-        f"Hyperbolic disk of {len(disk.r)} nodes in {disk.layers} layers; nodes near the centre "
+        f"Hyperbolic disk of {len(disk.r)} nodes in {layers} layers; nodes near the centre "
         "have the most links.",
         tuple(traces),
         layout(
@@ -103,13 +112,13 @@ def disk_figure(disk: HyperbolicDisk) -> Figure:
         ),
         height=DISK_HEIGHT,
     )
-    shown = f"{count(len(disk.edges))} of {count(disk.links)} links are drawn. "
+    part = f"{count(len(disk.edges))} of {count(disk.links)} links are drawn. "
     caption = (
-        f"The {count(len(disk.r))} nodes of the largest connected component, by coalescent "
-        "embedding: the radius falls with the degree, so hubs sit in the centre; nodes that are "
-        f"close in angle are close in the network. "
-        f"{shown if len(disk.edges) < disk.links else ''}"
-        "Point at a node for its layer, degree and radius."
+        f"The {count(len(disk.r))} nodes of the largest connected component by coalescent "
+        f"embedding ({disk.weighting}, {disk.reduction}, {disk.angles} angles). The radius falls "
+        "with the degree, so hubs sit in the centre; nodes close in angle are close in the "
+        f"network. {part if len(disk.edges) < disk.links else ''}Point at a node for its layer, "
+        "degree and radius."
     )
     return Figure("disk", "Hyperbolic disk", caption, (panel,), legend, shape="square")
 
@@ -134,7 +143,7 @@ def rim_trace(rim: float) -> Trace:
     }
 
 
-def link_trace(disk: HyperbolicDisk) -> Trace:
+def link_trace(disk: Disk) -> Trace:
     """Return all drawn links as one broken line; a gap separates two links."""
     x, y = positions(disk)
     across: list[float | None] = []
@@ -152,7 +161,7 @@ def link_trace(disk: HyperbolicDisk) -> Trace:
     }
 
 
-def node_trace(disk: HyperbolicDisk, layer: int) -> Trace:
+def node_trace(disk: Disk, layer: int, *, layers: int) -> Trace:
     """Return the nodes of one layer, the largest degree last so that it lies on top."""
     x, y = positions(disk)
     largest = max(disk.degree)
@@ -160,7 +169,7 @@ def node_trace(disk: HyperbolicDisk, layer: int) -> Trace:
         (node for node in range(len(disk.layer)) if disk.layer[node] == layer),
         key=lambda node: disk.degree[node],
     )
-    name = layer_name(layer, disk.layers)
+    name = layer_name(layer, layers)
     return {
         "type": "scatter",
         "mode": "markers",
@@ -174,7 +183,7 @@ def node_trace(disk: HyperbolicDisk, layer: int) -> Trace:
         ],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
-            "color": ramp_colour(layer, disk.layers),
+            "color": ramp_colour(layer, layers),
             "size": [
                 round(SMALLEST_NODE + NODE_RANGE * math.sqrt(disk.degree[node] / largest), 2)
                 for node in nodes
@@ -185,7 +194,7 @@ def node_trace(disk: HyperbolicDisk, layer: int) -> Trace:
     }
 
 
-def positions(disk: HyperbolicDisk) -> tuple[list[float], list[float]]:
+def positions(disk: Disk) -> tuple[list[float], list[float]]:
     """Return Cartesian coordinates in the native disk, rounded to what a screen can show."""
     pairs = list(zip(disk.r, disk.theta, strict=True))
     return (

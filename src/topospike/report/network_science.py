@@ -1,55 +1,109 @@
-"""Data of the figures about the topology: degree distribution, hyperbolic disk, measures."""
+"""The measures of the topology in one table, each beside its random null where it has one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
+from topospike.analyse.null import NullComparison
+from topospike.analyse.report import TopologyReport
 from topospike.report.chart import Table
+from topospike.report.units import GAMMA, NARROW, SIGMA, count, percent, plain
+
+Row = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class DegreeDistribution:
-    """Share of nodes with degree >= k, and the power law fitted to its tail.
-
-    ``fit_degree`` and ``fit_share`` are the ends of the fitted line; empty when nothing was fitted.
-    """
-
-    degree: tuple[int, ...]
-    share: tuple[float, ...]
-    gamma: float | None
-    sigma: float | None
-    xmin: int | None
-    n_tail: int | None
-    at_bound: bool
-    fit_degree: tuple[float, ...]
-    fit_share: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HyperbolicDisk:
-    """Nodes of the largest component in the native hyperbolic disk, and links to draw.
-
-    ``edges`` are pairs of positions in the node columns; ``links`` how many there are in all.
-    """
-
-    theta: tuple[float, ...]
-    r: tuple[float, ...]
-    layer: tuple[int, ...]
-    degree: tuple[int, ...]
-    edges: tuple[tuple[int, int], ...]
-    links: int
-    layers: int
+def measures_table(report: TopologyReport) -> Table:
+    """Return what was measured on the graph; undefined measures are left out."""
+    rows = (
+        *size_rows(report),
+        *activity_rows(report),
+        *hierarchy_rows(report),
+        *world_rows(report),
+    )
+    what = "channel graph of" if report.chain_kind == "channel" else "layers"
+    caption = (
+        f"The graph of the {what} {', '.join(report.chain)}. The random value is the mean ± "
+        f"standard deviation over {report.nulls} random graphs with the same layers and link "
+        "counts; for the small world the degrees are kept as well."
+    )
+    return Table(caption, ("measure", "value", "random"), rows)
 
 
-def degree_distribution(report: Mapping[str, Any]) -> DegreeDistribution | None:
-    return None
+def beside_null(comparison: NullComparison) -> str:
+    """Write mean and spread of a null, with the distance z of the observed value from it."""
+    if comparison.mean is None:
+        return ""
+    text = f"{plain(comparison.mean)} ± {plain(comparison.std, 2)}"
+    return f"{text} (z = {plain(comparison.z, 2)})" if comparison.z is not None else text
 
 
-def hyperbolic_disk(report: Mapping[str, Any]) -> HyperbolicDisk | None:
-    return None
+def size_rows(report: TopologyReport) -> tuple[Row, ...]:
+    """Nodes, links and coherence."""
+    graph = report.graph
+    return (
+        ("neurons per layer", ", ".join(count(size) for size in graph.sizes), ""),
+        ("active neurons per layer", ", ".join(count(size) for size in graph.active), ""),
+        ("links", f"{count(graph.links)}, density {percent(graph.density)}", ""),
+        ("connected components", count(graph.components), ""),
+        ("share of the largest component", percent(graph.largest_share, 1), ""),
+    )
 
 
-def measures_table(report: Mapping[str, Any]) -> Table:
-    return Table("", (), ())
+def activity_rows(report: TopologyReport) -> tuple[Row, ...]:
+    """Active neurons, in both ways of counting."""
+    rows: tuple[Row, ...] = (("active neurons (ANP)", percent(report.anp, 1), ""),)
+    if report.anp_hidden is not None:
+        rows += (("hidden neurons linked on both sides", percent(report.anp_hidden, 1), ""),)
+    return rows
+
+
+def hierarchy_rows(report: TopologyReport) -> tuple[Row, ...]:
+    """Power law and meta-depth."""
+    rows: tuple[Row, ...] = ()
+    if report.gamma is not None:
+        fit = (
+            f"{plain(report.gamma)} ± {plain(report.sigma, 2)}, "
+            f"{count(report.n_tail)} nodes with k ≥ {count(report.xmin)}"
+        )
+        null = beside_null(report.gamma_null) if report.gamma_null else ""
+        rows += ((f"power-law exponent {GAMMA}", fit, null),)
+    depth = report.meta_depth
+    if depth is not None:
+        gini = depth.pooled_gini
+        rows += (
+            ("inequality of degrees inside layers (Gini)", plain(gini.value), beside_null(gini)),
+        )
+        if depth.index is not None:
+            rows += (("meta-depth index", plain(depth.index), verdict(depth.meta_deep)),)
+        if depth.deepest_layer is not None:
+            rows += (("deepest layer (0 is the input)", count(depth.deepest_layer), ""),)
+    return rows
+
+
+def verdict(meta_deep: bool | None) -> str:
+    """Say whether all conditions of meta-depth hold."""
+    if meta_deep is None:
+        return "undecided"
+    return "meta-deep" if meta_deep else "not meta-deep"
+
+
+def world_rows(report: TopologyReport) -> tuple[Row, ...]:
+    """Clustering, paths, communities, and the separation of layers in the disk."""
+    rows: tuple[Row, ...] = ()
+    world = report.small_world
+    if world is not None:
+        rows += (
+            (
+                "bipartite clustering",
+                plain(world.clustering.value),
+                beside_null(world.clustering),
+            ),
+            ("mean path length", plain(world.path_length.value), beside_null(world.path_length)),
+        )
+        if world.sigma is not None:
+            rows += ((f"small-worldness {SIGMA} (above 1: small world)", plain(world.sigma), ""),)
+    if report.modularity is not None:
+        rows += (("modularity", plain(report.modularity), ""),)
+    if report.separation is not None:
+        chance = report.separation.p_value
+        beside = "" if chance is None else f"p{NARROW}={NARROW}{plain(chance, 2)}"
+        rows += (("angular separation of layers (ASI)", plain(report.separation.index), beside),)
+    return rows

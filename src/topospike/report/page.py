@@ -14,7 +14,7 @@ from topospike.report.folder import Run
 from topospike.report.health import Fold, health_folds
 from topospike.report.labels import display_name
 from topospike.report.network_charts import degrees_figure, disk_figure
-from topospike.report.network_science import degree_distribution, hyperbolic_disk, measures_table
+from topospike.report.network_science import measures_table
 from topospike.report.simulation import layer_bars, site_rates, trajectories
 from topospike.report.training import learning_curves, topology_histories
 from topospike.report.training_charts import training_figure, updates_figure
@@ -70,7 +70,7 @@ def build_page(run: Run) -> Page:
 
 def title(run: Run) -> str:
     """Name the run by its recipe, its data and its model."""
-    data = run.record.get("data", {}).get("name") or run.recipe.get("data", {}).get("source")
+    data = (run.record.get("data") or {}).get("name") or run.recipe.get("data", {}).get("source")
     model = run.recipe.get("model", {}).get("name")
     what = " on ".join(str(part) for part in (model, data) if part)
     name = run.recipe.get("name") or run.folder.name
@@ -79,7 +79,7 @@ def title(run: Run) -> str:
 
 def facts(run: Run) -> tuple[tuple[str, str], ...]:
     """List the few facts that every reader asks for first."""
-    data, recipe = run.record.get("data", {}), run.recipe
+    data, recipe = run.record.get("data") or {}, run.recipe
     found: list[tuple[str, str]] = []
     if "train" in data:
         images = " / ".join(count(data.get(part)) for part in ("train", "validation", "test"))
@@ -100,7 +100,7 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def result_group(run: Run) -> Group:
-    """Dense versus sparse, in one table."""
+    """Compare dense and sparse in one table."""
     tables = (summary_table(run),) if run.rows else ()
     absent = missing_sentences(run)
     if not run.rows:
@@ -109,7 +109,7 @@ def result_group(run: Run) -> Group:
 
 
 def energy_group(run: Run) -> Group:
-    """Accuracy against energy, and against time."""
+    """Show accuracy against energy, and against time."""
     lines = trajectories(run)
     if not lines:
         absent = ("No spiking network was evaluated, so there is no curve of accuracy or energy.",)
@@ -119,7 +119,7 @@ def energy_group(run: Run) -> Group:
 
 
 def activity_group(run: Run) -> Group:
-    """Where the operations and the spikes are."""
+    """Show where the operations and the spikes are."""
     absent, figures = [], []
     bars, rates = layer_bars(run), site_rates(run)
     if bars:
@@ -134,7 +134,7 @@ def activity_group(run: Run) -> Group:
 
 
 def training_group(run: Run) -> Group:
-    """How the networks learnt, and how the topology changed."""
+    """Show how the networks learnt, and how the topology changed."""
     absent, figures = [], []
     curves, histories = learning_curves(run), topology_histories(run)
     if curves:
@@ -149,40 +149,37 @@ def training_group(run: Run) -> Group:
 
 
 def topology_group(run: Run) -> Group:
-    """The topology as a network."""
+    """Show the topology as a network."""
     name = "Topology"
     if run.topology is None:
         absent = ("The topology of this run was not analysed (no topology_report.json).",)
         return Group("topology", name, absent)
-    absent, figures = [], []
-    degrees, disk = degree_distribution(run.topology), hyperbolic_disk(run.topology)
-    if degrees is not None:
-        figures.append(degrees_figure(degrees))
+    report, figures, absent = run.topology, [], list(run.topology.notes)
+    if report.degrees.degree:
+        figures.append(degrees_figure(report))
+    if report.disk is not None:
+        figures.append(disk_figure(report.disk, layers=len(report.graph.sizes)))
     else:
-        absent.append("The analysis holds no degree distribution.")
-    if disk is not None:
-        figures.append(disk_figure(disk))
-    else:
-        absent.append("The analysis holds no hyperbolic embedding.")
+        absent.append("The analysis holds no hyperbolic embedding, so no disk is drawn.")
     return Group(
         "topology",
         name,
         tuple(absent),
-        tables=(measures_table(run.topology),),
+        tables=(measures_table(report),),
         table_kind="words",
         figures=tuple(figures),
     )
 
 
 def conversion_group(run: Run) -> Group:
-    """The health of every conversion."""
+    """Show the health of every conversion."""
     folds = health_folds(run)
     absent = () if folds else ("There is no conversion report in this folder.",)
     return Group("conversion", "Conversion health", absent, folds=folds)
 
 
 def convention_group(run: Run) -> Group:
-    """What the numbers count."""
+    """Say what the numbers count."""
     name = "What is counted"
     evaluation = first_evaluation(run)
     if evaluation is None:
@@ -201,7 +198,7 @@ def convention_group(run: Run) -> Group:
 
 
 def record_group(run: Run) -> Group:
-    """The full record of the run."""
+    """Show the full record of the run."""
     name = "Record"
     if not run.record:
         return Group("record", name, ("There is no record.json in this folder.",))

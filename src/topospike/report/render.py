@@ -92,12 +92,12 @@ def plotly_source() -> str:
 
 
 def script_json(content: Any) -> str:
-    """Write JSON that can stand inside a script element: no ``<``, no NaN.
+    r"""Write JSON that can stand inside a script element: no ``<``, no NaN.
 
     Examples
     --------
     >>> script_json({"name": "</script>", "y": [1.0, float("nan")]})
-    '{"name":"\\\\u003c/script>","y":[1.0,null]}'
+    '{"name":"\\u003c/script>","y":[1.0,null]}'
     """
     text = json.dumps(finite(content), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -67,9 +67,10 @@ class SiteRates:
     sites: tuple[tuple[str, int, tuple[float, ...]], ...]
 
 
-def marked_timestep(run: Run, evaluation: Evaluation) -> int:
-    """Return the time step of the summary, or the nearest one that was simulated."""
-    wanted = run.rows[0].timesteps if run.rows else REFERENCE_TIMESTEP
+def marked_timestep(run: Run, network: str, method: str, evaluation: Evaluation) -> int:
+    """Return the time step of the summary's row, or the nearest one that was simulated."""
+    steps = [r.timesteps for r in run.rows if (r.network, r.method) == (network, method)]
+    wanted = steps[0] if steps else REFERENCE_TIMESTEP
     return min(evaluation.timesteps, key=lambda timestep: abs(timestep - wanted))
 
 
@@ -94,7 +95,7 @@ def trajectories(run: Run) -> tuple[Trajectory, ...]:
             energy_joule=result.energy_joule,
             ann_accuracy=result.ann_accuracy,
             ann_energy_joule=result.ann_energy_joule,
-            marked=marked_timestep(run, result),
+            marked=marked_timestep(run, network, method, result),
             saturation_time=result.saturation_time,
         )
         for network, method, result in evaluations(run)
@@ -141,7 +142,7 @@ def layer_bars(run: Run) -> tuple[LayerBars, ...]:
     return tuple(
         LayerBars(network, method, timestep, bars_at(result, timestep))
         for network, method, result in evaluations(run)
-        for timestep in (marked_timestep(run, result),)
+        for timestep in (marked_timestep(run, network, method, result),)
         if result.layers
     )
 

@@ -6,12 +6,15 @@ Drawn from the prepared data of this stage, on white, without any global matplot
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from topospike.analyse.records import Disk
+from topospike.analyse.report import TopologyReport
 from topospike.contracts import write_atomically
+from topospike.report.accuracy_charts import marked_label
 from topospike.report.folder import Run
 from topospike.report.labels import (
     Style,
@@ -23,12 +26,6 @@ from topospike.report.labels import (
     series_style,
     time_ticks,
 )
-from topospike.report.network_science import (
-    DegreeDistribution,
-    HyperbolicDisk,
-    degree_distribution,
-    hyperbolic_disk,
-)
 from topospike.report.simulation import LayerBars, Trajectory, layer_bars, trajectories
 
 if TYPE_CHECKING:
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
 
 LINE_STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -53,24 +50,23 @@ STYLE = {
 
 def write_svg_figures(run: Run) -> list[Path]:
     """Write the SVG files that the run has data for, and return their paths."""
-    lines, bars = trajectories(run), layer_bars(run)
-    topology = run.topology or {}
-    degrees, disk = degree_distribution(topology), hyperbolic_disk(topology)
-    drawings = {
-        "pareto": lambda: draw_pareto(lines),
-        "accuracy": lambda: draw_accuracy(lines),
-        "sops": lambda: draw_operations(bars),
-        "degrees": lambda: draw_degrees(degrees) if degrees else None,
-        "disk": lambda: draw_disk(disk) if disk else None,
-    }
-    drawable = {"pareto": lines, "accuracy": lines, "sops": bars, "degrees": degrees, "disk": disk}
+    lines, bars, topology = trajectories(run), layer_bars(run), run.topology
+    drawings: dict[str, Callable[[], Figure]] = {}
+    if lines:
+        drawings |= {"pareto": lambda: draw_pareto(lines), "accuracy": lambda: draw_accuracy(lines)}
+    if bars:
+        drawings["sops"] = lambda: draw_operations(bars)
+    if topology is not None and topology.degrees.degree:
+        drawings["degrees"] = lambda: draw_degrees(topology)
+    if topology is not None and topology.disk is not None:
+        disk, layers = topology.disk, len(topology.graph.sizes)
+        drawings["disk"] = lambda: draw_disk(disk, layers=layers)
     written = []
     for name, draw in drawings.items():
-        if drawable[name]:
-            path = run.folder / "figures" / f"{name}.svg"
-            with style():
-                save(draw(), path)
-            written.append(path)
+        path = run.folder / "figures" / f"{name}.svg"
+        with style():
+            save(draw(), path)
+        written.append(path)
     return written
 
 
@@ -125,7 +121,7 @@ def draw_pareto(lines: tuple[Trajectory, ...]) -> Figure:
     axes.xaxis.set_major_formatter(EngFormatter("J"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set(xlabel="energy per image", ylabel="test accuracy")
-    axes.set_title(f"large marker: t = {lines[0].marked}", fontsize=8, loc="left")
+    axes.set_title(f"large marker: {marked_label(lines)}", fontsize=8, loc="left")
     axes.legend()
     return figure
 
@@ -171,12 +167,12 @@ def plot_line(
 
 
 def verbatim(name: str) -> str:
-    """Keep matplotlib from reading dollar signs as mathematics or a leading underscore as hidden.
+    r"""Keep matplotlib from reading dollar signs as mathematics or a leading underscore as hidden.
 
     Examples
     --------
     >>> verbatim("_a$b$")
-    '\\u200b_a\\\\$b\\\\$'
+    '\u200b_a\\$b\\$'
     """
     return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
 
@@ -187,6 +183,7 @@ def draw_operations(groups: tuple[LayerBars, ...]) -> Figure:
     from matplotlib.ticker import EngFormatter
 
     networks, methods = names_of(groups)
+    steps = {group.method: group.timestep for group in groups}
     layers = list(dict.fromkeys(bar.name for group in groups for bar in group.bars))
     thickness = 0.8 / len(networks)
     height = 0.9 + len(layers) * (0.12 + 0.17 * len(networks))
@@ -207,8 +204,10 @@ def draw_operations(groups: tuple[LayerBars, ...]) -> Figure:
                 hatch="/////" if bar.is_mac else None,
             )
     for axes, method in zip(columns, methods, strict=True):
-        axes.set_title(verbatim(display_name(method)), fontsize=9, loc="left")
-        axes.set_xlabel(f"operations per image, t = {groups[0].timestep}")
+        axes.set_title(
+            f"{verbatim(display_name(method))}, t = {steps[method]}", fontsize=9, loc="left"
+        )
+        axes.set_xlabel("operations per image")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(visible=False, axis="y")
     columns[0].set_yticks(range(len(layers)), [verbatim(name) for name in layers])
@@ -229,19 +228,20 @@ def add_operations_legend(axes: Axes, networks: list[str]) -> None:
     axes.legend(handles=[*handles, hatched])
 
 
-def draw_degrees(degrees: DegreeDistribution) -> Figure:
+def draw_degrees(report: TopologyReport) -> Figure:
     """Draw the degree distribution with its power law."""
+    degrees = report.degrees
     figure, axes = new_axes(4.6, 3.6)
     axes.loglog(degrees.degree, degrees.share, "o", markersize=3.5, color="#5f7d9c", label="nodes")
-    if degrees.fit_degree and degrees.gamma is not None:
-        label = f"power law, gamma = {degrees.gamma:.2f}, from k = {degrees.xmin}"
+    if report.gamma is not None:
+        label = f"power law, gamma = {report.gamma:.2f}, from k = {report.xmin}"
         axes.loglog(degrees.fit_degree, degrees.fit_share, color="#d1432f", label=label)
     axes.set(xlabel="degree k", ylabel="share of nodes with degree >= k")
     axes.legend()
     return figure
 
 
-def draw_disk(disk: HyperbolicDisk) -> Figure:
+def draw_disk(disk: Disk, *, layers: int) -> Figure:
     """Draw the hyperbolic disk: native radii, straight links, largest degree on top."""
     import numpy as np
     from matplotlib.collections import LineCollection
@@ -257,7 +257,7 @@ def draw_disk(disk: HyperbolicDisk) -> Figure:
         segments = list(points[np.asarray(disk.edges)])
         axes.add_collection(LineCollection(segments, colors="#c9cbd0", linewidths=0.25, zorder=1))
     order = np.argsort(degree, kind="stable")
-    colours = [ramp_colour(layer, disk.layers) for layer in disk.layer]
+    colours = [ramp_colour(layer, layers) for layer in disk.layer]
     axes.scatter(
         *points[order].T,
         s=10 + 70 * np.sqrt(degree[order] / degree.max()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from topospike.report.chart import (
     Figure,
@@ -57,9 +58,7 @@ def training_figure(curves: tuple[LearningCurve, ...]) -> Figure:
             ]
             markers = len(values) == 1
             panel.append(
-                line(
-                    curve.network, curve.epochs, values, style=style, hover=texts, markers=markers
-                )
+                line(curve.network, curve.epochs, values, style=style, hover=texts, markers=markers)
             )
     panels = (
         Panel(
@@ -124,9 +123,7 @@ def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
                 layout(epoch_axis(), share_axis("share", rangemode="tozero")),
             )
         )
-    legend = [
-        LegendEntry(kind, "line", style, kind) for kind, style in change_styles().items()
-    ]
+    legend = [LegendEntry(kind, "line", style, kind) for kind, style in change_styles().items()]
     legend += [LegendEntry(what, "line", style, what) for what, style in SHARE_STYLES.values()]
     caption = updates_caption(histories)
     return Figure("updates", "Topology updates", caption, tuple(panels), tuple(legend))
@@ -145,7 +142,7 @@ def share_line(
     values: Sequence[float],
     style: Style,
     *,
-    written: Callable[[float], str],
+    written: Callable[[Any], str],
 ) -> dict[str, object]:
     """Return one quantity over the epochs of the updates."""
     texts = [

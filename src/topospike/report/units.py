@@ -9,6 +9,8 @@ import math
 
 NO_VALUE = "–"  # noqa: RUF001 - an en dash is what a table shows for "no value"
 NARROW = "\N{NARROW NO-BREAK SPACE}"
+GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 MINUS = "\N{MINUS SIGN}"
 PREFIXES = ("f", "p", "n", "µ", "m", "", "k", "M", "G", "T")
 SMALLEST_EXPONENT = -15
@@ -30,12 +32,12 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def si(value: float | None, unit: str, digits: int = 3) -> str:
-    """Write a quantity with the SI prefix that leaves one to three digits before the point.
+    r"""Write a quantity with the SI prefix that leaves one to three digits before the point.
 
     Examples
     --------
     >>> si(4.125e-08, "J"), si(9.996e-07, "J"), si(None, "J")
-    ('41.2\\u202fnJ', '1.00\\u202fµJ', '–')
+    ('41.2\u202fnJ', '1.00\u202fµJ', '–')
     """
     if value is None or not math.isfinite(value):
         return NO_VALUE
@@ -50,23 +52,23 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
 
 
 def energy(joules: float | None) -> str:
-    """Write an energy given in joules.
+    r"""Write an energy given in joules.
 
     Examples
     --------
     >>> energy(0.07306), energy(1.3919e-4)
-    ('73.1\\u202fmJ', '139\\u202fµJ')
+    ('73.1\u202fmJ', '139\u202fµJ')
     """
     return si(joules, "J")
 
 
 def percent(share: float | None, decimals: int = 2) -> str:
-    """Write a share in [0, 1] as a percentage.
+    r"""Write a share in [0, 1] as a percentage.
 
     Examples
     --------
     >>> percent(0.97222), percent(0.99, 0), percent(None)
-    ('97.22\\u202f%', '99\\u202f%', '–')
+    ('97.22\u202f%', '99\u202f%', '–')
     """
     if share is None or not math.isfinite(share):
         return NO_VALUE
@@ -85,12 +87,12 @@ def points(difference: float) -> str:
 
 
 def count(value: int | None) -> str:
-    """Write an integer with its thousands set apart.
+    r"""Write an integer with its thousands set apart.
 
     Examples
     --------
     >>> count(1234567), count(12)
-    ('1\\u202f234\\u202f567', '12')
+    ('1\u202f234\u202f567', '12')
     """
     return NO_VALUE if value is None else f"{value:,}".replace(",", NARROW).replace("-", MINUS)
 
@@ -112,12 +114,12 @@ def plain(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time span.
+    r"""Write a time span.
 
     Examples
     --------
     >>> duration(0.4213), duration(72.4), duration(7384)
-    ('421\\u202fms', '1\\u202fmin 12\\u202fs', '2\\u202fh 3\\u202fmin')
+    ('421\u202fms', '1\u202fmin 12\u202fs', '2\u202fh 3\u202fmin')
     """
     if seconds is None or not math.isfinite(seconds):
         return NO_VALUE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from topospike.contracts import Evaluation
 from topospike.report.chart import Table
 from topospike.report.folder import Run, SummaryRow
-from topospike.report.labels import display_name
+from topospike.report.labels import display_name, series_name
 from topospike.report.units import NO_VALUE, energy, percent, plain, points
 
 SUMMARY_COLUMNS = (
@@ -26,11 +26,11 @@ def headline(run: Run) -> str:
         if run.networks:
             return "This run holds no evaluation of a spiking network yet."
         return "This run holds no trained network yet."
-    subject = (
-        "the dense network" if row.network == "dense" else f"the {display_name(row.network)} network"
-    )
+    subject = "the dense network"
+    if row.network != "dense":
+        subject = f"the {display_name(row.network)} network, {percent(row.sparsity, 1)} sparse"
     parts = [
-        f"At time step {row.timesteps} {subject} converted by {display_name(row.method)} "
+        f"At time step {row.timesteps} {subject} and converted by {display_name(row.method)}, "
         f"classifies {percent(row.snn_accuracy)} of the test images correctly, "
         f"{against_ann(row)}, for {energy(row.energy_joule)} per image"
     ]
@@ -56,7 +56,7 @@ def summary_table(run: Run) -> Table:
     """Return the table dense versus sparse, one row per network and conversion."""
     rows = tuple(
         (
-            f"{display_name(row.network)} · {display_name(row.method)}",
+            row_name(row, run),
             percent(row.ann_accuracy),
             percent(row.snn_accuracy),
             energy(row.energy_joule),
@@ -69,14 +69,26 @@ def summary_table(run: Run) -> Table:
     return Table(summary_caption(run), SUMMARY_COLUMNS, rows)
 
 
+def row_name(row: SummaryRow, run: Run) -> str:
+    """Name a row; the time step is part of the name where the rows differ in it."""
+    name = series_name(row.network, row.method)
+    return (
+        name
+        if len({other.timesteps for other in run.rows}) == 1
+        else f"{name}, t = {row.timesteps}"
+    )
+
+
 def summary_caption(run: Run) -> str:
     """Say what the columns of the summary mean."""
-    at = run.rows[0].timesteps if run.rows else 0
+    steps = {row.timesteps for row in run.rows}
+    at = f"t = {steps.pop()}" if len(steps) == 1 else "the time step t of the row"
     images = next((e.images for n in run.networks for e in n.evaluations.values()), None)
     on = f" on {images} test images" if images else ""
     return (
-        f"SNN accuracy and energy at t = {at}{on}. Ratio is the energy over that of the dense twin "
-        "converted by the same method; T0 the time step after which accuracy no longer moves."
+        f"SNN accuracy and energy at {at}{on}. Ratio is the energy over that of the dense twin "
+        "converted by the same method; T0 the time step by which accuracy has stopped improving; "
+        "sparsity the share of absent links among all weights."
     )
 
 
@@ -96,4 +108,3 @@ def missing_sentences(run: Run) -> tuple[str, ...]:
 def first_evaluation(run: Run) -> Evaluation | None:
     """Return the evaluation whose conventions the page states."""
     return next((e for n in reversed(run.networks) for e in n.evaluations.values()), None)
-
