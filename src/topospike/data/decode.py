@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -60,6 +61,24 @@ def frame_size(image_size: tuple[int, int]) -> tuple[int, int]:
 def channels_of(modes: Counter[str]) -> int:
     """Return 1 if all inspected pictures are grey, 3 otherwise."""
     return 1 if all(mode in SINGLE_CHANNEL_MODES for mode in modes) else 3
+
+
+def open_picture(encoded: Mapping[str, Any], *, place: str) -> Image:
+    """Open one cell of an image column: its bytes, or the file it names.
+
+    Raises
+    ------
+    MissingDataError
+        If it is no picture that can be read.
+    """
+    import datasets
+
+    try:
+        return datasets.Image().decode_example(dict(encoded))
+    except (OSError, ValueError, TypeError, SyntaxError) as error:
+        raise MissingDataError(
+            f"{place} cannot be read ({error}); repair the file or leave the row out"
+        ) from error
 
 
 def decode(picture: Image, frame: Frame, *, place: str) -> UInt8[np.ndarray, "chan height width"]:

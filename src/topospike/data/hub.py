@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from topospike.data.columns import image_column, label_column
-from topospike.data.decode import Frame, channels_of, frame_size
+from topospike.data.decode import Frame, channels_of, frame_size, open_picture
 from topospike.data.images import EncodedImages
 from topospike.errors import ConfigError, MissingDataError
 from topospike.recipe import DataSettings
@@ -220,19 +220,13 @@ def check_labels(labels: Int64[np.ndarray, " image"], classes: int, place: str) 
 
 def common_frame(split: Dataset, column: str, settings: DataSettings) -> Frame:
     """Decide the form of decoded pictures from the first ones and the settings."""
-    import datasets
-
     if settings.channels not in (None, 1, 3):
         raise ConfigError(f"data.channels = {settings.channels} must be 1, 3 or null")
-    reader = datasets.Image()
     encoded = split[: min(INSPECTED_IMAGES, len(split))][column]
-    try:
-        pictures = [reader.decode_example(example) for example in encoded]
-    except (OSError, ValueError, TypeError, SyntaxError) as error:
-        raise MissingDataError(
-            f"an image among the first {len(encoded)} of data.source = {settings.source!r}, "
-            f"column {column!r}, cannot be read ({error}); repair or remove it"
-        ) from error
+    pictures = [
+        open_picture(example, place=f"image {row} of split {settings.train_split!r}")
+        for row, example in enumerate(encoded)
+    ]
     size = (pictures[0].height, pictures[0].width)
     if settings.image_size is not None:
         if min(settings.image_size) < 1:

@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from topospike.data.decode import Frame, decode
-from topospike.errors import MissingDataError
+from topospike.data.decode import Frame, decode, open_picture
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -156,19 +155,11 @@ class EncodedImages(TorchDataset[Tensor]):
 
     def __getitems__(self, rows: list[int]) -> UInt8[Tensor, "batch chan height width"]:
         """Decode these rows; torch's loader calls this with a whole batch."""
-        from datasets import Image
-
-        reader = Image()
         encoded = self._dataset[rows][self._column]
         arrays = []
         for row, example in zip(rows, encoded, strict=True):
             place = f"image {self._rows[row]} of split {self._split!r}"
-            try:
-                picture = reader.decode_example(example)
-            except (OSError, ValueError, TypeError, SyntaxError) as error:
-                raise MissingDataError(
-                    f"{place} cannot be read ({error}); repair the file or leave the row out"
-                ) from error
+            picture = open_picture(example, place=place)
             arrays.append(decode(picture, self.frame, place=place))
         return torch.from_numpy(np.stack(arrays))
 
