@@ -6,17 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse
-from topospike.analyse.graph import LayeredGraph, layered_graph
+
+from topospike.analyse.graph import LayeredGraph
 from topospike.analyse.hyperbolic import (
     coalescent_embedding,
-    degree_ranks,
     equidistant_adjustment,
-    polar_angle,
-    radial_positions,
 )
 from topospike.analyse.preweighting import link_weights
-from topospike.errors import ConfigError
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "topology"
 NETWORKS = ("karate", "chain60", "chainpl90", "npso100")
@@ -108,7 +104,7 @@ def test_equidistant_angles_match_up_to_reflection_and_shift(name, weighting, re
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize("reduction", ("ISO", "ncISO", "LE"))
+@pytest.mark.parametrize("reduction", ["ISO", "ncISO", "LE"])
 def test_equidistant_adjustment_of_stored_angles(name, weighting, reduction):
     stored = load(name)
     given = stored[f"theta_{weighting}_{reduction}_original"]

@@ -56,7 +56,7 @@ class PowerLawFit:
     n: int
 
 
-def power_law(degrees: Int[np.ndarray, "node"]) -> PowerLawFit:
+def power_law(degrees: Int[np.ndarray, " node"]) -> PowerLawFit:
     """Fit gamma and xmin to a sample of degrees.
 
     Parameters
@@ -120,8 +120,8 @@ def power_law(degrees: Int[np.ndarray, "node"]) -> PowerLawFit:
 
 
 def distinct_degrees(
-    degrees: Int[np.ndarray, "node"],
-) -> tuple[Int[np.ndarray, "value"], Int[np.ndarray, "value"]]:
+    degrees: Int[np.ndarray, " node"],
+) -> tuple[Int[np.ndarray, " value"], Int[np.ndarray, " value"]]:
     """Return the distinct non-zero degrees, rising, and how often each occurs."""
     array = np.asarray(degrees).ravel()
     if array.size and not (np.isfinite(array).all() and (array == np.floor(array)).all()):
@@ -133,7 +133,7 @@ def distinct_degrees(
 
 
 def fit_tail(
-    values: Int[np.ndarray, "value"], counts: Int[np.ndarray, "value"]
+    values: Int[np.ndarray, " value"], counts: Int[np.ndarray, " value"]
 ) -> tuple[float, float, float]:
     """Return (alpha, log-likelihood, KS distance) of the tail that starts at ``values[0]``."""
     from scipy.special import zeta
@@ -152,8 +152,8 @@ def fit_tail(
 
 
 def fitted_ccdf(
-    fit: PowerLawFit, degrees: Int[np.ndarray, "point"]
-) -> Float[np.ndarray, "point"]:
+    fit: PowerLawFit, degrees: Int[np.ndarray, " point"]
+) -> Float[np.ndarray, " point"]:
     """P(K >= k) of the fit at the given degrees >= xmin, scaled to the tail's share of nodes."""
     from scipy.special import zeta
 
@@ -161,8 +161,8 @@ def fitted_ccdf(
 
 
 def ccdf(
-    degrees: Int[np.ndarray, "node"],
-) -> tuple[Int[np.ndarray, "value"], Float[np.ndarray, "value"]]:
+    degrees: Int[np.ndarray, " node"],
+) -> tuple[Int[np.ndarray, " value"], Float[np.ndarray, " value"]]:
     """Return the distinct non-zero degrees k and the share of nodes with degree >= k.
 
     Examples
@@ -176,7 +176,7 @@ def ccdf(
     return values, 1.0 - below / max(int(counts.sum()), 1)
 
 
-def gini(degrees: Int[np.ndarray, "node"]) -> float:
+def gini(degrees: Int[np.ndarray, " node"]) -> float:
     """Gini coefficient sum_ij |k_i - k_j| / (2 n^2 mean k); 0 for equal or no degrees.
 
     Examples
@@ -193,14 +193,14 @@ def gini(degrees: Int[np.ndarray, "node"]) -> float:
     return max(0.0, float((2 * np.arange(1, n + 1) - n - 1) @ k / (n * total)))
 
 
-def hub_share(degrees: Int[np.ndarray, "node"], fraction: float = 0.1) -> float:
+def hub_share(degrees: Int[np.ndarray, " node"], fraction: float = 0.1) -> float:
     """Share of all links held by the ``ceil(fraction n)`` largest degrees; 0 without links."""
     k = np.sort(np.asarray(degrees))[::-1]
     total = int(k.sum())
     return float(k[: math.ceil(round(fraction * len(k), 9))].sum() / total) if total else 0.0
 
 
-def heterogeneity(degrees: Int[np.ndarray, "node"]) -> float:
+def heterogeneity(degrees: Int[np.ndarray, " node"]) -> float:
     """Kappa = <k^2> / <k>^2; 1 for equal degrees, 0 without links."""
     k = np.asarray(degrees, dtype=np.float64)
     return float((k**2).mean() / k.mean() ** 2) if k.size and k.any() else 0.0
@@ -224,7 +224,7 @@ class DegreeStatistics:
     at_bound: bool | None
 
 
-def degree_statistics(degrees: Int[np.ndarray, "node"], *, layer: int = 0) -> DegreeStatistics:
+def degree_statistics(degrees: Int[np.ndarray, " node"], *, layer: int = 0) -> DegreeStatistics:
     """Describe the degrees of one layer; gamma is None where fewer than two distinct degrees are.
 
     Examples

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import scipy.sparse
     import torch
 
-    MaskLike = np.ndarray | torch.Tensor
-    GraphLike = "LayeredGraph | igraph.Graph | scipy.sparse.sparray | scipy.sparse.spmatrix"
+    MaskLike: TypeAlias = np.ndarray | torch.Tensor
+    GraphLike: TypeAlias = (
+        "LayeredGraph | igraph.Graph | scipy.sparse.sparray | scipy.sparse.spmatrix"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +50,9 @@ class LayeredGraph:
 
     sizes: tuple[int, ...]
     edges: Int[np.ndarray, "link 2"]
-    layers: Int[np.ndarray, "node"]
-    weights: Float[np.ndarray, "link"] | None = None
-    taps: Int[np.ndarray, "link"] | None = None
+    layers: Int[np.ndarray, " node"]
+    weights: Float[np.ndarray, " link"] | None = None
+    taps: Int[np.ndarray, " link"] | None = None
 
     @property
     def n_nodes(self) -> int:
@@ -63,17 +65,17 @@ class LayeredGraph:
         return len(self.edges)
 
     @cached_property
-    def degrees(self) -> Int[np.ndarray, "node"]:
+    def degrees(self) -> Int[np.ndarray, " node"]:
         """Links of each node."""
         return np.bincount(self.edges.ravel(), minlength=self.n_nodes)
 
     @cached_property
-    def active(self) -> Int[np.ndarray, "active"]:
+    def active(self) -> Int[np.ndarray, " active"]:
         """Indices of the nodes that have at least one link."""
         return np.flatnonzero(self.degrees)
 
     @cached_property
-    def blocks(self) -> dict[tuple[int, int], Int[np.ndarray, "block"]]:
+    def blocks(self) -> dict[tuple[int, int], Int[np.ndarray, " block"]]:
         """Positions in `edges` of the links between each pair of layers (lower layer first)."""
         pairs = np.sort(self.layers[self.edges], axis=1)
         code = pairs[:, 0] * len(self.sizes) + pairs[:, 1]
@@ -83,13 +85,13 @@ class LayeredGraph:
         }
 
     @cached_property
-    def component_labels(self) -> Int[np.ndarray, "node"]:
+    def component_labels(self) -> Int[np.ndarray, " node"]:
         """Connected component of each node; an isolated node is a component of its own."""
         from scipy.sparse.csgraph import connected_components
 
         return connected_components(adjacency(self), directed=False)[1].astype(np.int64)
 
-    def largest_component(self) -> Int[np.ndarray, "node"]:
+    def largest_component(self) -> Int[np.ndarray, " node"]:
         """Nodes of the largest connected component (of equal ones, the lowest node index wins)."""
         if self.n_nodes == 0:
             return np.zeros(0, dtype=np.int64)
@@ -99,7 +101,7 @@ class LayeredGraph:
         best = label[np.lexsort((first, -count))[0]]
         return np.flatnonzero(self.component_labels == best)
 
-    def subgraph(self, nodes: Int[np.ndarray, "kept"]) -> LayeredGraph:
+    def subgraph(self, nodes: Int[np.ndarray, " kept"]) -> LayeredGraph:
         """Keep only ``nodes`` and the links among them; nodes are renumbered in rising order."""
         nodes = np.unique(nodes)
         position = np.full(self.n_nodes, -1, dtype=np.int64)
@@ -115,7 +117,7 @@ class LayeredGraph:
         )
 
 
-def mask_array(mask: MaskLike, *, name: str = "mask") -> Bool[np.ndarray, "..."]:
+def mask_array(mask: MaskLike, *, name: str = "mask") -> Bool[np.ndarray, ...]:
     """Return a bool numpy array of a mask (torch or numpy); a numeric one means ``value != 0``.
 
     Raises
@@ -242,7 +244,7 @@ def graph_from_blocks(
 
 
 def adjacency(
-    graph: LayeredGraph, values: Float[np.ndarray, "link"] | None = None
+    graph: LayeredGraph, values: Float[np.ndarray, " link"] | None = None
 ) -> scipy.sparse.csr_array:
     """Return the symmetric (node, node) float64 adjacency; ``values`` default to 1 per link."""
     import scipy.sparse
@@ -305,7 +307,7 @@ def from_sparse(matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> Layered
     """Read a symmetric sparse adjacency with zero diagonal."""
     import scipy.sparse
 
-    shape = matrix.shape
+    shape: tuple[int, ...] | None = getattr(matrix, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != shape[1]:
         raise ShapeError(f"the adjacency has shape {shape}; a square matrix is required.")
     full = scipy.sparse.coo_array(scipy.sparse.csr_array(matrix, dtype=np.float64))
@@ -326,8 +328,8 @@ def from_sparse(matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> Layered
 
 def checked(
     edges: Int[np.ndarray, "link 2"],
-    layers: Int[np.ndarray, "node"],
-    weights: Float[np.ndarray, "link"] | None,
+    layers: Int[np.ndarray, " node"],
+    weights: Float[np.ndarray, " link"] | None,
 ) -> LayeredGraph:
     """Build the graph after refusing weights that cannot be distances."""
     if weights is not None and not (np.isfinite(weights).all() and (weights > 0).all()):

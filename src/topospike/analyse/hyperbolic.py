@@ -43,9 +43,9 @@ class Embedding:
         The power-law fit of its degrees that the radii use.
     """
 
-    theta: Float[np.ndarray, "node"]
-    r: Float[np.ndarray, "node"]
-    nodes: Int[np.ndarray, "node"]
+    theta: Float[np.ndarray, " node"]
+    r: Float[np.ndarray, " node"]
+    nodes: Int[np.ndarray, " node"]
     graph: LayeredGraph
     fit: PowerLawFit
     weighting: str
@@ -63,7 +63,7 @@ class Embedding:
         return np.stack([self.r * np.cos(self.theta), self.r * np.sin(self.theta)], axis=1)
 
 
-def polar_angle(position: Float[np.ndarray, "node axis"]) -> Float[np.ndarray, "node"]:
+def polar_angle(position: Float[np.ndarray, "node axis"]) -> Float[np.ndarray, " node"]:
     """Angle in [0, 2 pi) of two-dimensional positions; a single coordinate is returned as it is."""
     if position.shape[1] == 1:
         return position[:, 0]
@@ -71,7 +71,7 @@ def polar_angle(position: Float[np.ndarray, "node axis"]) -> Float[np.ndarray, "
     return np.where(theta < 0, theta + 2 * np.pi, theta) % (2 * np.pi)
 
 
-def circular_adjustment(value: Float[np.ndarray, "node"]) -> Float[np.ndarray, "node"]:
+def circular_adjustment(value: Float[np.ndarray, " node"]) -> Float[np.ndarray, " node"]:
     """Stretch values linearly onto [0, 2 pi (N - 1) / N], so that the ends do not meet."""
     low, high = value.min(), value.max()
     if high == low:
@@ -79,15 +79,15 @@ def circular_adjustment(value: Float[np.ndarray, "node"]) -> Float[np.ndarray, "
     return (value - low) / (high - low) * 2 * np.pi * (len(value) - 1) / len(value)
 
 
-def equidistant_adjustment(value: Float[np.ndarray, "node"]) -> Float[np.ndarray, "node"]:
+def equidistant_adjustment(value: Float[np.ndarray, " node"]) -> Float[np.ndarray, " node"]:
     """Spread the nodes evenly: the node of rank k (rising, stable) gets 2 pi k / N."""
     theta = np.empty(len(value))
     theta[np.argsort(value, kind="stable")] = 2 * np.pi * np.arange(len(value)) / len(value)
     return theta
 
 
-def original_angles(position: Float[np.ndarray, "node axis"]) -> Float[np.ndarray, "node"]:
-    """The angle itself; for a single coordinate (MCE, ncMCE) its circular adjustment."""
+def original_angles(position: Float[np.ndarray, "node axis"]) -> Float[np.ndarray, " node"]:
+    """Return the angle itself; for a single coordinate (MCE, ncMCE) its circular adjustment."""
     value = polar_angle(position)
     return value if position.shape[1] == 2 else circular_adjustment(value)
 
@@ -103,8 +103,8 @@ ANGLES: Registry[Callable[[np.ndarray], np.ndarray]] = Registry(
 
 
 def radial_positions(
-    ranks: Float[np.ndarray, "node"] | Int[np.ndarray, "node"], gamma: float, n: int | None = None
-) -> Float[np.ndarray, "node"]:
+    ranks: Float[np.ndarray, " node"] | Int[np.ndarray, " node"], gamma: float, n: int | None = None
+) -> Float[np.ndarray, " node"]:
     """Radius of the node whose degree has the given rank (1 = largest degree).
 
     Notes
@@ -117,7 +117,7 @@ def radial_positions(
     return np.maximum(0.0, 2 * beta * np.log(ranks) + 2 * (1 - beta) * np.log(n))
 
 
-def degree_ranks(degrees: Int[np.ndarray, "node"]) -> Int[np.ndarray, "node"]:
+def degree_ranks(degrees: Int[np.ndarray, " node"]) -> Int[np.ndarray, " node"]:
     """Rank 1..N of falling degree; of equal degrees the lower index is more central."""
     ranks = np.empty(len(degrees), dtype=np.int64)
     ranks[np.argsort(-degrees, kind="stable")] = np.arange(1, len(degrees) + 1)

@@ -17,7 +17,7 @@ from topospike.errors import ConfigError
 from topospike.registry import Registry
 
 
-def common_neighbours(graph: LayeredGraph) -> Int[np.ndarray, "link"]:
+def common_neighbours(graph: LayeredGraph) -> Int[np.ndarray, " link"]:
     """Count the neighbours shared by the two ends of each link."""
     matrix = adjacency(graph)
     i, j = graph.edges.T
@@ -29,20 +29,20 @@ def common_neighbours(graph: LayeredGraph) -> Int[np.ndarray, "link"]:
     return counts
 
 
-def ra1(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
+def ra1(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
     """(d_i + d_j + d_i d_j) / (1 + CN_ij)."""
     di, dj = graph.degrees[graph.edges].T
     return (di + dj + di * dj) / (1.0 + common_neighbours(graph))
 
 
-def ra2(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
+def ra2(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
     """(1 + e_i + e_j + e_i e_j) / (1 + CN_ij), e_i the links of i outside, j left out."""
     shared = common_neighbours(graph)
     ei, ej = graph.degrees[graph.edges].T - shared - 1
     return (1 + ei + ej + ei * ej) / (1.0 + shared)
 
 
-def ebc(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
+def ebc(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
     """Edge betweenness of the unweighted graph, each pair of nodes counted once."""
     import igraph
 
@@ -50,8 +50,8 @@ def ebc(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
     return np.array(network.edge_betweenness(directed=False), dtype=np.float64)
 
 
-def original(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
-    """The weights the graph was given, read as distances."""
+def original(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
+    """Return the weights the graph was given, read as distances."""
     if graph.weights is None:
         raise ConfigError(
             "weighting 'original' was asked for a graph without link weights; pass a weighted "
@@ -60,17 +60,17 @@ def original(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
     return graph.weights
 
 
-def none(graph: LayeredGraph) -> Float[np.ndarray, "link"]:
+def none(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
     """Every link has length 1."""
     return np.ones(graph.n_links)
 
 
-WEIGHTINGS: Registry[Callable[[LayeredGraph], Float[np.ndarray, "link"]]] = Registry(
+WEIGHTINGS: Registry[Callable[[LayeredGraph], Float[np.ndarray, " link"]]] = Registry(
     "weighting", {"RA1": ra1, "RA2": ra2, "EBC": ebc, "original": original, "none": none}
 )
 
 
-def link_weights(graph: LayeredGraph, weighting: str = "RA2") -> Float[np.ndarray, "link"]:
+def link_weights(graph: LayeredGraph, weighting: str = "RA2") -> Float[np.ndarray, " link"]:
     """Return the dissimilarity of every link of ``graph``, in the order of ``graph.edges``.
 
     Parameters

@@ -20,14 +20,14 @@ DENSE_NODES = 300
 """Up to here eigenvectors come from a full dense solver, above from Lanczos iterations."""
 
 
-def distances(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def distances(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """All weighted shortest-path lengths, float64 (node, node)."""
     from scipy.sparse.csgraph import dijkstra
 
     return dijkstra(adjacency(graph, weights), directed=True)
 
 
-def spanning_tree(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def spanning_tree(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """Positions in ``graph.edges`` of the minimum spanning tree; ties by (weight, i, j)."""
     from scipy.sparse.csgraph import minimum_spanning_tree
 
@@ -38,7 +38,7 @@ def spanning_tree(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np
     return order[np.sort(np.rint(tree.data).astype(np.int64)) - 1]
 
 
-def tree_distances(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def tree_distances(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """Path lengths inside the minimum spanning tree, float64 (node, node)."""
     kept = spanning_tree(graph, weights)
     tree = LayeredGraph(graph.sizes, graph.edges[kept], graph.layers)
@@ -71,31 +71,31 @@ def leading_triplets(kernel: np.ndarray, count: int) -> tuple[np.ndarray, np.nda
     return np.abs(values[order]), vectors * signs
 
 
-def iso(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def iso(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """ISO: centred Gram matrix of the shortest paths, coordinates 1 and 2."""
     values, vectors = leading_triplets(centred(distances(graph, weights) ** 2), 2)
     return vectors * np.sqrt(values)
 
 
-def nc_iso(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def nc_iso(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """ncISO: the shortest paths themselves, neither squared nor centred, coordinates 2 and 3."""
     values, vectors = leading_triplets(distances(graph, weights), 3)
     return (vectors * np.sqrt(values))[:, 1:]
 
 
-def mce(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def mce(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """MCE: centred Gram matrix of the path lengths in the spanning tree, coordinate 1."""
     values, vectors = leading_triplets(centred(tree_distances(graph, weights) ** 2), 1)
     return vectors * np.sqrt(values)
 
 
-def nc_mce(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def nc_mce(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """ncMCE: the path lengths in the spanning tree themselves, coordinate 2."""
     values, vectors = leading_triplets(tree_distances(graph, weights), 2)
     return (vectors * np.sqrt(values))[:, 1:]
 
 
-def laplacian_eigenmaps(graph: LayeredGraph, weights: Float[np.ndarray, "link"]) -> np.ndarray:
+def laplacian_eigenmaps(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
     """LE: heat kernel exp(-(w / mean w)^2), generalised eigenvectors 2 and 3 of (D - H, D)."""
     import scipy.linalg
 
@@ -108,9 +108,9 @@ def laplacian_eigenmaps(graph: LayeredGraph, weights: Float[np.ndarray, "link"])
             "nodes underflows to zero because their link weights are far above the mean. Use "
             "reduction 'ISO', or weighting 'none'."
         )
-    vectors = scipy.linalg.eigh(
-        np.diag(degree) - kernel, np.diag(degree), subset_by_index=[1, 2]
-    )[1]
+    vectors = scipy.linalg.eigh(np.diag(degree) - kernel, np.diag(degree), subset_by_index=[1, 2])[
+        1
+    ]
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), [0, 1]])
     return vectors * signs
 
@@ -122,7 +122,7 @@ REDUCTIONS: Registry[Callable[[LayeredGraph, np.ndarray], np.ndarray]] = Registr
 
 
 def coordinates(
-    graph: LayeredGraph, weights: Float[np.ndarray, "link"], reduction: str = "ISO"
+    graph: LayeredGraph, weights: Float[np.ndarray, " link"], reduction: str = "ISO"
 ) -> Float[np.ndarray, "node axis"]:
     """Reduce a connected weighted graph to two coordinates per node, or one for MCE and ncMCE.
 
