@@ -66,37 +66,44 @@ def node_degrees(
         raise ConfigError(
             f"{links} links cannot be shared by {nodes} nodes of at most {capacity} links each."
         )
-    degrees = draw(nodes, links, capacity, generator)
-    return _adjust(degrees, links=links, capacity=capacity, generator=generator)
+    degrees, least, most = draw(nodes, links, capacity, generator)
+    return _adjust(degrees.clamp(least, most), links, least=least, most=most, generator=generator)
 
 
-def _fixed(nodes: int, links: int, capacity: int, generator: Generator) -> Tensor:
+Law = Callable[[int, int, int, Generator], tuple[Tensor, int, int]]
+
+
+def _fixed(nodes: int, links: int, capacity: int, generator: Generator) -> tuple[Tensor, int, int]:
     base, rest = divmod(links, nodes)
     degrees = torch.full((nodes,), base, dtype=torch.int64, device=generator.device)
     order = torch.randperm(nodes, generator=generator, device=generator.device)
     degrees[order[:rest]] += 1
-    return degrees
+    return degrees, base, capacity
 
 
-def _uniform(nodes: int, links: int, capacity: int, generator: Generator) -> Tensor:
-    mean = links / nodes
-    half_width = min(mean - _least(nodes, links), capacity - mean)
+def _uniform(
+    nodes: int, links: int, capacity: int, generator: Generator
+) -> tuple[Tensor, int, int]:
+    mean, least = links / nodes, _least(nodes, links)
+    half_width = min(mean - least, capacity - mean)
     low, high = mean - half_width, mean + half_width
     draws = torch.rand(nodes, generator=generator, device=generator.device, dtype=torch.float64)
     # Half a unit on both sides gives the end points the same chance as the inner integers.
     degrees = (low - 0.5 + draws * (high - low + 1.0)).round().to(torch.int64)
-    return degrees.clamp_(math.floor(low), math.ceil(high))
+    return degrees, max(least, math.floor(low)), min(capacity, math.ceil(high))
 
 
-def _binomial(nodes: int, links: int, capacity: int, generator: Generator) -> Tensor:
+def _binomial(
+    nodes: int, links: int, capacity: int, generator: Generator
+) -> tuple[Tensor, int, int]:
     least = _least(nodes, links)
     thrown = torch.randint(
         nodes, (links - least * nodes,), generator=generator, device=generator.device
     )
-    return least + torch.bincount(thrown, minlength=nodes)
+    return least + torch.bincount(thrown, minlength=nodes), least, capacity
 
 
-DEGREE_LAWS: Registry[Callable[[int, int, int, Generator], Tensor]] = Registry(
+DEGREE_LAWS: Registry[Law] = Registry(
     "degree law", {"fixed": _fixed, "uniform": _uniform, "binomial": _binomial}
 )
 
@@ -105,14 +112,14 @@ def _least(nodes: int, links: int) -> int:
     return 1 if links >= nodes else 0
 
 
-def _adjust(degrees: Tensor, *, links: int, capacity: int, generator: Generator) -> Tensor:
-    """Move random nodes by one link at a time until the sum is exact and every degree possible."""
-    least = _least(degrees.numel(), links)
-    degrees = degrees.clamp(least, capacity)
+def _adjust(
+    degrees: Tensor, links: int, *, least: int, most: int, generator: Generator
+) -> Int[Tensor, " node"]:
+    """Move random nodes by one link at a time, within the law's range, until the sum is exact."""
     missing = links - int(degrees.sum())
     while missing:
         step = 1 if missing > 0 else -1
-        movable = (degrees < capacity if step > 0 else degrees > least).nonzero().flatten()
+        movable = (degrees < most if step > 0 else degrees > least).nonzero().flatten()
         order = torch.randperm(movable.numel(), generator=generator, device=degrees.device)
         chosen = movable[order[: abs(missing)]]
         degrees[chosen] += step

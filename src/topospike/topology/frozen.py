@@ -198,7 +198,7 @@ class Topology:
         """
         parameters = dict(model.named_parameters(remove_duplicate=False))
         buffers = {name: mask for name, _, mask in masked_parameters(model)}
-        for name in buffers.keys() - set(self.names):
+        for name in sorted(buffers.keys() - set(self.names)):
             raise TopologyViolation(
                 f"{name}: the model has a mask here but the topology has no such layer; "
                 f"it has {', '.join(self.names)}."
