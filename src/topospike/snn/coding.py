@@ -26,7 +26,7 @@ from topospike.registry import Registry
 class Coding(Protocol):
     """The three expressions that differ between codings; see the module's formulas.
 
-    ``out``, where offered, receives the result and may be one of the inputs.
+    ``out`` receives the result; it may be ``r_in`` in `drive` and ``r_out`` in `decode`.
     """
 
     @property
@@ -152,8 +152,7 @@ class Rate:
         out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Return ``t r_in - (t-1) r_out + v0``."""
-        # The product may land in r_out's memory only after r_out has been read.
-        u = torch.mul(r_in, t) if out is r_out else torch.mul(r_in, t, out=out)
+        u = torch.mul(r_in, t, out=out)
         if t != 1:
             u.sub_(r_out, alpha=t - 1)
         return u if v0 is None else u.add_(v0)
