@@ -44,7 +44,7 @@ def test_messages_name_the_row_of_the_file(image_folder):
 
 def readable(images, row: int) -> bool:
     try:
-        images[row]
+        images.take(np.array([row])).decoded()
     except MissingDataError:
         return False
     return True

@@ -23,7 +23,7 @@ from jaxtyping import Int64
 
 from topospike.data.columns import image_column, label_column
 from topospike.data.decode import Frame, channels_of, frame_size, open_picture
-from topospike.data.images import EncodedImages
+from topospike.data.images import EncodedImages, PictureReader
 from topospike.errors import ConfigError, MissingDataError
 from topospike.recipe import DataSettings
 from topospike.registry import suggestion
@@ -194,7 +194,16 @@ def open_source(settings: DataSettings) -> HubSplits:
     raw = [undecoded(pair[i], columns[i][0]) for i in range(2)]
     frame = common_frame(raw[0], columns[0][0], settings)
     train, test = (
-        EncodedImages(raw[i], labels[i], image_column=columns[i][0], split=names[i], frame=frame)
+        EncodedImages(
+            PictureReader(
+                raw[i],
+                image_column=columns[i][0],
+                split=names[i],
+                frame=frame,
+                rows=np.arange(len(raw[i])),
+            ),
+            labels[i],
+        )
         for i in range(2)
     )
     return HubSplits(train, test, classes, tuple(label_names) if label_names else None)

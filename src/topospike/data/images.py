@@ -86,15 +86,13 @@ class TensorImages:
             yield self.pixels[rows.to(self.pixels.device)]
 
 
-class EncodedImages(TorchDataset[Tensor]):
-    """One split of a Hugging Face dataset, decoded batch by batch.
+class PictureReader(TorchDataset[Tensor]):
+    """Decode rows of a Hugging Face dataset; this is what worker processes receive.
 
     Parameters
     ----------
     dataset
         With the image column cast to ``Image(decode=False)``.
-    labels
-        Class of every row.
     image_column, split
         For reading and for messages.
     frame
@@ -103,40 +101,70 @@ class EncodedImages(TorchDataset[Tensor]):
         Row numbers of the split that ``dataset`` consists of; only used in messages.
     """
 
-    scale = 255.0
-
     def __init__(
         self,
         dataset: Dataset,
-        labels: Int64[np.ndarray, " image"],
         *,
         image_column: str,
         split: str,
         frame: Frame,
-        rows: Int64[np.ndarray, " image"] | None = None,
+        rows: Int64[np.ndarray, " image"],
     ) -> None:
-        self.labels = labels
         self.frame = frame
         self._dataset = dataset
         self._column = image_column
         self._split = split
-        self._rows = np.arange(len(labels)) if rows is None else rows
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: Int64[np.ndarray, " chosen"]) -> PictureReader:
+        """Read these rows only, in this order."""
+        return PictureReader(
+            self._dataset.select(rows),
+            image_column=self._column,
+            split=self._split,
+            frame=self.frame,
+            rows=self._rows[rows],
+        )
+
+    def __getitem__(self, row: int) -> UInt8[Tensor, "chan height width"]:
+        """Decode one row."""
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: list[int]) -> UInt8[Tensor, "batch chan height width"]:
+        """Decode these rows; torch's loader calls this with a whole batch."""
+        arrays = []
+        for row, example in zip(rows, self._dataset[rows][self._column], strict=True):
+            place = f"image {self._rows[row]} of split {self._split!r}"
+            picture = open_picture(example, place=place)
+            arrays.append(decode(picture, self.frame, place=place))
+        return torch.from_numpy(np.stack(arrays))
+
+
+class EncodedImages:
+    """Images that are decoded when a batch of them is wanted."""
+
+    scale = 255.0
+
+    def __init__(self, reader: PictureReader, labels: Int64[np.ndarray, " image"]) -> None:
+        self.labels = labels
+        self._reader = reader
         self._order: list[list[int]] = []
         self._loader: DataLoader[Any] | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """The common form of all pictures."""
+        return self._reader.frame
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Int64[np.ndarray, " chosen"]) -> EncodedImages:
         """Return the images of these rows, in this order; nothing is decoded."""
-        return EncodedImages(
-            self._dataset.select(rows),
-            self.labels[rows],
-            image_column=self._column,
-            split=self._split,
-            frame=self.frame,
-            rows=self._rows[rows],
-        )
+        return EncodedImages(self._reader.take(rows), self.labels[rows])
 
     def decoded(self) -> TensorImages:
         """Decode everything once."""
@@ -146,34 +174,21 @@ class EncodedImages(TorchDataset[Tensor]):
         )
         for start in range(0, len(self), DECODE_AT_ONCE):
             rows = list(range(start, min(start + DECODE_AT_ONCE, len(self))))
-            pixels[start : start + len(rows)] = self.__getitems__(rows)
+            pixels[start : start + len(rows)] = self._reader.__getitems__(rows)
         return TensorImages(pixels, self.labels, self.scale)
-
-    def __getitem__(self, row: int) -> UInt8[Tensor, "chan height width"]:
-        """Decode one row."""
-        return self.__getitems__([row])[0]
-
-    def __getitems__(self, rows: list[int]) -> UInt8[Tensor, "batch chan height width"]:
-        """Decode these rows; torch's loader calls this with a whole batch."""
-        encoded = self._dataset[rows][self._column]
-        arrays = []
-        for row, example in zip(rows, encoded, strict=True):
-            place = f"image {self._rows[row]} of split {self._split!r}"
-            picture = open_picture(example, place=place)
-            arrays.append(decode(picture, self.frame, place=place))
-        return torch.from_numpy(np.stack(arrays))
 
     def batches(
         self, order: Sequence[Int64[Tensor, " batch"]], *, workers: int = 0, pin: bool = False
     ) -> Iterator[UInt8[Tensor, "batch chan height width"]]:
         """Decode in ``workers`` processes (0: in this one), two batches ahead in each.
 
+        The first call settles ``workers`` and ``pin``; the processes stay for later epochs.
         ``pin`` puts batches in page-locked memory, from where accelerators copy faster.
         """
         self._order[:] = [rows.tolist() for rows in order]
         if self._loader is None:
             self._loader = DataLoader(
-                self,
+                self._reader,
                 batch_sampler=self._order,
                 collate_fn=keep_batch,
                 num_workers=workers,
@@ -185,10 +200,6 @@ class EncodedImages(TorchDataset[Tensor]):
                 pin_memory=pin,
             )
         yield from self._loader
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Workers get the dataset, not the loader that starts them."""
-        return {**self.__dict__, "_loader": None, "_order": []}
 
 
 def keep_batch(batch: Any) -> Any:
