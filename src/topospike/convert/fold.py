@@ -86,7 +86,7 @@ def fold(norm: fx.Node, network: fx.GraphModule) -> str:
     new_weight = torch.where(weight == 0, weight, weight * factor.view(shape))
     new_bias = (bias - mean) * factor + (0.0 if shift is None else shift)
 
-    weight_name = str(weight_node.target)  # pyright: ignore[reportAttributeAccessIssue]
+    weight_name = target_of(weight_node)
     bias_name = weight_name.removesuffix("weight") + "bias"
     set_parameter(network, weight_name, new_weight)
     set_parameter(network, bias_name, new_bias)
@@ -96,16 +96,21 @@ def fold(norm: fx.Node, network: fx.GraphModule) -> str:
     for item in list(norm.users):  # the operator returns (output, mean, rstd)
         item.replace_all_uses_with(layer)
         network.graph.erase_node(item)
-    running_mean = str(norm.args[3].target)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    running_mean = target_of(norm.args[3])
     network.graph.erase_node(norm)
     return running_mean.removesuffix(".running_mean")
 
 
-def attribute(network: nn.Module, node: object) -> Tensor:
-    """Return the tensor a ``get_attr`` node names."""
+def target_of(node: object) -> str:
+    """Return the dotted name a ``get_attr`` node reads."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         raise TypeError(f"{node} is not a parameter or buffer of the network")
-    path, _, name = str(node.target).rpartition(".")
+    return str(node.target)
+
+
+def attribute(network: nn.Module, node: object) -> Tensor:
+    """Return the tensor a ``get_attr`` node reads."""
+    path, _, name = target_of(node).rpartition(".")
     return getattr(network.get_submodule(path), name)
 
 

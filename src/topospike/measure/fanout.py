@@ -101,7 +101,17 @@ def events_at_operand(
     at_sites: Mapping[fx.Node, Tensor],
     values: Mapping[fx.Node, Any],
 ) -> Tensor:
-    """Push numbers of events from the sites to the operand; pools add up, factors drop out."""
+    """Push events from the sites to the operand; pools add up, factors and constants drop out.
+
+    Parameters
+    ----------
+    layer
+        The weight layer the events arrive at.
+    at_sites
+        Site node -> events (numbers, or signed spike values), batch first.
+    values
+        Value, or a tensor of the right shape, of every other node the path reads.
+    """
     reached: dict[fx.Node, Any] = dict(at_sites)
     for node in layer.path:
         reached[node] = push_events(node, reached, values)
@@ -116,8 +126,8 @@ def push_events(
     def value_of(parent: fx.Node) -> Any:
         if parent in reached:
             return reached[parent]
-        constant = values[parent]
-        return constant.double() if isinstance(constant, Tensor) else constant
+        constant = values[parent]  # carries no event; a batch size stays what it is
+        return torch.zeros_like(constant) if isinstance(constant, Tensor) else constant
 
     changing = [parent for parent in node.all_input_nodes if parent in reached]
     if node.target in RESCALING:
@@ -127,7 +137,7 @@ def push_events(
     arguments = map_arg(node.args, value_of)
     result = node.target(*arguments, **map_arg(node.kwargs, value_of))  # pyright: ignore[reportCallIssue]
     if node.target in AVERAGE_POOLS:
-        return result * window_sizes(node, values[changing[0]])
+        return result * window_sizes(node, reached[changing[0]])
     return result
 
 
@@ -138,7 +148,7 @@ def is_normalised(node: fx.Node) -> bool:
 
 def window_sizes(node: fx.Node, pooled: Tensor) -> Tensor | float:
     """Return the divisor of each output of an average pool, so that the average can be undone."""
-    ones = torch.ones_like(pooled, dtype=torch.float64)
+    ones = torch.ones_like(pooled[:1], dtype=torch.float64)
     if node.target is aten.mean.dim:
         averaged = node.target(ones, *node.args[1:])  # pyright: ignore[reportCallIssue]
         return ones.numel() / averaged.numel()
@@ -171,3 +181,10 @@ def adaptive_window_sizes(shape: torch.Size, sizes: tuple[int, ...]) -> Tensor:
         edges = [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
         result = result.unsqueeze(-1) * torch.tensor([float(end - start) for start, end in edges])
     return result
+
+
+def constants_on_path(layer: WeightLayerInput) -> list[fx.Node]:
+    """Return the nodes the path from the sites to the operand reads besides the sites."""
+    inside = {*layer.path, *layer.sites}
+    read = [parent for node in layer.path for parent in node.all_input_nodes]
+    return [n for n in dict.fromkeys(read) if n not in inside and n.op != "get_attr"]

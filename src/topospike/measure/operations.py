@@ -16,7 +16,13 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
-from topospike.measure.fanout import counts_at_sites, link_counts, probe_shapes
+from topospike.measure.fanout import (
+    constants_on_path,
+    counts_at_sites,
+    events_at_operand,
+    link_counts,
+    probe_shapes,
+)
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.snn.wiring import WeightLayerInput
@@ -101,23 +107,28 @@ class OperationCounter:
         self.conventions = conventions
         self.layers = prepare_layers(snn, image, conventions)
         self.differential = all(s.coding.name == "differential" for s in snn.sites.values())
-        self.site_of = {
-            node: snn.ann.get_submodule(str(node.target))
-            for layer in self.layers
-            for node in layer.wiring.sites
+        called = {node for layer in self.layers for node in layer.wiring.sites}
+        self.site_of: dict[fx.Node, Site] = {
+            node: module
+            for node in called
+            if isinstance(module := snn.ann.get_submodule(str(node.target)), Site)
         }
         # float64 holds whole numbers exactly up to 9e15
         self.sops = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
         self.macs = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
-        self.watched = [layer.wiring.operand for layer in self.layers if self._needs_operand(layer)]
+        needed = [node for layer in self.layers for node in self._needs(layer)]
+        self.watched = list(dict.fromkeys(needed))
         self._before: dict[fx.Node, Tensor] = {}
         self.images = 0
 
-    def _needs_operand(self, layer: CountedLayer) -> bool:
+    def _needs(self, layer: CountedLayer) -> list[fx.Node]:
+        """Return the nodes whose values must be looked at to count this layer."""
         kind = layer.wiring.fed_by
-        if kind == "image":
-            return self.conventions.first_layer == "ac"
-        return kind != "graded" and not layer.at_sites
+        if kind == "maxpool" or (kind == "image" and self.conventions.first_layer == "ac"):
+            return [layer.wiring.operand]
+        if kind == "spikes" and not layer.at_sites:
+            return constants_on_path(layer.wiring)
+        return []
 
     def begin_batch(self, images: int) -> None:
         """Start a new run over ``images`` images."""
@@ -134,13 +145,14 @@ class OperationCounter:
             self.sops[index, t - 1] += float(sops)
             self.macs[index, t - 1] += float(macs)
         # the sites overwrite their outputs at the next step
-        self._before = {node: value.clone() for node, value in values.items()}
+        kept = {la.wiring.operand for la in self.layers if la.wiring.fed_by == "maxpool"}
+        self._before = {node: values[node].clone() for node in kept}
 
     def _operations(
         self,
         layer: CountedLayer,
         t: int,
-        values: dict[fx.Node, Tensor],
+        values: dict[fx.Node, Any],
         fired: dict[fx.Node, Tensor],
     ) -> tuple[Tensor | float, Tensor | float]:
         kind = layer.wiring.fed_by
@@ -152,14 +164,12 @@ class OperationCounter:
             return sum(
                 (self._fired(site, fired) * links).sum() for site, links in layer.at_sites.items()
             ), 0.0
-        operand = values[layer.wiring.operand]
-        changed = self._changed(layer.wiring.operand, operand, t)
-        count = self._weighted(layer, changed)
+        count = self._weighted(layer, self._arriving(layer.wiring, t, values))
         as_mac = layer.wiring.pooled and self.conventions.pooled == "mac"
         return (0.0, count) if as_mac else (count, 0.0)
 
     def _first_layer(
-        self, layer: CountedLayer, t: int, values: dict[fx.Node, Tensor]
+        self, layer: CountedLayer, t: int, values: dict[fx.Node, Any]
     ) -> tuple[Tensor | float, float]:
         convention = self.conventions.first_layer
         if convention == "ac":
@@ -172,11 +182,21 @@ class OperationCounter:
     def _fired(self, node: fx.Node, fired: dict[fx.Node, Tensor]) -> Tensor:
         """Return in how many images of the batch each neuron of a site fired at this step."""
         if node not in fired:
-            site = self.site_of[node]
-            if not isinstance(site, Site) or site.spikes is None:
-                raise RuntimeError(f"site {node.target} has not run")
-            fired[node] = site.spikes.count_nonzero(dim=0)
+            fired[node] = self._spikes(node).count_nonzero(dim=0)
         return fired[node]
+
+    def _spikes(self, node: fx.Node) -> Tensor:
+        spikes = self.site_of[node].spikes
+        if spikes is None:
+            raise RuntimeError(f"site {node.target} has not run")
+        return spikes
+
+    def _arriving(self, wiring: WeightLayerInput, t: int, values: dict[fx.Node, Any]) -> Tensor:
+        """Tell where a non-zero number arrives at the layer at this step."""
+        if wiring.fed_by == "maxpool":
+            return self._changed(wiring.operand, values[wiring.operand], t)
+        spikes = {node: self._spikes(node) for node in wiring.sites}
+        return events_at_operand(wiring, spikes, values) != 0
 
     def _changed(self, node: fx.Node, value: Tensor, t: int) -> Tensor:
         """Tell where a non-zero number arrives: the stream behind the decoded value."""

@@ -1,0 +1,7 @@
+"""STAGE 4: turn a trained network into a spiking one."""
+
+from topospike.convert.api import convert as convert
+from topospike.convert.health import conversion_text as conversion_text
+from topospike.convert.methods import METHODS as METHODS
+
+__all__ = ["METHODS", "conversion_text", "convert"]
