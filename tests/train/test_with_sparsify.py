@@ -1,0 +1,100 @@
+"""The loop with the real controller of ``topospike.evolve``."""
+
+import pytest
+import torch
+from torch import nn
+
+from topospike.errors import CheckpointError
+from topospike.evolve import sparsify
+from topospike.recipe import TrainSettings
+from topospike.topology import check_masks, masked_modules
+from topospike.train import TopologyController, fit
+
+SETTINGS = TrainSettings(epochs=6, learning_rate=0.05, gradient_clip=5.0, label_smoothing=0.1)
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(128, 64),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(64, 10),
+        )
+
+
+def train(folder, data, rule="chts", sparsity=0.8, settings=SETTINGS):
+    model = network()
+    sparsifier = sparsify(model, rule, sparsity=sparsity, epochs=settings.epochs, seed=7)
+    result = fit(model, data, settings, folder=folder, seed=1, sparsifier=sparsifier)
+    return model, sparsifier, result
+
+
+def interrupted(toy, epoch):
+    class Interrupted(toy.Batches):
+        def __iter__(self):
+            for step, batch in enumerate(super().__iter__()):
+                if self.epoch == epoch and step == 3:
+                    raise KeyboardInterrupt
+                yield batch
+
+    return toy.digits(kind=Interrupted)
+
+
+def test_the_sparsifier_is_a_topology_controller():
+    sparsifier = sparsify(network(), "chts", sparsity=0.5, epochs=3)
+    assert isinstance(sparsifier, TopologyController)
+
+
+@pytest.mark.parametrize("rule", ["chts", "chtss", "set", "rigl", "static"])
+def test_resume_with_every_rule_is_bit_identical(toy, tmp_path, read_metrics, rule):
+    whole, controller, result = train(tmp_path / "whole", toy.digits(), rule)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", interrupted(toy, 2), rule)
+    resumed, controller_2, result_2 = train(tmp_path / "cut", toy.digits(), rule)
+    reference = whole.state_dict()
+    assert any(name.endswith("weight_mask") for name in reference)
+    for name, value in resumed.state_dict().items():
+        assert torch.equal(value, reference[name]), name
+    assert read_metrics(result.folder) == read_metrics(result_2.folder)
+    assert controller.freeze().digest == controller_2.freeze().digest
+    check_masks(resumed)
+
+
+def test_topology_changes_are_recorded_and_end_on_time(toy, tmp_path, read_metrics):
+    model, sparsifier, _ = train(tmp_path, toy.digits())
+    lines = read_metrics(tmp_path)
+    updates = [line for line in lines if line["kind"] == "topology_update"]
+    assert [line["epoch"] for line in updates] == [
+        epoch for epoch in range(SETTINGS.epochs) if sparsifier.is_update_epoch(epoch)
+    ]
+    assert updates
+    for line in updates:
+        assert line["layers"].keys() == sparsifier.layers.keys()
+        for change in line["layers"].values():
+            lost = change["removed"] + change["percolated"]
+            assert change["active_before"] - lost + change["grown"] == change["active_after"]
+    assert {name for name, _ in masked_modules(model)} == set(sparsifier.layers)
+
+
+def test_another_plan_is_refused_at_resume(toy, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, interrupted(toy, 2))
+    with pytest.raises(CheckpointError, match=r"sparsity|plan"):
+        train(tmp_path, toy.digits(), sparsity=0.5)
+
+
+def test_slots_stay_zero_off_the_masks(toy, tmp_path):
+    model, sparsifier, _ = train(tmp_path, toy.digits())
+    for name, module in masked_modules(model):
+        slot = sparsifier.optimizer.state[module.weight]["momentum_buffer"]
+        assert not slot[~module.weight_mask].any(), name
+        assert not module.weight[~module.weight_mask].any(), name
