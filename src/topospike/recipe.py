@@ -84,7 +84,18 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class SparsitySettings:
-    """How the topology starts, evolves and stops."""
+    """How the topology starts, evolves and stops; see `topospike.evolve.sparsify`.
+
+    Attributes
+    ----------
+    linear, conv
+        Share of absent links in the end; 0 leaves a kind of layer dense, the classifier always is.
+    initial_linear, initial_conv
+        Where rules whose density falls start; a kind without a number starts at its end, and
+        without any number both start at 0.5.
+    removal, density_decay
+        ``None`` takes the rule's own.
+    """
 
     rule: str = "chts"
     linear: float = 0.99
@@ -95,10 +106,10 @@ class SparsitySettings:
     weight_init: str = "swi"
     linear_score: str = "CH2-L3n"
     conv_score: str = "CH3-L3n"
-    removal: str = "magnitude"
+    removal: str | None = None
     zeta: float = 0.3
     zeta_schedule: str = "cosine"
-    density_decay: str = "sigmoid"
+    density_decay: str | None = None
     decay_k: float = 6.0
     update_interval: int = 1
     start_fraction: float = 0.0
