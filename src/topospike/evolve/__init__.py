@@ -2,6 +2,7 @@
 
 from topospike.evolve.activity import active_hidden_neurons as active_hidden_neurons
 from topospike.evolve.activity import active_neurons as active_neurons
+from topospike.evolve.build import sparsify as sparsify
 from topospike.evolve.chains import find_chains as find_chains
 from topospike.evolve.conv import ch_scores_conv as ch_scores_conv
 from topospike.evolve.link_prediction import ch_scores as ch_scores
@@ -22,7 +23,6 @@ from topospike.evolve.rules import Rule as Rule
 from topospike.evolve.schedule import UpdateSchedule as UpdateSchedule
 from topospike.evolve.score_rules import SCORE_RULES as SCORE_RULES
 from topospike.evolve.sparsifier import Sparsifier as Sparsifier
-from topospike.evolve.sparsify import sparsify as sparsify
 
 __all__ = [
     "REMOVAL_CRITERIA",

@@ -147,7 +147,7 @@ def sparsify(
     >>> int(model[0].weight_mask.sum()), hasattr(model[2], "weight_mask")
     (205, False)
     >>> sparsifier.update_topology(0).layers["0"].removed
-    52
+    46
     """
     chosen = RULES[rule] if isinstance(rule, str) else rule
     settings = EvolutionSettings(
