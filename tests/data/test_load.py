@@ -97,7 +97,7 @@ def test_only_training_images_are_measured(parquet_folder):
 
 def test_known_constants_and_no_validation(parquet_folder):
     data = load_data(
-        DataSettings(source=str(parquet_folder("cifar10")), validation_fraction=0), seed=0
+        DataSettings(source=str(parquet_folder("cifar10")), validation_fraction=0.0), seed=0
     )
     assert data.mean == (0.4914, 0.4822, 0.4465)
     assert (data.name, data.validation.images, list(data.validation)) == ("cifar10", 0, [])

@@ -88,13 +88,13 @@ class AugmentationKind:
 AUGMENTATIONS = Registry(
     "augmentation",
     {
-        "crop": AugmentationKind(crop, 4, 1, 64),
-        "flip": AugmentationKind(flip, 0.5, 0, 1),
-        "cutout": AugmentationKind(cutout, 0.5, 0.01, 1),
-        "rotate": AugmentationKind(rotate, 10.0, 0, 180),
-        "shift": AugmentationKind(shift, 0.1, 0, 0.5),
-        "resized_crop": AugmentationKind(resized_crop, 0.08, 0.01, 1),
-        "autoaugment": AugmentationKind(autoaugment, 1.0, 1, 1),
+        "crop": AugmentationKind(crop, 4.0, 1.0, 64.0),
+        "flip": AugmentationKind(flip, 0.5, 0.0, 1.0),
+        "cutout": AugmentationKind(cutout, 0.5, 0.01, 1.0),
+        "rotate": AugmentationKind(rotate, 10.0, 0.0, 180.0),
+        "shift": AugmentationKind(shift, 0.1, 0.0, 0.5),
+        "resized_crop": AugmentationKind(resized_crop, 0.08, 0.01, 1.0),
+        "autoaugment": AugmentationKind(autoaugment, 1.0, 1.0, 1.0),
     },
 )
 
@@ -110,7 +110,7 @@ def parse_augmentation(entry: str) -> tuple[str, float]:
     name, colon, given = entry.partition(":")
     kind = AUGMENTATIONS[name]
     if not colon:
-        return name, float(kind.default)
+        return name, kind.default
     try:
         strength = float(given)
     except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DECODE_AT_ONCE = 1024
 
 
+@runtime_checkable
 class Images(Protocol):
     """What a loader needs to know about a set of labelled images."""
 
@@ -46,8 +47,8 @@ class Images(Protocol):
         ...
 
     def batches(
-        self, order: Sequence[Int64[Tensor, " batch"]], *, workers: int, pin: bool
-    ) -> Iterator[UInt8[Tensor, "batch chan height width"]]:
+        self, order: Sequence[Int64[Tensor, "_"]], *, workers: int, pin: bool
+    ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Give the pixels of one group of rows after the other."""
         ...
 
@@ -79,8 +80,8 @@ class TensorImages:
         return TensorImages(self.pixels.to(device), self.labels, self.scale)
 
     def batches(
-        self, order: Sequence[Int64[Tensor, " batch"]], *, workers: int = 0, pin: bool = False
-    ) -> Iterator[UInt8[Tensor, "batch chan height width"]]:
+        self, order: Sequence[Int64[Tensor, "_"]], *, workers: int = 0, pin: bool = False
+    ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Index the tensor; ``workers`` and ``pin`` are not needed."""
         for rows in order:
             yield self.pixels[rows.to(self.pixels.device)]
@@ -178,8 +179,8 @@ class EncodedImages:
         return TensorImages(pixels, self.labels, self.scale)
 
     def batches(
-        self, order: Sequence[Int64[Tensor, " batch"]], *, workers: int = 0, pin: bool = False
-    ) -> Iterator[UInt8[Tensor, "batch chan height width"]]:
+        self, order: Sequence[Int64[Tensor, "_"]], *, workers: int = 0, pin: bool = False
+    ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Decode in ``workers`` processes (0: in this one), two batches ahead in each.
 
         The first call settles ``workers`` and ``pin``; the processes stay for later epochs.

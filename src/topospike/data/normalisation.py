@@ -71,7 +71,7 @@ def known_normalisation(name: str, channels: int) -> Normalisation | None:
 
 
 def measure_normalisation(
-    batches: Iterable[UInt8[Tensor, "batch chan height width"]], *, scale: float
+    batches: Iterable[UInt8[Tensor, "_ chan height width"]], *, scale: float
 ) -> Normalisation:
     """Mean and standard deviation over all pixels of all images, per channel.
 

@@ -11,7 +11,8 @@ from jaxtyping import Int64
 
 from topospike.errors import ConfigError
 
-Rows = Int64[np.ndarray, " chosen"]
+# Several of these meet in one signature with lengths of their own, hence the anonymous axis.
+Rows = Int64[np.ndarray, "_"]
 
 
 def class_shares(counts: Int64[np.ndarray, " class"], total: int) -> Int64[np.ndarray, " class"]:
