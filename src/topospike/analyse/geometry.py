@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 Polar = Float[np.ndarray, " node"]
 
-# Rotating equally spaced angles leaves round-off where the exact difference is 0 or pi.
-ANGLE_ROUND_OFF = 1e-12
-
 
 def hyperbolic_distances(theta: Polar, r: Polar) -> Float[np.ndarray, "node node"]:
     """Hyperbolic distance (curvature -1) between all pairs of nodes.
@@ -104,14 +101,21 @@ def c_score(first: Polar, second: Polar) -> float:
 
     Notes
     -----
-    For each pair both sets are turned until node i is at angle 0; the pair agrees when node j lies
-    on the same half (0, pi) or (pi, 2 pi), or exactly at 0 or at pi, in both. The mirror image of
-    the second set is tried too and the better count taken. 1 is perfect, about 0.5 is chance.
+    For each pair i < j both sets are turned until node i is at angle 0. The pair agrees when node j
+    lies on the same half, [0, pi) or (pi, 2 pi), in both; it agrees with the mirror image when the
+    halves are opposite. Exactly 0 in both, or exactly pi in both, counts for both directions. The
+    larger count is taken. 1 is perfect, about 0.5 is chance.
+
+    References
+    ----------
+    .. [1] A. Muscoloni, J. M. Thomas, S. Ciucci, G. Bianconi, C. V. Cannistraci, "Machine learning
+       meets complex networks via coalescent embedding in the hyperbolic space", Nature
+       Communications 8 (2017), 1615.
 
     Examples
     --------
     >>> import numpy as np
-    >>> c_score(np.array([0.0, 1.0, 2.0]), np.array([0.0, -1.0, -2.0]))
+    >>> c_score(np.array([0.0, 1.0, 2.0]), np.array([0.0, 6.0, 5.0]))
     1.0
     """
     if len(first) != len(second):
@@ -119,19 +123,25 @@ def c_score(first: Polar, second: Polar) -> float:
             f"{len(first)} and {len(second)} angles were given; the same nodes are required."
         )
     upper = np.triu_indices(len(first), k=1)
-    a, b = (side_of_circle(np.asarray(theta))[upper] for theta in (first, second))
-    on_axis = (a == b) & ~np.isin(a, (-1, 1))
-    same, mirrored = (a == b).sum(), ((a == -b) & np.isin(a, (-1, 1))).sum() + on_axis.sum()
-    return float(max(same, mirrored) / len(a))
+    a, b = (
+        seen_from_first(np.asarray(theta, dtype=np.float64))[upper] for theta in (first, second)
+    )
+    either = ((a == 0) & (b == 0)) | ((a == np.pi) & (b == np.pi))
+    same = ((a < np.pi) & (b < np.pi)) | ((a > np.pi) & (b > np.pi)) | either
+    mirrored = ((a < np.pi) & (b > np.pi)) | ((a > np.pi) & (b < np.pi)) | either
+    return float(max(same.sum(), mirrored.sum()) / len(a))
 
 
-def side_of_circle(theta: Polar) -> np.ndarray:
-    """Tell where j lies seen from i: 1 in (0, pi), -1 in (pi, 2 pi), 0 at i, 2 opposite."""
-    ahead = (theta[None, :] - theta[:, None]) % (2 * np.pi)
-    side = np.where(ahead < np.pi, 1, -1)
-    side[np.abs(ahead - np.pi) < ANGLE_ROUND_OFF] = 2
-    side[(ahead < ANGLE_ROUND_OFF) | (2 * np.pi - ahead < ANGLE_ROUND_OFF)] = 0
-    return side
+def seen_from_first(theta: Polar) -> np.ndarray:
+    """Angle in [0, 2 pi) of node j (column) after turning node i (row) to 0.
+
+    A full turn to within machine precision counts as 0, so that tied nodes are seen as tied.
+    """
+    turned = theta[None, :] + (2 * np.pi - theta[:, None])
+    turns = turned / (2 * np.pi)
+    nearest = np.rint(turns)
+    whole = np.abs(turns - nearest) < np.finfo(np.float64).eps * np.maximum(nearest, 0)
+    return np.where(whole, 0.0, np.mod(turned, 2 * np.pi))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from topospike.analyse.graph import LayeredGraph
 from topospike.errors import ConfigError
 
 SWAPS_PER_LINK = 10
-ATTEMPTS_PER_LINK = 100
+ATTEMPTS_PER_SWAP = 10
+EXTRA_ROUNDS = 4
+"""Rounds after the last wanted swap: stopping on it would fix the parity of tiny blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +156,17 @@ def shuffle_block(
 ) -> None:
     """Shuffle the links of one block in place; the rows stay, their columns are exchanged."""
     n_links = len(rows)
+    if n_links < 2:
+        return
     owner = np.full(shape[0] * shape[1], -1, dtype=np.int32)
     goal = swaps_per_link * n_links
-    attempts_left = ATTEMPTS_PER_LINK // SWAPS_PER_LINK * goal
-    done = 0
-    while n_links > 1 and done < goal and attempts_left > 0:
+    attempts_left = ATTEMPTS_PER_SWAP * goal
+    done, more = 0, EXTRA_ROUNDS
+    while more > 0 and attempts_left > 0:
         order = generator.permutation(n_links)[: n_links // 2 * 2].reshape(2, -1)
-        swapped = swap_round(rows, columns, order, shape[1], owner, generator)
-        done += swapped
+        done += swap_round(rows, columns, order, shape[1], owner, generator)
         attempts_left -= order.shape[1]
+        more -= done >= goal
 
 
 def swap_round(
