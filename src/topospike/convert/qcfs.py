@@ -48,11 +48,11 @@ class QuantisedClip(torch.autograd.Function):
         ratio = relative_to(theta, x)
         level = (ratio * steps).add_(shift).floor_().div_(steps)
         gate = level if order == "floor_first" else ratio
-        inside = (gate >= 0) & (gate <= 1)
+        inside, above = (gate >= 0) & (gate <= 1), gate > 1
         grad_x = (grad * inside).to(x.dtype) if ctx.needs_input_grad[0] else None
         grad_theta = None
         if ctx.needs_input_grad[1]:
-            slope = torch.where(inside, level.clamp_(0, 1) - ratio, (gate > 1).to(ratio.dtype))
+            slope = torch.where(inside, level.clamp_(0, 1) - ratio, above.to(ratio.dtype))
             grad_theta = (grad * slope).sum_to_size(theta.shape).to(theta.dtype)
         return grad_x, grad_theta, None, None, None
 

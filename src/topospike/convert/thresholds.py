@@ -74,8 +74,9 @@ def iterated_thresholds(
     Notes
     -----
     For N above about 16 a hundred iterations do not converge (theta is 18 % below the optimum at
-    mean 0, N = 128), and where they stop depends on the scale of x. A unit that ends in NaN
-    (never active) gets threshold 1, as in the reference code.
+    mean 0, N = 128), and where they stop depends on the scale of x. A unit whose probability of
+    being active is lost in rounding (mean / sigma below about -8 in float64, -5 in float32), or
+    that ends in NaN, gets threshold 1, as in the reference code.
 
     Examples
     --------
@@ -88,7 +89,10 @@ def iterated_thresholds(
         theta = theta * scale_factor(
             theta, mean, variance, quantisation_levels=quantisation_levels, clip=clip
         )
-    return theta.nan_to_num(nan=1.0)
+    # The reference computes 1 - erf, which is 0 (and k NaN) for these units.
+    rounded_away = torch.special.erfc(-mean / (2.0 * variance).sqrt())
+    silent = theta.isnan() | (rounded_away < 0.5 * torch.finfo(mean.dtype).eps)
+    return theta.masked_fill_(silent, 1.0)
 
 
 def solve_thresholds(
