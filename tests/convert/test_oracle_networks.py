@@ -2,8 +2,8 @@
 
 The reference counts every layer as accumulates, border taps excluded, the image at t = 1 only in
 differential coding, and one accumulate per non-zero pooled value: conventions ac + nonzero here.
-Tolerances: thresholds 1e-5 relative (their statistics are float32), logits 1e-8, spikes 1e-6 relative
-(stored as float32), counts exact.
+Tolerances: thresholds 1e-5 relative (their statistics are float32), logits 1e-8, spikes 1e-6
+relative (stored as float32), counts exact.
 """
 
 import json

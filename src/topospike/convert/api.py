@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
 from topospike.convert.fold import fold_batch_norms
-from topospike.convert.health import advise, first_batch_health, layer_inputs, site_report
+from topospike.convert.health import advise, layer_inputs, site_reports
 from topospike.convert.inherit import inherit_masks
 from topospike.convert.methods import METHODS
 from topospike.convert.place import place_sites
 from topospike.convert.statistics import Granularity, SiteObserver, SiteStatistics
-from topospike.convert.thresholds import decodable_levels, given_thresholds, solve_thresholds
+from topospike.convert.thresholds import (
+    SOLVERS,
+    decodable_levels,
+    given_thresholds,
+    solve_thresholds,
+)
 from topospike.errors import ConfigError, ConversionError, MissingDataError, NonFiniteError
 from topospike.models.capture import capture
 from topospike.registry import suggestion
-from topospike.snn.coding import CODINGS
+from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
+from topospike.snn.wiring import find_weight_layers
 from topospike.topology import check_masks
 
+DEFAULT_SOLVER = "optimal"
 Batch = Tensor | tuple[Tensor, ...] | list[Tensor]
 
 
@@ -117,16 +124,10 @@ def convert(
     >>> [site.name for site in snn.report.sites]
     ['1']
     """
-    defaults = METHODS[method]
-    positive_levels = defaults.levels if levels is None else levels
-    rule = neuron or defaults.neuron(positive_levels)
-    code = CODINGS[coding or defaults.coding]
-    chosen_solver = solver or "optimal"
-    chosen_granularity: Granularity = granularity or defaults.granularity
-    known = dict(thresholds or {})
-    encodable = quantisation_levels or decodable_levels(timesteps, positive_levels)
+    plan = plan_for(
+        method, timesteps, coding, neuron, levels, solver, granularity, quantisation_levels
+    )
     check_masks(model)
-
     batches = calibration_batches(calibration)
     first = next(batches, None)
     if first is None:
@@ -137,48 +138,82 @@ def convert(
     network = copy.deepcopy(capture(model, first)).requires_grad_(False)
     folded = fold_batch_norms(network) if fold else []
     placed = place_sites(
-        network, lambda name, gated: Site(name, gated=gated, neuron=rule, coding=code)
+        network,
+        lambda name, gated: Site(name, gated=gated, neuron=plan.neuron, coding=plan.coding),
     )
-    sites = [site for site, _ in placed]
     inherit_masks(model, network)
-    check_names(known, sites)
 
-    quantile = percentile if chosen_solver == "percentile" else None
-    statistics, images = observe_sites(network, sites, first, batches, chosen_granularity, quantile)
+    given = dict(thresholds or {})
+    check_names(given, [site.name for site, _ in placed])
+    quantile = percentile if plan.solver == "percentile" else None
+    statistics, images = observe_sites(
+        network, [site for site, _ in placed], first, batches, plan.granularity, quantile
+    )
     for site, node in placed:
-        if site.name in known:
+        if site.name in given:
             shape = tuple(node.meta["val"].shape)
-            theta = given_thresholds(known[site.name], site=site.name, shape=shape)
+            theta = given_thresholds(given[site.name], site=site.name, shape=shape)
         else:
             theta = solve_thresholds(
                 statistics[site.name],
-                chosen_solver,
-                quantisation_levels=encodable,
+                plan.solver,
+                quantisation_levels=plan.quantisation_levels,
                 scale=scale,
             )
         site.threshold = theta.to(first)
-    seen = first_batch_health(network, sites, first)
-    site_reports = tuple(site_report(site, node, seen[site.name]) for site, node in placed)
-    snn = SpikingNetwork(
-        network,
-        tuple(first.shape[1:]),
-        ConversionReport(
-            method=method,
-            coding=code.name,
-            neuron=rule.name,
-            levels=rule.levels,
-            solver=chosen_solver,
-            granularity=chosen_granularity,
-            calibration_images=images,
-            batch_norms_folded=tuple(folded),
-            sites=site_reports,
-            layers=(),
+    report = ConversionReport(
+        method=method,
+        coding=plan.coding.name,
+        neuron=plan.neuron.name,
+        levels=plan.neuron.levels,
+        solver=plan.solver,
+        granularity=plan.granularity,
+        calibration_images=images,
+        batch_norms_folded=tuple(folded),
+        sites=site_reports(network, placed, first),
+        layers=layer_inputs(find_weight_layers(network)),
+    )
+    report = replace(report, advice=advise(report))
+    return SpikingNetwork(network, tuple(first.shape[1:]), report)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options of one conversion with every default filled in."""
+
+    neuron: Neuron
+    coding: Coding
+    solver: str
+    granularity: Granularity
+    quantisation_levels: int
+
+
+def plan_for(
+    method: str,
+    timesteps: int,
+    coding: str | None,
+    neuron: Neuron | None,
+    levels: int | None,
+    solver: str | None,
+    granularity: Granularity | None,
+    quantisation_levels: int | None,
+) -> Plan:
+    """Fill in what was left open with the method's defaults, and refuse unknown names early."""
+    defaults = METHODS[method]
+    positive = defaults.levels if levels is None else levels
+    chosen = DEFAULT_SOLVER if solver is None else solver
+    _ = SOLVERS[chosen]  # an unknown name is refused before any image is read
+    return Plan(
+        neuron=defaults.neuron(positive) if neuron is None else neuron,
+        coding=CODINGS[defaults.coding if coding is None else coding],
+        solver=chosen,
+        granularity=defaults.granularity if granularity is None else granularity,
+        quantisation_levels=(
+            decodable_levels(timesteps, positive)
+            if quantisation_levels is None
+            else quantisation_levels
         ),
     )
-    layers = layer_inputs(snn.weight_layers)
-    advice = advise(site_reports, layers, solver=chosen_solver)
-    snn.report = replace(snn.report, layers=layers, advice=advice)
-    return snn
 
 
 def calibration_batches(calibration: Iterable[Batch] | Tensor | None) -> Iterator[Tensor]:
@@ -238,9 +273,8 @@ def observe_sites(
     return {name: observer.statistics for name, observer in observers.items()}, images
 
 
-def check_names(thresholds: Mapping[str, Tensor | float], sites: list[Site]) -> None:
+def check_names(thresholds: Mapping[str, Tensor | float], known: list[str]) -> None:
     """Refuse thresholds for sites that do not exist."""
-    known = [site.name for site in sites]
     for name in thresholds:
         if name not in known:
             raise ConfigError(

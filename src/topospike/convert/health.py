@@ -37,6 +37,24 @@ class HealthObserver:
         self.saturated_share = float(above.float().mean())
 
 
+def site_reports(
+    network: fx.GraphModule, placed: list[tuple[Site, fx.Node]], images: Tensor
+) -> tuple[SiteReport, ...]:
+    """Run the ANN once on a batch, look at every site, and describe it."""
+    observers = [HealthObserver(site) for site, _ in placed]
+    for observer in observers:
+        observer.site.observer = observer
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for observer in observers:
+            observer.site.observer = None
+    return tuple(
+        site_report(site, node, seen) for (site, node), seen in zip(placed, observers, strict=True)
+    )
+
+
 def site_report(site: Site, node: fx.Node, seen: HealthObserver) -> SiteReport:
     """Describe one site."""
     threshold = site.threshold
@@ -76,10 +94,9 @@ def layer_inputs(layers: list[WeightLayerInput]) -> tuple[LayerInput, ...]:
     return tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in layers)
 
 
-def advise(
-    sites: tuple[SiteReport, ...], layers: tuple[LayerInput, ...], *, solver: str
-) -> tuple[str, ...]:
+def advise(report: ConversionReport) -> tuple[str, ...]:
     """Return what a user should know or change, most serious first."""
+    sites, solver = report.sites, report.solver
     advice = [
         f"{site.name}: {site.saturated_share:.1%} of its values exceed the threshold and are "
         f"clipped at first; use solver 'max' or a higher percentile instead of {solver!r}."
@@ -94,7 +111,7 @@ def advise(
     ]
     advice += [
         f"{layer.name} is counted as MAC at every step, because {layer.reason}."
-        for layer in layers
+        for layer in report.layers
         if layer.input == "graded"
     ]
     return tuple(advice)
@@ -120,19 +137,3 @@ def conversion_text(report: ConversionReport) -> str:
     lines += [f"{la.name:<28} {la.kind:<8} {la.input:<8} {la.reason}" for la in report.layers]
     lines += ["", *(f"- {sentence}" for sentence in report.advice)] if report.advice else []
     return "\n".join(lines)
-
-
-def first_batch_health(
-    network: fx.GraphModule, sites: list[Site], images: Tensor
-) -> dict[str, HealthObserver]:
-    """Run the ANN once on a batch and look at every site."""
-    observers = {site.name: HealthObserver(site) for site in sites}
-    for site in sites:
-        site.observer = observers[site.name]
-    try:
-        with torch.no_grad():
-            network(images)
-    finally:
-        for site in sites:
-            site.observer = None
-    return observers

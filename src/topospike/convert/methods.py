@@ -37,7 +37,7 @@ class Method:
 
 def multi_threshold(levels: int | None) -> Neuron:
     """Build the neuron of DCGS at a ReLU site."""
-    return MultiThreshold(levels or 1, gated=True)
+    return MultiThreshold(4 if levels is None else levels, gated=True)
 
 
 def integrate_and_fire(levels: int | None) -> Neuron:

@@ -327,11 +327,20 @@ class SignedIntegrateAndFire:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Emits its membrane unchanged: a network of these repeats the ANN exactly at every step."""
+    """Emits its membrane unchanged: a network of these repeats the ANN exactly at every step.
 
+    ``gated`` at a ReLU site: a negative spike then takes back no more than was emitted, and the
+    decoded output is exactly ``max(r_in, 0)``.
+
+    Examples
+    --------
+    >>> Identity(gated=True).fire(torch.tensor([-2.0, 3.0]), torch.empty(0), torch.tensor(0.5))
+    tensor([-0.5000,  3.0000])
+    """
+
+    gated: bool = False
     name: str = field(default="identity", init=False, repr=False)
     levels: int = field(default=0, init=False, repr=False)
-    gated: bool = field(default=False, init=False, repr=False)
     initial_membrane: float = field(default=0.0, init=False, repr=False)
 
     def fire(
@@ -342,7 +351,9 @@ class Identity:
         *,
         out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
-        """Return ``u``; neither ``theta`` nor ``available`` is read."""
+        """Return ``u``, or at a ReLU site ``max(u, -available)``; ``theta`` is not read."""
+        if self.gated:
+            return torch.maximum(u, -require_available(available, self.name), out=out)
         return u if out is None else out.copy_(u)
 
 
