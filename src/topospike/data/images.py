@@ -47,7 +47,7 @@ class Images(Protocol):
         ...
 
     def batches(
-        self, order: Sequence[Int64[Tensor, "_"]], *, workers: int, pin: bool
+        self, order: Sequence[Int64[Tensor, " _"]], *, workers: int, pin: bool
     ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Give the pixels of one group of rows after the other."""
         ...
@@ -80,7 +80,7 @@ class TensorImages:
         return TensorImages(self.pixels.to(device), self.labels, self.scale)
 
     def batches(
-        self, order: Sequence[Int64[Tensor, "_"]], *, workers: int = 0, pin: bool = False
+        self, order: Sequence[Int64[Tensor, " _"]], *, workers: int = 0, pin: bool = False
     ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Index the tensor; ``workers`` and ``pin`` are not needed."""
         for rows in order:
@@ -179,7 +179,7 @@ class EncodedImages:
         return TensorImages(pixels, self.labels, self.scale)
 
     def batches(
-        self, order: Sequence[Int64[Tensor, "_"]], *, workers: int = 0, pin: bool = False
+        self, order: Sequence[Int64[Tensor, " _"]], *, workers: int = 0, pin: bool = False
     ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Decode in ``workers`` processes (0: in this one), two batches ahead in each.
 
