@@ -20,15 +20,17 @@ from topospike.contracts import (
     TopologyUpdate,
     to_json,
 )
+from topospike.report import write_report
 
 MAC, AC = 4.6e-12, 0.9e-12
 LAST = 32
+# name, kind, input, MACs with every link, density of the sparse twin
 LAYERS = (
-    ("features.0", "conv", "image", 18_432.0, 1.0, 0.0),
-    ("features.3", "conv", "spikes", 294_912.0, 1.0, 0.0),
-    ("features.7", "conv", "spikes", 147_456.0, 1.0, 0.0),
-    ("classifier.0", "linear", "maxpool", 524_288.0, 0.01, 0.0),
-    ("classifier.2", "linear", "spikes", 5_120.0, 1.0, 0.0),
+    ("features.0", "conv", "image", 18_432.0, 1.0),
+    ("features.3", "conv", "spikes", 294_912.0, 1.0),
+    ("features.7", "conv", "spikes", 147_456.0, 1.0),
+    ("classifier.0", "linear", "maxpool", 524_288.0, 0.01),
+    ("classifier.2", "linear", "spikes", 5_120.0, 1.0),
 )
 SITES = (("features.1", 2048), ("features.4", 2048), ("features.8", 1024), ("classifier.1", 512))
 
@@ -42,7 +44,7 @@ def make_evaluation(*, sparse: bool, method: str) -> Evaluation:
     accuracy = tuple(float(round(a * 360) / 360) for a in accuracy)
     per_step = np.full(LAST, 0.09) if rate_coded else 0.3 * np.exp(-t / 5.0) + 0.01
     layers = []
-    for name, kind, source, dense, density, _ in LAYERS:
+    for name, kind, source, dense, density in LAYERS:
         density = density if sparse else 1.0
         sops = np.cumsum(per_step) * dense * density * (0 if source == "image" else 1)
         layers.append(
@@ -101,8 +103,8 @@ def make_conversion(method: str) -> ConversionReport:
     return ConversionReport(
         method=method,
         coding="rate" if method == "qcfs" else "differential",
-        neuron="IF" if method == "qcfs" else "multi-threshold",
-        levels=4,
+        neuron="integrate-and-fire" if method == "qcfs" else "multi-threshold",
+        levels=1 if method == "qcfs" else 4,
         solver="iterations",
         granularity="channel",
         calibration_images=1024,
@@ -261,3 +263,21 @@ def write_run(folder: Path, *, methods=("dcgs", "qcfs"), dense=True, topology=Tr
 def complete_run(tmp_path_factory) -> Path:
     """A complete run folder; do not write into it."""
     return write_run(tmp_path_factory.mktemp("run") / "demo")
+
+
+@pytest.fixture
+def run_writer(tmp_path):
+    """Write a run folder of one's own, with parts left out: ``run_writer(dense=False)``."""
+    return lambda **parts: write_run(tmp_path / "run", **parts)
+
+
+@pytest.fixture(scope="session")
+def evaluation_of():
+    """Return the evaluation the fixture run holds for a network and a method."""
+    return make_evaluation
+
+
+@pytest.fixture(scope="session")
+def complete_page(tmp_path_factory) -> Path:
+    """The page of a complete run, rendered once; beside it lie the run's files."""
+    return write_report(write_run(tmp_path_factory.mktemp("page") / "demo"))

@@ -25,7 +25,7 @@ from topospike.report.labels import (
     series_style,
 )
 from topospike.report.simulation import Trajectory, on_front
-from topospike.report.units import energy, percent
+from topospike.report.units import energy, percent, round_energy
 
 MARKED_SIZE, USUAL_SIZE = 12.0, 5.0
 
@@ -85,7 +85,7 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
         "energy on a logarithmic axis. The numbers are in the table below the figure.",
         traces=tuple(traces),
         layout=layout(
-            log_axis("energy per image", energies, written=energy),
+            log_axis("energy per image", energies, written=round_energy),
             share_axis("test accuracy"),
         ),
         height=440,

@@ -22,11 +22,13 @@ from topospike.report.labels import (
     network_colour,
     ramp_colour,
     series_name,
+    shortened,
 )
 from topospike.report.simulation import LayerBars, SiteRates
 from topospike.report.units import percent, plain, si
 
 BAR_HEIGHT, BAR_FRAME = 17, 62
+LONGEST_LABEL = 20
 
 
 def operations_figure(groups: tuple[LayerBars, ...]) -> Figure:
@@ -52,6 +54,8 @@ def operations_figure(groups: tuple[LayerBars, ...]) -> Figure:
                     "",
                     categoryorder="array",
                     categoryarray=[plain_text(name) for name in reversed(layers)],
+                    tickvals=[plain_text(name) for name in layers],
+                    ticktext=[plain_text(shortened(name, LONGEST_LABEL)) for name in layers],
                     ticks="",
                 ),
                 barmode="group",

@@ -188,7 +188,7 @@ def line(
     markers: bool = True,
 ) -> Trace:
     """Return a line with markers; ``hover`` holds one ready-made text a point."""
-    return {
+    trace: Trace = {
         "type": "scatter",
         "mode": "lines+markers" if markers else "lines",
         "legendgroup": key,
@@ -197,11 +197,13 @@ def line(
         "text": list(hover),
         "hovertemplate": "%{text}<extra></extra>",
         "line": {"color": style.colour, "width": width, "dash": style.dash},
-        "marker": {
+    }
+    if markers:
+        trace["marker"] = {
             "color": style.colour,
             "symbol": style.symbol,
             "size": list(marker_size) if isinstance(marker_size, Sequence) else marker_size,
             "opacity": 1,
             "line": {"width": 0},
-        },
-    }
+        }
+    return trace

@@ -11,9 +11,8 @@ from topospike.report.labels import series_name
 from topospike.report.simulation import MAC_INPUTS
 from topospike.report.units import count, percent, plain
 
-# Above these shares a site is pointed out: half of its channels silent, or one activation in
-# twenty larger than the site can express.
-DEAD_LIMIT, SATURATED_LIMIT = 0.5, 0.05
+# Above these shares a site is pointed out; the converter's advice begins at the same ones.
+DEAD_LIMIT, SATURATED_LIMIT = 0.6, 0.02
 FLAG = "\N{BLACK UP-POINTING TRIANGLE}\N{NO-BREAK SPACE}"
 
 SITE_COLUMNS = (
@@ -76,9 +75,11 @@ def is_flagged(site: SiteReport) -> bool:
 def settings(report: ConversionReport) -> str:
     """State the settings of a conversion."""
     folded = len(report.batch_norms_folded)
+    neuron = report.neuron[:1].upper() + report.neuron[1:]
     return (
-        f"{report.neuron} neurons, {report.coding} coding, {report.levels} levels, solver "
-        f"{report.solver}, thresholds per {report.granularity}; calibrated on "
+        f"{neuron} neurons, {report.coding} coding, {report.levels} "
+        f"threshold{'' if report.levels == 1 else 's'} each, found by {report.solver!r} per "
+        f"{report.granularity}; calibrated on "
         f"{count(report.calibration_images)} images; {folded} batch "
         f"normalisation{'' if folded == 1 else 's'} folded."
     )
@@ -123,9 +124,9 @@ def site_table(report: ConversionReport) -> Table:
         for site in report.sites
     )
     caption = (
-        "Sites. A threshold is in units of the activation; dead is the share of channels that "
-        "never fired on the calibration images, saturated the share of activations above the "
-        "largest value the site can express."
+        "Sites. Thresholds are in units of the activation. Dead: share of neurons that no "
+        "calibration image drives. Saturated: share of activations above the threshold, which are "
+        "clipped at first."
     )
     return Table(caption, SITE_COLUMNS, rows)
 

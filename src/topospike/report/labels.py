@@ -60,6 +60,20 @@ def display_name(name: str) -> str:
     return KNOWN_NAMES.get(name, name)
 
 
+def shortened(name: str, longest: int) -> str:
+    """Cut the middle out of a name that is too long for an axis.
+
+    Examples
+    --------
+    >>> shortened("encoder.layer.10.attention.query", 20), shortened("fc", 20)
+    ('encoder.l…tion.query', 'fc')
+    """
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return f"{name[:head]}…{name[head + 1 - longest :]}"
+
+
 class Converted(Protocol):
     """Anything that belongs to one network converted by one method."""
 

@@ -32,7 +32,9 @@ def beside_null(comparison: NullComparison) -> str:
     if comparison.mean is None:
         return ""
     text = f"{plain(comparison.mean)} ± {plain(comparison.std, 2)}"
-    return f"{text} (z = {plain(comparison.z, 2)})" if comparison.z is not None else text
+    if comparison.z is None:
+        return text
+    return f"{text} (z{NARROW}={NARROW}{plain(comparison.z, 2)})"
 
 
 def size_rows(report: TopologyReport) -> tuple[Row, ...]:

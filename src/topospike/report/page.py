@@ -217,7 +217,9 @@ def record_fold(record: Mapping[str, Any]) -> Fold:
         for key, block in blocks.items()
         if block
     )
-    return Fold("Recipe, versions, hardware, seeds, timings", tables=tables, table_kind="words")
+    return Fold(
+        "Recipe, versions, hardware, seeds, timings", tables=tables, table_kind="words titled"
+    )
 
 
 def leaves(block: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from topospike.report.labels import (
     ramp_colour,
     series_name,
     series_style,
+    shortened,
     time_ticks,
 )
 from topospike.report.simulation import LayerBars, Trajectory, layer_bars, trajectories
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 LINE_STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
+LONGEST_LABEL = 30
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -115,13 +117,13 @@ def draw_pareto(lines: tuple[Trajectory, ...]) -> Figure:
             "*",
             color=network_colour(network, networks),
             markersize=12,
-            label=f"{display_name(network)} · ANN",
+            label=verbatim(f"{display_name(network)} · ANN"),
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter("J"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set(xlabel="energy per image", ylabel="test accuracy")
-    axes.set_title(f"large marker: {marked_label(lines)}", fontsize=8, loc="left")
+    axes.set_title(verbatim(f"large marker: {marked_label(lines)}"), fontsize=8, loc="left")
     axes.legend()
     return figure
 
@@ -135,7 +137,7 @@ def draw_accuracy(lines: tuple[Trajectory, ...]) -> Figure:
     for network in networks:
         item = next(line for line in lines if line.network == network)
         colour = network_colour(network, networks)
-        name = f"{display_name(network)} · ANN"
+        name = verbatim(f"{display_name(network)} · ANN")
         axes.axhline(item.ann_accuracy, color=colour, linestyle=":", linewidth=1, label=name)
     for item in lines:
         look = series_style(item.network, item.method, networks=networks, methods=methods)
@@ -167,13 +169,14 @@ def plot_line(
 
 
 def verbatim(name: str) -> str:
-    r"""Keep matplotlib from reading dollar signs as mathematics or a leading underscore as hidden.
+    r"""Keep a label short and literal: no mathematics between dollar signs, no hiding underscore.
 
     Examples
     --------
     >>> verbatim("_a$b$")
     '\u200b_a\\$b\\$'
     """
+    name = shortened(name, LONGEST_LABEL)
     return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
@@ -186,8 +189,8 @@ def draw_operations(groups: tuple[LayerBars, ...]) -> Figure:
     steps = {group.method: group.timestep for group in groups}
     layers = list(dict.fromkeys(bar.name for group in groups for bar in group.bars))
     thickness = 0.8 / len(networks)
-    height = 0.9 + len(layers) * (0.12 + 0.17 * len(networks))
-    figure = Figure(figsize=(3.4 * len(methods) + 0.8, height), layout="constrained")
+    height = 1.2 + len(layers) * (0.12 + 0.17 * len(networks))
+    figure = Figure(figsize=(3.2 * len(methods) + 1.6, max(height, 2.2)), layout="constrained")
     columns = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
     for group in groups:
         axes = columns[methods.index(group.method)]

@@ -62,14 +62,14 @@ def training_figure(curves: tuple[LearningCurve, ...]) -> Figure:
             )
     panels = (
         Panel(
-            "loss",
+            "learning-loss",
             "Training loss",
             "Training loss of every network over the epochs.",
             tuple(loss),
             layout(epoch_axis(), axis("loss", rangemode="tozero")),
         ),
         Panel(
-            "learning",
+            "learning-accuracy",
             "Accuracy",
             "Training and validation accuracy of every network over the epochs.",
             tuple(accuracy),
@@ -90,7 +90,7 @@ def training_figure(curves: tuple[LearningCurve, ...]) -> Figure:
         "The networks as ANNs, before conversion. Accuracy on validation images is solid, on "
         "training images dotted."
     )
-    return Figure("training", "Learning curves", caption, panels, tuple(legend))
+    return Figure("learning", "Learning curves", caption, panels, tuple(legend))
 
 
 def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:

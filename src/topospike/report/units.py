@@ -43,12 +43,30 @@ def si(value: float | None, unit: str, digits: int = 3) -> str:
         return NO_VALUE
     if value == 0:
         return f"0{NARROW}{unit}" if unit else "0"
+    scaled, prefix = with_prefix(value, digits)
+    suffix = f"{prefix}{unit}"
+    number = significant(scaled, digits)
+    return f"{number}{NARROW}{suffix}" if suffix else number
+
+
+def with_prefix(value: float, digits: int) -> tuple[float, str]:
+    """Split a value other than 0 into a number of at most three digits and its SI prefix."""
     rounded = float(f"{value:.{digits - 1}e}")
     step = math.floor((math.floor(math.log10(abs(rounded))) - SMALLEST_EXPONENT) / 3)
     step = min(max(step, 0), len(PREFIXES) - 1)
-    scaled = value / 10.0 ** (SMALLEST_EXPONENT + 3 * step)
-    suffix = f"{PREFIXES[step]}{unit}"
-    return f"{significant(scaled, digits)}{NARROW}{suffix}" if suffix else significant(scaled)
+    return value / 10.0 ** (SMALLEST_EXPONENT + 3 * step), PREFIXES[step]
+
+
+def round_energy(joules: float) -> str:
+    r"""Write an energy that is a round number, as the ticks of an axis are.
+
+    Examples
+    --------
+    >>> round_energy(2e-7), round_energy(1.5e-6)
+    ('200\u202fnJ', '1.5\u202fµJ')
+    """
+    scaled, prefix = with_prefix(joules, 6)
+    return f"{scaled:.6g}{NARROW}{prefix}J"
 
 
 def energy(joules: float | None) -> str:

@@ -1,0 +1,126 @@
+"""Data behind the figures of accuracy, energy and operations."""
+
+import dataclasses
+import json
+
+import pytest
+
+from topospike.contracts import LayerOperations
+from topospike.report.folder import read_run
+from topospike.report.simulation import (
+    Trajectory,
+    bars_at,
+    layer_bars,
+    mac_operations,
+    on_front,
+    site_rates,
+    trajectories,
+)
+
+
+def make_trajectory(energy, accuracy):
+    steps = tuple(range(1, len(energy) + 1))
+    return Trajectory("chts", "dcgs", steps, accuracy, energy, 0.9, 1e-6, 1, None)
+
+
+def test_trajectories_hold_the_numbers_of_the_files_unrounded(complete_run):
+    for item in trajectories(read_run(complete_run)):
+        place = complete_run / "dense" if item.network == "dense" else complete_run
+        path = place / "conversions" / item.method / "evaluation.json"
+        raw = json.loads(path.read_text())
+        assert list(item.energy_joule) == raw["energy_joule"]
+        assert list(item.accuracy) == raw["accuracy"]
+        assert item.saturation_time == raw["saturation_time"]
+        assert (item.ann_accuracy, item.ann_energy_joule) == (
+            raw["ann_accuracy"],
+            raw["ann_energy_joule"],
+        )
+
+
+def test_the_marked_step_is_that_of_the_summary_row(run_writer):
+    folder = run_writer()
+    summary = json.loads((folder / "summary.json").read_text())
+    for row in summary["rows"]:
+        row["timesteps"] = 16 if row["method"] == "qcfs" else 4
+    (folder / "summary.json").write_text(json.dumps(summary))
+    marked = {(item.network, item.method): item.marked for item in trajectories(read_run(folder))}
+    assert marked == {
+        ("dense", "dcgs"): 4,
+        ("chts", "dcgs"): 4,
+        ("dense", "qcfs"): 16,
+        ("chts", "qcfs"): 16,
+    }
+
+
+def test_without_a_summary_the_marked_step_is_eight_or_the_last(run_writer, evaluation_of):
+    folder = run_writer(methods=("dcgs",), dense=False)
+    (folder / "summary.json").unlink()
+    assert trajectories(read_run(folder))[0].marked == 8
+    whole = evaluation_of(sparse=True, method="dcgs")
+    short = dataclasses.replace(
+        whole,
+        timesteps=whole.timesteps[:4],
+        accuracy=whole.accuracy[:4],
+        energy_joule=whole.energy_joule[:4],
+    )
+    short.save(folder / "conversions" / "dcgs" / "evaluation.json")
+    assert trajectories(read_run(folder))[0].marked == 4
+
+
+def test_the_front_by_hand():
+    cheap = make_trajectory((1.0, 2.0, 3.0), (0.5, 0.8, 0.8))
+    costly = make_trajectory((1.5, 2.5, 4.0), (0.4, 0.9, 0.9))
+    assert on_front((cheap, costly)) == {(0, 0), (0, 1), (1, 1)}
+
+
+def test_no_point_outside_the_front_is_undominated(complete_run):
+    lines = trajectories(read_run(complete_run))
+    front = on_front(lines)
+    points = {
+        (line, place): (item.energy_joule[place], item.accuracy[place])
+        for line, item in enumerate(lines)
+        for place in range(len(item.timesteps))
+    }
+    for key, (energy, accuracy) in points.items():
+        dominated = any(
+            e <= energy and a >= accuracy and (e, a) != (energy, accuracy)
+            for e, a in points.values()
+        )
+        assert dominated != (key in front)
+
+
+@pytest.mark.parametrize(
+    ("source", "first_layer", "expected"),
+    [
+        ("image", "mac_once", 100.0),
+        ("image", "mac_per_step", 800.0),
+        ("graded", "mac_once", 800.0),
+    ],
+)
+def test_layers_without_events_pay_macs_by_the_convention(source, first_layer, expected):
+    layer = LayerOperations("a", "conv", source, 100.0, 200.0, 0.5, (0.0,) * 8)
+    assert mac_operations(layer, 8, first_layer=first_layer) == expected
+
+
+def test_bars_are_cumulative_sops_and_macs_that_add_up_to_the_energy(evaluation_of):
+    result = evaluation_of(sparse=True, method="dcgs")
+    bars = bars_at(result, 8)
+    assert [bar.is_mac for bar in bars] == [True, False, False, False, False]
+    macs = sum(bar.operations for bar in bars if bar.is_mac)
+    sops = sum(bar.operations for bar in bars if not bar.is_mac)
+    assert (macs, sops) == pytest.approx((result.macs_per_step[7], result.sops[7]))
+    assert macs * 4.6e-12 + sops * 0.9e-12 == pytest.approx(result.energy_joule[7])
+
+
+def test_an_image_layer_counted_in_accumulates_is_no_mac_layer(evaluation_of):
+    result = evaluation_of(sparse=True, method="dcgs")
+    first = dataclasses.replace(result.layers[0], sops=(9.0,) * 32)
+    bars = bars_at(dataclasses.replace(result, layers=(first,)), 8)
+    assert (bars[0].is_mac, bars[0].operations) == (False, 9.0)
+
+
+def test_every_converted_network_has_bars_and_rates(complete_run):
+    run = read_run(complete_run)
+    order = [("dense", "dcgs"), ("dense", "qcfs"), ("chts", "dcgs"), ("chts", "qcfs")]
+    assert [(group.network, group.method) for group in layer_bars(run)] == order
+    assert [(group.network, group.method) for group in site_rates(run)] == order
