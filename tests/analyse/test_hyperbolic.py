@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from topospike.analyse.graph import LayeredGraph
+from topospike.analyse.graph import LayeredGraph, layered_graph
 from topospike.analyse.hyperbolic import (
     coalescent_embedding,
+    degree_ranks,
     equidistant_adjustment,
+    polar_angle,
+    radial_positions,
 )
 from topospike.analyse.preweighting import link_weights
+from topospike.errors import ConfigError
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "topology"
 NETWORKS = ("karate", "chain60", "chainpl90", "npso100")
@@ -117,3 +122,88 @@ def test_equidistant_adjustment_of_stored_angles(name, weighting, reduction):
     assert np.sort(equidistant_adjustment(given)) == pytest.approx(
         2 * np.pi * np.arange(len(given)) / len(given)
     )
+
+
+def chain(seed=0, density=0.1):
+    rng = np.random.default_rng(seed)
+    return layered_graph([rng.random((40, 50)) < density, rng.random((30, 40)) < density])
+
+
+def test_chain_weights_depend_on_degrees_only():
+    graph = chain()
+    di, dj = graph.degrees[graph.edges].T
+    np.testing.assert_allclose(link_weights(graph, "RA1"), (1 + di) * (1 + dj) - 1)
+    np.testing.assert_allclose(link_weights(graph, "RA2"), di * dj)
+
+
+def test_embedding_covers_the_largest_component_only():
+    graph = chain(density=0.03)
+    embedding = coalescent_embedding(graph)
+    assert embedding.nodes.tolist() == graph.largest_component().tolist()
+    assert len(embedding.theta) < len(graph.active)
+    np.testing.assert_array_equal(embedding.graph.layers, graph.layers[embedding.nodes])
+
+
+@pytest.mark.parametrize("weighting", ["RA1", "RA2", "EBC", "none"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("angles", ["original", "circular", "equidistant"])
+def test_every_combination_gives_angles_on_the_circle(weighting, reduction, angles):
+    embedding = coalescent_embedding(chain(), weighting, reduction, angles)
+    assert np.isfinite(embedding.theta).all()
+    assert ((embedding.theta >= 0) & (embedding.theta < 2 * np.pi)).all()
+    if reduction in ("MCE", "ncMCE") and angles == "circular":
+        original = coalescent_embedding(chain(), weighting, reduction, "original")
+        np.testing.assert_array_equal(embedding.theta, original.theta)
+
+
+def test_large_graphs_agree_with_the_dense_solver(monkeypatch):
+    graph = chain(seed=3)
+    dense = coalescent_embedding(graph, angles="original").theta
+    monkeypatch.setattr("topospike.analyse.reduction.DENSE_NODES", 10)
+    assert circular_error(coalescent_embedding(graph, angles="original").theta, dense) < 1e-6
+
+
+def test_radius_falls_with_degree_and_ends_at_the_rim():
+    k = np.array([1, 5, 2, 5])
+    r = radial_positions(degree_ranks(k), 3.0)
+    assert degree_ranks(k).tolist() == [4, 1, 3, 2]
+    assert r[0] == pytest.approx(2 * np.log(4))
+    assert r[1] < r[3] < r[2] < r[0]
+    assert radial_positions(degree_ranks(k), 1.5).min() == 0.0
+
+
+def test_angles_start_at_zero_and_turn_once():
+    theta = polar_angle(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [1.0, -1e-300]]))
+    assert theta.tolist()[:3] == [0, np.pi / 2, 3 * np.pi / 2]
+    assert 0 <= theta[3] < 2 * np.pi
+
+
+def test_graph_types_embed_alike():
+    graph = chain()
+    matrix = scipy.sparse.coo_array(
+        (np.ones(graph.n_links), tuple(graph.edges.T)), shape=(graph.n_nodes,) * 2
+    )
+    one, two = coalescent_embedding(graph), coalescent_embedding(matrix + matrix.T)
+    np.testing.assert_array_equal(one.theta, two.theta)
+    np.testing.assert_array_equal(one.nodes, two.nodes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weighting": "RA3"}, "unknown weighting 'RA3'"),
+        ({"reduction": "PCA"}, "unknown reduction 'PCA'"),
+        ({"angles": "equal"}, "Did you mean 'equidistant'"),
+        ({"weighting": "original"}, "without link weights"),
+    ],
+)
+def test_unknown_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        coalescent_embedding(chain(), **options)
+
+
+def test_graphs_without_hierarchy_are_refused():
+    with pytest.raises(ConfigError, match="without links"):
+        coalescent_embedding(layered_graph([np.zeros((2, 2), dtype=bool)]))
+    with pytest.raises(ConfigError, match="all 6 nodes of the largest component have degree 3"):
+        coalescent_embedding(layered_graph([np.ones((3, 3), dtype=bool)]))
