@@ -48,12 +48,14 @@ class QuantisedClip(torch.autograd.Function):
         ratio = relative_to(theta, x)
         level = (ratio * steps).add_(shift).floor_().div_(steps)
         gate = level if order == "floor_first" else ratio
-        inside, above = (gate >= 0) & (gate <= 1), gate > 1
-        grad_x = (grad * inside).to(x.dtype) if ctx.needs_input_grad[0] else None
-        grad_theta = None
+        # 1 where the clip left the gate alone, as floats: mixing bool and float is slow.
+        inside = torch.eq(gate, gate.clamp(0, 1), out=torch.empty_like(gate))
+        grad_x, grad_theta = None, None
         if ctx.needs_input_grad[1]:
-            slope = torch.where(inside, level.clamp_(0, 1) - ratio, above.to(ratio.dtype))
-            grad_theta = (grad * slope).sum_to_size(theta.shape).to(theta.dtype)
+            slope = level.clamp_(0, 1).addcmul_(inside, ratio, value=-1)
+            grad_theta = slope.mul_(grad).sum_to_size(theta.shape).to(theta.dtype)
+        if ctx.needs_input_grad[0]:
+            grad_x = inside.mul_(grad).to(x.dtype)
         return grad_x, grad_theta, None, None, None
 
 

@@ -14,7 +14,7 @@ arithmetic is pure; r_out starts at zero and belongs to the engine. t counts fro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from torch import Tensor
 from topospike.registry import Registry
 
 
+@runtime_checkable
 class Coding(Protocol):
     """The three expressions that differ between codings; see the module's formulas.
 

@@ -11,7 +11,7 @@ but the tolerance of the gate (1e-6 theta) is then below their resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ EXPONENT_MASKS: dict[torch.dtype, tuple[torch.dtype, int]] = {
 }
 
 
+@runtime_checkable
 class Neuron(Protocol):
     """What the engine needs to know about a firing rule.
 
