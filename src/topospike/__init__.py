@@ -1,12 +1,102 @@
 """Grow sparse, brain-like networks, turn them into spiking networks, and say what they cost.
 
-The public names are loaded when they are first used, so that ``import topospike`` costs nothing.
+The public names are imported when they are first used, so that ``import topospike`` is free and
+``topospike --help`` loads no torch. Two stages share their name with their main function:
+``topospike.convert`` and ``topospike.analyse`` are packages that can be called, whichever of them
+was imported first.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from inspect import Signature, signature
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topospike.analyse import TopologyReport as TopologyReport
+    from topospike.analyse import analyse as analyse
+    from topospike.analyse import coalescent_embedding as coalescent_embedding
+    from topospike.analyse import layered_graph as layered_graph
+    from topospike.analyse import power_law as power_law
+    from topospike.contracts import Evaluation as Evaluation
+    from topospike.convert import convert as convert
+    from topospike.measure import evaluate as evaluate
+    from topospike.measure import saturation_time as saturation_time
+    from topospike.snn import SpikingNetwork as SpikingNetwork
+    from topospike.topology import Topology as Topology
+
+HOMES = {
+    "Evaluation": "topospike.contracts",
+    "SpikingNetwork": "topospike.snn",
+    "Topology": "topospike.topology",
+    "TopologyReport": "topospike.analyse",
+    "coalescent_embedding": "topospike.analyse",
+    "evaluate": "topospike.measure",
+    "layered_graph": "topospike.analyse",
+    "power_law": "topospike.analyse",
+    "saturation_time": "topospike.measure",
+}
+CALLABLE_STAGES = ("analyse", "convert")
 
 __version__ = version("topospike")
+__all__ = [
+    "Evaluation",
+    "SpikingNetwork",
+    "Topology",
+    "TopologyReport",
+    "analyse",
+    "coalescent_embedding",
+    "convert",
+    "evaluate",
+    "layered_graph",
+    "power_law",
+    "saturation_time",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name in CALLABLE_STAGES:
+        return import_module(f"{__name__}.{name}")
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})
+
+
+class CallableStage(ModuleType):
+    """A package that passes a call on to its function of the same name."""
+
+    @property
+    def main_function(self) -> Any:
+        """The function that has the package's name."""
+        return getattr(self, self.__name__.rpartition(".")[2])
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(self.main_function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function that has the package's name."""
+        return self.main_function(*args, **kwargs)
+
+
+class LazyPackage(ModuleType):
+    """A package whose callable stages become callable when the import system adds them."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in CALLABLE_STAGES and type(value) is ModuleType:
+            value.__class__ = CallableStage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = LazyPackage

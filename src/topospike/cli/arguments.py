@@ -72,13 +72,17 @@ def option_names(command: str) -> list[str]:
 def new_parser(
     summary: str, *, prog: str | None = None, version: str | None = None
 ) -> ArgumentParser:
-    """Return a parser that raises instead of exiting and does not guess abbreviations."""
+    """Return a parser that raises instead of exiting and does not guess abbreviations.
+
+    ``--print_config`` is ours: the parser's own would print the options, not the resolved recipe.
+    """
     return ArgumentParser(
         prog=prog,
         description=summary,
         version=version,
         exit_on_error=False,
         allow_abbrev=False,
+        print_config=None,
     )
 
 

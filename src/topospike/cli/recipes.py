@@ -105,7 +105,7 @@ def recipe_from(given: Mapping[str, Any], *, source: str) -> Recipe:
     try:
         fields = parser.instantiate(parser.parse_object(dict(given)))
     except ArgumentError as error:
-        raise ConfigError(f"{source}: {readable(error)}") from error
+        raise ConfigError(f"{source}: {readable(str(error))}") from error
     return Recipe(**vars(fields))
 
 
@@ -152,8 +152,9 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     result = dict(base)
     for key, value in overrides.items():
         below = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        result[key] = merged(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merged(below, value)
+        result[key] = value
     return result
 
 
@@ -217,9 +218,9 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_last_part[near[0]]!r}?" if near else ""
 
 
-def readable(error: Exception) -> str:
+def readable(message: str) -> str:
     """Put a parser's message on one line and drop the parser's own vocabulary."""
-    message = " ".join(str(error).split())
+    message = " ".join(message.split())
     message = re.sub(r"Problem with given class_path '[^']+': ", "", message)
     message = re.sub(r'Parser key "([^"]+)":', r"\1:", message)
     message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("NoneType", "null")

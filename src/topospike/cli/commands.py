@@ -1,0 +1,139 @@
+"""Command line: what each subcommand does with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from topospike.analyse import TopologyReport
+from topospike.analyse import analyse as analyse_topology
+from topospike.cli.display import output, say, topology_table
+from topospike.cli.limits import check_limits
+from topospike.cli.pipeline import print_summary, run_everything, run_training
+from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
+from topospike.cli.record import recorded_recipe
+from topospike.cli.run import Run
+from topospike.cli.stages import analyse_network, convert_network, measure_network
+from topospike.convert import conversion_text
+from topospike.errors import ConfigError
+from topospike.recipe import Recipe
+from topospike.report import write_report
+from topospike.topology import Topology
+
+# Options that say what to do with a recipe; every other one is a key of it.
+RUN_OPTIONS = ("recipe", "folder", "device", "overwrite", "print_config", "debug")
+FOLDER_OPTIONS = ("folder", "method", "device", "debug")
+
+
+def demo(options: Namespace) -> None:
+    """Run the packaged example; where an older version of it was trained, train again."""
+    start("demo", options, run_everything, overwrite=True)
+
+
+def run(options: Namespace) -> None:
+    """Run a recipe from data to report."""
+    start(options.recipe, options, run_everything, overwrite=options.get("overwrite", False))
+
+
+def train(options: Namespace) -> None:
+    """Run the training stages of a recipe."""
+    start(options.recipe, options, run_training, overwrite=options.get("overwrite", False))
+
+
+def start(name: str, options: Namespace, work: Callable[[Run], None], *, overwrite: bool) -> None:
+    """Resolve a recipe, and print it or put it to work in its folder."""
+    recipe = resolve(name, settings_among(options, RUN_OPTIONS))
+    if options.get("print_config"):
+        print(to_yaml(recipe), end="")
+        return
+    folder = Path(options.get("folder") or Path("runs") / recipe.name)
+    work(Run(recipe, folder, device=options.get("device"), overwrite=overwrite))
+
+
+def convert(options: Namespace) -> None:
+    """Convert the networks of a run folder by one method, and show what the conversion did."""
+    folder = Path(options.folder)
+    recipe = recorded_recipe(folder)
+    typed = settings_among(options, ("folder", "device", "debug"))
+    method = typed.setdefault("method", next((c.method for c in recipe.convert), "dcgs"))
+    conversions = [to_plain(settings) for settings in recipe.convert]
+    if method not in [conversion["method"] for conversion in conversions]:
+        conversions.append({})
+    conversions = [
+        {**conversion, **typed} if conversion.get("method", method) == method else conversion
+        for conversion in conversions
+    ]
+    recipe = changed(recipe, {"convert": conversions})
+    settings = next(entry for entry in recipe.convert if entry.method == method)
+    at_work = Run(recipe, folder, device=options.get("device"))
+    with at_work.recorded():
+        for network in at_work.networks:
+            text = conversion_text(convert_network(at_work, network, settings))
+            print(f"{network.name}\n{text}\n")
+
+
+def simulate(options: Namespace) -> None:
+    """Measure the converted networks of a run folder at every time step, and print the table."""
+    folder = Path(options.folder)
+    recipe = recorded_recipe(folder)
+    recipe = changed(recipe, {"measure": settings_among(options, FOLDER_OPTIONS)})
+    methods = [settings.method for settings in recipe.convert]
+    only = options.get("method")
+    if only is not None and only not in methods:
+        raise ConfigError(
+            f"{folder} has no conversion {only!r}; it has {', '.join(methods) or 'none'}. "
+            f"Convert first: topospike convert {folder} --method {only}."
+        )
+    at_work = Run(recipe, folder, device=options.get("device"))
+    with at_work.recorded():
+        for settings in recipe.convert:
+            for network in at_work.networks:
+                if only in (None, settings.method):
+                    measure_network(at_work, network, settings)
+    print_summary(at_work)
+
+
+def analyse(options: Namespace) -> None:
+    """Analyse the topology of a run folder, or a saved one, and print the main numbers."""
+    path = Path(options.path)
+    if path.suffix == ".npz":
+        target = path.with_name(f"{path.stem}_report.json")
+        analyse_topology(Topology.load(path), progress=say).save(target)
+    else:
+        at_work = Run(recorded_recipe(path), path)
+        with at_work.recorded():
+            target = analyse_network(at_work)
+    output().print(topology_table(TopologyReport.load(target)))
+    print(f"analysis: {target}")
+
+
+def report(options: Namespace) -> None:
+    """Write the page of each run folder."""
+    for folder in options.folders:
+        print(f"report: {write_report(Path(folder))}")
+
+
+def settings_among(options: Namespace, others: tuple[str, ...]) -> dict[str, Any]:
+    """Return the typed settings without the options that are not settings."""
+    return {key: value for key, value in to_plain(options).items() if key not in others}
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some settings replaced, checked like any other."""
+    result = recipe_from(merged(to_plain(recipe), changes), source="the command line")
+    check_limits(result)
+    return result
+
+
+TABLE: dict[str, Callable[[Namespace], None]] = {
+    "demo": demo,
+    "run": run,
+    "train": train,
+    "convert": convert,
+    "simulate": simulate,
+    "analyse": analyse,
+    "report": report,
+}

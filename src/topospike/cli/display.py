@@ -1,0 +1,105 @@
+"""Command line: what is shown while a run works, and the table at its end.
+
+Progress goes to standard error and only when that is a terminal; results go to standard output,
+as plain text when that is not one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from topospike.analyse import TopologyReport
+from topospike.report.folder import SummaryRow
+from topospike.report.labels import display_name
+from topospike.report.units import count, energy, percent, plain
+
+T = TypeVar("T", covariant=True)
+PLAIN_WIDTH = 120
+
+
+class SizedIterable(Sized, Protocol[T]):
+    """Something to go through whose length is known."""
+
+    def __iter__(self) -> Iterator[T]:
+        """Start from the beginning."""
+        ...
+
+
+def say(message: str) -> None:
+    """Show one line of progress, on a terminal only."""
+    if sys.stderr.isatty():
+        Console(stderr=True, highlight=False).print(message, markup=False)
+
+
+def warn(message: str) -> None:
+    """Show a warning, on one line."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def output() -> Console:
+    """Return the console results are printed on: without colours or wrapping off a terminal."""
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False)
+
+
+def watched(batches: SizedIterable[T], label: str) -> Iterable[T]:
+    """Yield the batches, with a progress bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(
+        batches, description=label, total=len(batches), console=console, transient=True
+    )
+
+
+def results_table(rows: Sequence[SummaryRow]) -> Table:
+    """Return the table of a run: one line for each network and conversion method."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("network")
+    table.add_column("conversion")
+    steps = sorted({row.timesteps for row in rows})
+    at = f" T={steps[0]}" if len(steps) == 1 else ""
+    for title in ("sparsity", "ANN", f"SNN{at}", f"energy{at}", "ratio to dense", "T0"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(
+            display_name(row.network),
+            display_name(row.method),
+            percent(row.sparsity, 1),
+            percent(row.ann_accuracy),
+            percent(row.snn_accuracy) + (f" (T={row.timesteps})" if not at else ""),
+            energy(row.energy_joule),
+            "-" if row.energy_ratio is None else f"{row.energy_ratio:.3f}",
+            "-" if row.saturation_time is None else str(row.saturation_time),
+        )
+    return table
+
+
+def topology_table(report: TopologyReport) -> Table:
+    """Return the main numbers of a topology analysis."""
+    graph, world, depth = report.graph, report.small_world, report.meta_depth
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("what")
+    table.add_column("value")
+    table.add_row("layers", f"{' -> '.join(report.chain)} ({report.chain_kind} graph)")
+    table.add_row("neurons", " - ".join(str(size) for size in graph.sizes))
+    table.add_row("links", f"{count(graph.links)}, density {percent(graph.density)}")
+    table.add_row("active neurons", percent(report.anp))
+    table.add_row("gamma", plain(report.gamma) + (" or more" if report.at_bound else ""))
+    if world is not None:
+        table.add_row("small world: sigma, omega", f"{plain(world.sigma)}, {plain(world.omega)}")
+    if depth is not None:
+        answer = {True: "yes", False: "no", None: "undecided"}[depth.meta_deep]
+        table.add_row("meta-deep", answer)
+    table.add_row("modularity", plain(report.modularity))
+    for note in report.notes:
+        table.add_row("note", note)
+    return table

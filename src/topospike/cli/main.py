@@ -1,0 +1,57 @@
+"""Command line: the entry point ``topospike``.
+
+Exit status 0: done; 1: a defect (its traceback is shown); 2: an error of ours, told on one line
+(``--debug`` shows the traceback); 130: stopped by Ctrl-C. The stages are imported by the command
+that needs them, so ``topospike --help`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from jsonargparse import Namespace
+
+from topospike.cli.arguments import build_parser, parse
+from topospike.errors import TopospikeError
+
+USAGE_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments:
+        build_parser().print_help()
+        return USAGE_STATUS
+    try:
+        execute(*parse(arguments))
+    except TopospikeError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        else:
+            print("error:", " ".join([str(error), *notes(error)]), file=sys.stderr)
+        return USAGE_STATUS
+    except KeyboardInterrupt as stop:
+        hint = notes(stop) or ["The same command goes on where it stopped."]
+        print("stopped.", *hint, file=sys.stderr)
+        return INTERRUPTED_STATUS
+    return 0
+
+
+def notes(error: BaseException) -> list[str]:
+    """Return what the stages added to an error on its way here."""
+    return getattr(error, "__notes__", [])
+
+
+def execute(command: str, options: Namespace) -> None:
+    """Run one subcommand."""
+    from topospike.cli.commands import TABLE
+
+    TABLE[command](options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

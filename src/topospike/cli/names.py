@@ -1,0 +1,70 @@
+"""Command line: the names in a recipe, looked up before anything is loaded or trained.
+
+A misspelt method would otherwise be noticed by the last stage of a long run. The tables are those
+of the stages; their errors list the known names and the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from topospike.convert import METHODS
+from topospike.convert.thresholds import SOLVERS
+from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
+from topospike.measure import ENERGY_MODELS, Conventions
+from topospike.models import MODELS
+from topospike.recipe import Recipe
+from topospike.snn.coding import CODINGS
+from topospike.topology import (
+    DENSITY_SCHEDULES,
+    INITIAL_TOPOLOGIES,
+    WEIGHT_INITS,
+    ZETA_SCHEDULES,
+)
+from topospike.train.optim import SCHEDULES
+
+TABLES: dict[str, Mapping[str, Any]] = {
+    "model.name": MODELS,
+    "train.schedule": SCHEDULES,
+    "sparsity.rule": RULES,
+    "sparsity.initial_topology": INITIAL_TOPOLOGIES,
+    "sparsity.weight_init": WEIGHT_INITS,
+    "sparsity.linear_score": SCORE_RULES,
+    "sparsity.conv_score": SCORE_RULES,
+    "sparsity.removal": REMOVAL_CRITERIA,
+    "sparsity.zeta_schedule": ZETA_SCHEDULES,
+    "sparsity.density_decay": DENSITY_SCHEDULES,
+    "measure.energy_model": ENERGY_MODELS,
+}
+CONVERSION_TABLES: dict[str, Mapping[str, Any]] = {
+    "method": METHODS,
+    "coding": CODINGS,
+    "solver": SOLVERS,
+}
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise a `ConfigError` for a name in ``recipe`` that no stage knows.
+
+    Examples
+    --------
+    >>> from topospike.recipe import ModelSettings
+    >>> check_names(Recipe(model=ModelSettings("vgg61")))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    topospike.errors.ConfigError: unknown model 'vgg61'. Known: ... Did you mean 'vgg16'?
+    """
+    for key, table in TABLES.items():
+        group, name = key.split(".")
+        look_up(table, getattr(getattr(recipe, group), name))
+    for settings in recipe.convert:
+        for name, table in CONVERSION_TABLES.items():
+            look_up(table, getattr(settings, name))
+    Conventions(first_layer=recipe.measure.first_layer, pooled=recipe.measure.pooled)
+
+
+def look_up(table: Mapping[str, Any], name: str | None) -> None:
+    """Let a table raise its own error for a name it does not have; ``None`` is a default."""
+    if name is not None:
+        _ = table[name]

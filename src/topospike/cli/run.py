@@ -1,0 +1,159 @@
+"""Command line: one run folder, the recipe it follows, and what its stages share.
+
+Data, networks and spiking networks are made when a stage first needs them, so a run whose stages
+are all done loads nothing. The stages themselves are in `topospike.cli.stages`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from topospike.cli.display import say, warn
+from topospike.cli.ledger import Ledger
+from topospike.cli.names import check_names
+from topospike.cli.record import RunRecord, collecting_warnings
+from topospike.data import DataBundle, load_data
+from topospike.errors import ConfigError
+from topospike.recipe import Recipe
+from topospike.snn import SpikingNetwork
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the two networks of a run: ``dense``, or the sparse one under its rule's name."""
+
+    name: str
+    folder: Path
+    is_sparse: bool
+
+
+class ImageFormat(TypedDict):
+    """Number of classes and of channels, and (height, width)."""
+
+    classes: int
+    channels: int
+    image_size: tuple[int, int]
+
+
+class Run:
+    """A recipe at work in a folder.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    folder
+        Where everything is written; made if missing.
+    device
+        ``cpu``, ``cuda``, ...; ``None`` takes an accelerator where there is one.
+    overwrite
+        Train again where the folder holds networks trained with other settings.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, device: str | None = None, overwrite: bool = False
+    ) -> None:
+        check_names(recipe)
+        self.recipe = recipe
+        self.folder = folder
+        self.device = choose_device(device)
+        self.overwrite = overwrite
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ledger = Ledger(folder)
+        self.record = RunRecord(folder, recipe, device=str(self.device))
+        self.spiking: dict[tuple[str, str], SpikingNetwork] = {}
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The networks of the recipe, dense first."""
+        dense = Network("dense", self.folder / "dense", is_sparse=False)
+        sparse = Network(self.recipe.sparsity.rule, self.folder, is_sparse=True)
+        return (dense, sparse) if self.recipe.dense_twin else (sparse,)
+
+    @cached_property
+    def data(self) -> DataBundle:
+        """The dataset, loaded once, and described in the record."""
+        say(f"data: {self.recipe.data.source}")
+        data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
+        description = {
+            "name": data.name,
+            "train": data.train.images,
+            "validation": data.validation.images,
+            "test": data.test.images,
+            "classes": data.classes,
+            "channels": data.channels,
+            "image_size": list(data.image_size),
+            "mean": list(data.mean),
+            "std": list(data.std),
+        }
+        self.record.write(data=description)
+        return data
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """What a network must know of the data; read from the record where it can be."""
+        known = self.record.data
+        if known is None:
+            data = self.data
+            known = {name: getattr(data, name) for name in ImageFormat.__annotations__}
+        height, width = known["image_size"]
+        return {
+            "classes": known["classes"],
+            "channels": known["channels"],
+            "image_size": (height, width),
+        }
+
+    def stage(
+        self, name: str, settings: Mapping[str, Any], action: Callable[[], Iterable[Path]]
+    ) -> None:
+        """Run ``action``, which returns the files it wrote, unless that was done before."""
+        if self.ledger.is_complete(name, settings):
+            say(f"{name}: kept from before")
+            return
+        say(name)
+        self.ledger.begin(name, settings)
+        started = time.perf_counter()
+        outputs = [str(path.relative_to(self.folder)) for path in action()]
+        self.ledger.end(name, outputs=outputs, seconds=time.perf_counter() - started)
+        self.record.write(seconds=self.ledger.seconds)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep the record up to date around the stages, warnings included."""
+        self.record.write(seconds=self.ledger.seconds)
+        with collecting_warnings(self.record, warn):
+            try:
+                yield
+            finally:
+                self.record.write(seconds=self.ledger.seconds)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of a name, or the accelerator if there is one, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        No such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used here ({reason}). Use cpu, or leave --device out."
+        ) from error
+    return device

@@ -1,0 +1,249 @@
+"""Command line: the stages of a run, each from what is in the folder to what it adds to it.
+
+A stage states its settings (what its result depends on), and `Run.stage` decides whether anything
+is left to do. Every stage reads the networks from their files, never from an earlier stage's
+memory, so a run continued tomorrow computes what a run in one go computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from topospike.analyse import analyse
+from topospike.cli.display import say, watched
+from topospike.cli.ledger import differences
+from topospike.cli.recipes import to_plain
+from topospike.cli.run import Network, Run
+from topospike.cli.weights import load_weights, save_weights
+from topospike.contracts import ConversionReport, to_json, write_atomically
+from topospike.convert import convert
+from topospike.data import DataBundle
+from topospike.errors import ConfigError, MissingDataError
+from topospike.evolve import Sparsifier, sparsify
+from topospike.measure import Conventions, evaluate
+from topospike.models import build_model
+from topospike.recipe import ConversionSettings
+from topospike.report.folder import read_conversion
+from topospike.snn import SpikingNetwork
+from topospike.topology import Topology
+from topospike.train import fit
+
+CONVERSION_FILES = ("conversion.json", "evaluation.json")
+RESULT_FILES = (*CONVERSION_FILES, "topology_report.json")
+# Settings that change how fast or how safely a network is trained, not what comes out.
+FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
+
+
+def training_settings(run: Run, network: Network) -> dict[str, Any]:
+    """Return everything the weights of a network depend on."""
+    recipe = run.recipe
+    names = ("data", "model", "train", *(("sparsity",) if network.is_sparse else ()))
+    settings = {name: to_plain(getattr(recipe, name)) for name in names}
+    for name, free in FREE.items():
+        settings[name] = {k: v for k, v in settings[name].items() if k not in free}
+    return {"seed": recipe.seed, **settings}
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Return a short name of settings, for the stages that build on them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def train_network(run: Run, network: Network) -> None:
+    """Train one network, sparse ones with an evolving topology, and save it."""
+    name, settings = f"train {network.name}", training_settings(run, network)
+    before = run.ledger.settings(name)
+    changed = [] if before is None else list(differences(before, settings))
+    if changed and not run.overwrite:
+        raise ConfigError(
+            f"{network.folder} holds a network trained with other settings: {', '.join(changed)}. "
+            "Choose another --folder, go back to those settings, or --overwrite to train again."
+        )
+
+    def action() -> list[Path]:
+        if changed:
+            remove_results(network)
+        model = fresh_model(run)
+        sparsifier = new_sparsifier(run, model) if network.is_sparse else None
+        fit(
+            model,
+            run.data,
+            run.recipe.train,
+            folder=network.folder,
+            seed=run.recipe.seed,
+            sparsifier=sparsifier,
+            device=run.device,
+            resume=not changed,
+            label=name,
+        )
+        outputs = [network.folder / "metrics.jsonl", network.folder / "model.safetensors"]
+        if sparsifier is not None:
+            topology = sparsifier.freeze()
+            topology.verify(model)
+            topology.save(network.folder / "topology.npz")
+            outputs.append(network.folder / "topology.npz")
+        save_weights(model, network.folder / "model.safetensors")
+        return outputs
+
+    run.stage(name, settings, action)
+
+
+def remove_results(network: Network) -> None:
+    """Delete what was computed from a network that is about to be trained again."""
+    folders = [network.folder, *network.folder.glob("conversions/*")]
+    for path in (folder / name for folder in folders for name in RESULT_FILES):
+        path.unlink(missing_ok=True)
+
+
+def fresh_model(run: Run) -> nn.Module:
+    """Build the recipe's network with the initial weights of its seed."""
+    return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
+
+
+def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
+    """Make a fresh network sparse as the recipe says."""
+    settings = run.recipe.sparsity
+    initial = {"linear": settings.initial_linear, "conv": settings.initial_conv}
+    given = {kind: value for kind, value in initial.items() if value is not None}
+    return sparsify(
+        model,
+        settings.rule,
+        sparsity={"linear": settings.linear, "conv": settings.conv},
+        initial_sparsity=given or None,
+        epochs=run.recipe.train.epochs,
+        seed=run.recipe.seed,
+        initial_topology=settings.initial_topology,
+        weight_init=settings.weight_init,
+        linear_score=settings.linear_score,
+        conv_score=settings.conv_score,
+        removal=settings.removal,
+        zeta=settings.zeta,
+        zeta_schedule=settings.zeta_schedule,
+        density_decay=settings.density_decay,
+        decay_k=settings.decay_k,
+        update_interval=settings.update_interval,
+        start_fraction=settings.start_fraction,
+        stop_fraction=settings.stop_fraction,
+        percolation=settings.percolation,
+        example_input=next(iter(run.data.validation))[0][:2],
+    )
+
+
+def trained_model(run: Run, network: Network) -> nn.Module:
+    """Read a trained network; a sparse one must have exactly its saved topology."""
+    model = fresh_model(run)
+    load_weights(model, network.folder / "model.safetensors")
+    if network.is_sparse:
+        Topology.load(network.folder / "topology.npz").verify(model)
+    return model.to(run.device).eval()
+
+
+def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
+    """Yield batches of the first images: validation ones, then training ones; never test ones."""
+    data.train.set_epoch(0)
+    left = images
+    for x, _ in chain(data.validation, data.train):
+        if left <= 0:
+            return
+        yield x[:left]
+        left -= len(x)
+
+
+def convert_network(run: Run, network: Network, settings: ConversionSettings) -> ConversionReport:
+    """Convert one trained network by one method, and return what the conversion did."""
+    path = conversion_folder(network, settings.method) / "conversion.json"
+
+    def action() -> list[Path]:
+        path.with_name("evaluation.json").unlink(missing_ok=True)
+        snn = spiking_network(run, network, settings)
+        write_atomically(path, json.dumps(to_json(snn.report), indent=1) + "\n")
+        return [path]
+
+    depends = conversion_settings(run, network, settings)
+    run.stage(f"convert {network.name} {settings.method}", depends, action)
+    report = read_conversion(path)
+    if report is None:
+        raise MissingDataError(f"{path} vanished while it was in use; repeat the command.")
+    return report
+
+
+def conversion_settings(run: Run, network: Network, settings: ConversionSettings) -> dict[str, Any]:
+    """Return everything a spiking network depends on."""
+    return {
+        "trained": digest(training_settings(run, network)),
+        "conversion": to_plain(settings),
+    }
+
+
+def conversion_folder(network: Network, method: str) -> Path:
+    """Return the folder of one conversion of one network."""
+    return network.folder / "conversions" / method
+
+
+def spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
+    """Convert a trained network; one converted by the stage before is used again."""
+    key = (network.name, settings.method)
+    if key not in run.spiking:
+        images = list(calibration_images(run.data, settings.calibration_images))
+        options = dataclasses.asdict(settings)
+        options.pop("calibration_images")
+        model = trained_model(run, network)
+        run.spiking[key] = convert(model, calibration=images, **options)
+    return run.spiking[key]
+
+
+def measure_network(run: Run, network: Network, settings: ConversionSettings) -> None:
+    """Simulate one converted network on the test split, and write accuracy and energy."""
+    name = f"measure {network.name} {settings.method}"
+    measure = run.recipe.measure
+    path = conversion_folder(network, settings.method) / "evaluation.json"
+
+    def action() -> list[Path]:
+        result = evaluate(
+            spiking_network(run, network, settings),
+            watched(run.data.test, name),
+            measure.timesteps,
+            conventions=Conventions(first_layer=measure.first_layer, pooled=measure.pooled),
+            energy_model=measure.energy_model,
+        )
+        result.save(path)
+        return [path]
+
+    depends = {**conversion_settings(run, network, settings), "measure": to_plain(measure)}
+    run.stage(name, depends, action)
+
+
+def analyse_network(run: Run) -> Path:
+    """Analyse the frozen topology of the sparse network as a graph; return the report's path."""
+    network = run.networks[-1]
+    path = run.folder / "topology_report.json"
+
+    def action() -> list[Path]:
+        topology = Topology.load(network.folder / "topology.npz")
+        analyse(topology, seed=run.recipe.seed, progress=say).save(path)
+        return [path]
+
+    depends = {"trained": digest(training_settings(run, network)), "seed": run.recipe.seed}
+    run.stage("analyse", depends, action)
+    return path
+
+
+def show_first_conversion(run: Run, network: Network) -> None:
+    """Copy the files of the recipe's first conversion to the top of the network's folder."""
+    if not run.recipe.convert:
+        return
+    source = conversion_folder(network, run.recipe.convert[0].method)
+    for name in CONVERSION_FILES:
+        target = network.folder / name
+        if not (source / name).is_file():
+            target.unlink(missing_ok=True)
+        elif not (target.is_file() and target.read_bytes() == (source / name).read_bytes()):
+            write_atomically(target, (source / name).read_bytes())
