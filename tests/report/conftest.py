@@ -99,7 +99,7 @@ def make_conversion(method: str) -> ConversionReport:
             zip(SITES, LAYERS[:4], strict=True)
         )
     )
-    reason = "its input is the image, a real number"
+    reason = "depends on the image alone"
     return ConversionReport(
         method=method,
         coding="rate" if method == "qcfs" else "differential",

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from topospike.report.accuracy_charts import pareto_figure
 from topospike.report.chart import log_axis, log_ticks, plain_text
 from topospike.report.folder import read_run
 from topospike.report.labels import ramp_colour, series_style
 from topospike.report.page import build_page
 from topospike.report.render import finite, script_json
+from topospike.report.simulation import Trajectory
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def panels(complete_run):
 def test_every_panel_is_valid_plotly(panels):
     from plotly.graph_objects import Figure
 
-    assert len(panels) == 14
+    assert len(panels) == 15
     for panel in panels.values():
         drawn = Figure(data=list(panel.traces), layout=panel.layout)
         assert len(drawn.data) == len(panel.traces) > 0
@@ -48,6 +50,18 @@ def test_the_pareto_panel_holds_the_files_numbers_and_a_log_axis(panels, evaluat
     }
     results = [evaluation_of(sparse=sparse, method="dcgs") for sparse in (False, True)]
     assert stars == {(result.ann_energy_joule, result.ann_accuracy) for result in results}
+
+
+def test_the_close_up_shows_the_same_curves_near_the_ann(panels):
+    near = panels["pareto-near"]
+    assert near.traces == panels["pareto"].traces
+    low, high = near.layout["yaxis"]["range"]
+    assert 0.93 < low < 0.9750 < 0.9806 < high < 0.99
+
+
+def test_curves_that_stay_near_the_ann_need_no_close_up():
+    steady = Trajectory("chts", "dcgs", (1, 2), (0.97, 0.98), (1e-7, 2e-7), 0.98, 1e-6, 2, None)
+    assert [panel.key for panel in pareto_figure((steady,)).panels] == ["pareto"]
 
 
 def test_only_the_marked_step_has_a_large_marker(panels):

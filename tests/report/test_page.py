@@ -175,7 +175,7 @@ def test_table_headings_have_a_scope_and_regions_a_name(document):
 
 def test_conversion_health_names_sites_sources_and_macs(document):
     said = document.said.replace("\u202f", " ")
-    assert "features.0 stays MAC: its input is the image, a real number." in said
+    assert "features.0 stays MAC (depends on the image alone)." in said
     assert "Advice: Site classifier.1: 61 % of the channels never fired" in said
     assert "▲\xa061.0\u202f%" in document.cells
     for cell in ("features.4", "1.21", "2.73", "5.02"):

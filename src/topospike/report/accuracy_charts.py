@@ -28,6 +28,8 @@ from topospike.report.simulation import Trajectory, on_front
 from topospike.report.units import energy, percent, round_energy
 
 MARKED_SIZE, USUAL_SIZE = 12.0, 5.0
+# The close-up: networks that end within five points of the best ANN, and a point below them.
+NEAR, CLOSE_MARGIN = 0.05, 0.01
 
 
 def point_texts(trajectory: Trajectory) -> list[str]:
@@ -77,18 +79,20 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
         LegendEntry(marked, "marker", Style(NEUTRAL_COLOUR, symbol="circle")),
         LegendEntry("T0", "marker", Style(NEUTRAL_COLOUR, symbol="circle-open"), "t0"),
     ]
-    energies = [value for item in lines for value in (*item.energy_joule, item.ann_energy_joule)]
-    panel = Panel(
-        key="pareto",
-        title="",
-        label="Accuracy over energy per image for every time step of every converted network, "
-        "energy on a logarithmic axis. The numbers are in the table below the figure.",
-        traces=tuple(traces),
-        layout=layout(
-            log_axis("energy per image", energies, written=round_energy),
-            share_axis("test accuracy"),
+    panels = (
+        Panel(
+            key="pareto",
+            title="",
+            label="Accuracy over energy per image for every time step of every converted network, "
+            "energy on a logarithmic axis. The numbers are in the table below the figure.",
+            traces=tuple(traces),
+            layout=layout(
+                log_axis("energy per image", energies_above(lines, 0.0), written=round_energy),
+                share_axis("test accuracy"),
+            ),
+            height=420,
         ),
-        height=440,
+        *close_up(lines, tuple(traces)),
     )
     caption = (
         "Each curve is one converted network; time runs from left to right, one marker a time "
@@ -99,11 +103,51 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
         "pareto",
         "Accuracy against energy",
         caption,
-        (panel,),
+        panels,
         tuple(legend),
         tuple(trajectory_table(item, index, lines) for index, item in enumerate(lines)),
         shape="wide",
     )
+
+
+def energies_above(lines: tuple[Trajectory, ...], accuracy: float) -> list[float]:
+    """List the energies, of ANNs too, of all points with at least this accuracy."""
+    points = [
+        point
+        for item in lines
+        for point in (
+            *zip(item.energy_joule, item.accuracy, strict=True),
+            (item.ann_energy_joule, item.ann_accuracy),
+        )
+    ]
+    return [joules for joules, reached in points if reached >= accuracy]
+
+
+def close_up(lines: tuple[Trajectory, ...], traces: tuple[Trace, ...]) -> tuple[Panel, ...]:
+    """Enlarge the region near the best ANN, where the curves of good conversions lie together.
+
+    Nothing when the curves stay there anyway. A network that ends more than ``NEAR`` below the
+    best ANN does not widen the region.
+    """
+    best = max(item.ann_accuracy for item in lines)
+    ends = [value for item in lines for value in (item.ann_accuracy, item.accuracy[-1])]
+    low = min(value for value in ends if value >= best - NEAR) - CLOSE_MARGIN
+    top = max(best, *(max(item.accuracy) for item in lines)) + CLOSE_MARGIN / 3
+    if min(min(item.accuracy) for item in lines) >= low:
+        return ()
+    energies = energies_above(lines, low)
+    panel = Panel(
+        key="pareto-near",
+        title="Close-up near the ANN",
+        label="The same curves, enlarged to the accuracies near the best ANN.",
+        traces=traces,
+        layout=layout(
+            log_axis("energy per image", energies, written=round_energy),
+            share_axis("test accuracy", range=[low, top]),
+        ),
+        height=320,
+    )
+    return (panel,)
 
 
 def marked_label(lines: tuple[Trajectory, ...]) -> str:

@@ -88,7 +88,7 @@ def settings(report: ConversionReport) -> str:
 def mac_sentences(report: ConversionReport) -> tuple[str, ...]:
     """Name every layer that stays a multiply-accumulate, and why."""
     named = [
-        f"{layer.name} stays MAC: {layer.reason}."
+        f"{layer.name} stays MAC ({layer.reason})."
         for layer in report.layers
         if layer.input in MAC_INPUTS
     ]

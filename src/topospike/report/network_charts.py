@@ -14,6 +14,7 @@ from topospike.report.chart import (
     layout,
     line,
     log_axis,
+    plain_text,
 )
 from topospike.report.labels import DENSE_COLOUR, NETWORK_COLOURS, Style, ramp_colour
 from topospike.report.units import GAMMA, NARROW, count, percent, plain
@@ -84,14 +85,14 @@ def degrees_caption(report: TopologyReport) -> str:
     return text + "Degrees are pooled over the layers, isolated nodes left out."
 
 
-def disk_figure(disk: Disk, *, layers: int) -> Figure:
+def disk_figure(disk: Disk, *, names: tuple[str, ...]) -> Figure:
     """Draw the hyperbolic disk; layers run from red through yellow to blue."""
-    rim = max(disk.r) or 1.0
+    rim, layers = max(disk.r) or 1.0, len(names)
     traces = [rim_trace(rim), link_trace(disk)]
-    traces += [node_trace(disk, layer, layers=layers) for layer in range(layers)]
+    traces += [node_trace(disk, layer, names=names) for layer in range(layers)]
     legend = tuple(
         LegendEntry(
-            layer_name(layer, layers),
+            names[layer],
             "marker",
             Style(ramp_colour(layer, layers)),
             f"layer-{layer}",
@@ -123,11 +124,10 @@ def disk_figure(disk: Disk, *, layers: int) -> Figure:
     return Figure("disk", "Hyperbolic disk", caption, (panel,), legend, shape="square")
 
 
-def layer_name(layer: int, layers: int) -> str:
-    """Name a layer of neurons by its place."""
-    if layer == 0:
-        return "input neurons"
-    return "output neurons" if layer == layers - 1 else f"hidden neurons {layer}"
+def layer_names(report: TopologyReport) -> tuple[str, ...]:
+    """Name the layers of neurons by the weight layers they belong to."""
+    names = [name.removesuffix(".weight") for name in report.chain]
+    return (f"inputs of {names[0]}", *(f"outputs of {name}" for name in names))
 
 
 def rim_trace(rim: float) -> Trace:
@@ -161,7 +161,7 @@ def link_trace(disk: Disk) -> Trace:
     }
 
 
-def node_trace(disk: Disk, layer: int, *, layers: int) -> Trace:
+def node_trace(disk: Disk, layer: int, *, names: tuple[str, ...]) -> Trace:
     """Return the nodes of one layer, the largest degree last so that it lies on top."""
     x, y = positions(disk)
     largest = max(disk.degree)
@@ -169,7 +169,6 @@ def node_trace(disk: Disk, layer: int, *, layers: int) -> Trace:
         (node for node in range(len(disk.layer)) if disk.layer[node] == layer),
         key=lambda node: disk.degree[node],
     )
-    name = layer_name(layer, layers)
     return {
         "type": "scatter",
         "mode": "markers",
@@ -177,13 +176,13 @@ def node_trace(disk: Disk, layer: int, *, layers: int) -> Trace:
         "x": [x[node] for node in nodes],
         "y": [y[node] for node in nodes],
         "text": [
-            f"<b>{name}</b><br>layer {layer}<br>degree {count(disk.degree[node])}<br>"
-            f"radius {plain(disk.r[node])}"
+            f"<b>{plain_text(names[layer])}</b><br>layer {layer}<br>"
+            f"degree {count(disk.degree[node])}<br>radius {plain(disk.r[node])}"
             for node in nodes
         ],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
-            "color": ramp_colour(layer, layers),
+            "color": ramp_colour(layer, len(names)),
             "size": [
                 round(SMALLEST_NODE + NODE_RANGE * math.sqrt(disk.degree[node] / largest), 2)
                 for node in nodes

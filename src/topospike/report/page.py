@@ -13,7 +13,7 @@ from topospike.report.conventions import Formula, convention_table, energy_formu
 from topospike.report.folder import Run
 from topospike.report.health import Fold, health_folds
 from topospike.report.labels import display_name
-from topospike.report.network_charts import degrees_figure, disk_figure
+from topospike.report.network_charts import degrees_figure, disk_figure, layer_names
 from topospike.report.network_science import measures_table
 from topospike.report.simulation import layer_bars, site_rates, trajectories
 from topospike.report.training import learning_curves, topology_histories
@@ -158,7 +158,7 @@ def topology_group(run: Run) -> Group:
     if report.degrees.degree:
         figures.append(degrees_figure(report))
     if report.disk is not None:
-        figures.append(disk_figure(report.disk, layers=len(report.graph.sizes)))
+        figures.append(disk_figure(report.disk, names=layer_names(report)))
     else:
         absent.append("The analysis holds no hyperbolic embedding, so no disk is drawn.")
     return Group(

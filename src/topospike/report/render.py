@@ -41,9 +41,10 @@ def write_report(run_folder: str | Path) -> Path:
     --------
     >>> import json, pathlib, tempfile
     >>> from topospike.report import write_report
-    >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> _ = (folder / "record.json").write_text(json.dumps({"recipe": {"name": "tiny"}}))
-    >>> write_report(folder).name
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     record = pathlib.Path(folder) / "record.json"
+    ...     _ = record.write_text(json.dumps({"recipe": {"name": "tiny"}}))
+    ...     write_report(folder).name
     'report.html'
     """
     run = read_run(run_folder)

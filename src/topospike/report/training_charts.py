@@ -149,7 +149,10 @@ def share_line(
         f"epoch {epoch}<br>{what} {written(value)}"
         for epoch, value in zip(history.epochs, values, strict=True)
     ]
-    return line(what, history.epochs, values, style=style, hover=texts, marker_size=4.5)
+    # Removed and grown often coincide: the broad line stays visible under the thin one.
+    width = 4.0 if what == "removed" else 2.0
+    x = history.epochs
+    return line(what, x, values, style=style, hover=texts, width=width, marker_size=width + 2.5)
 
 
 def updates_caption(histories: tuple[TopologyHistory, ...]) -> str:
