@@ -298,6 +298,20 @@ def test_a_run_in_its_first_stage_gives_a_page_without_script(tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+def test_a_run_of_the_dense_twin_alone_speaks_of_it(run_writer):
+    folder = run_writer(methods=("qcfs",))
+    page = build_page(
+        read_run(shutil.copytree(folder / "dense", folder / "alone" / "dense").parent)
+    )
+    assert "The run has no sparse network." in page.groups[0].absent
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["rows"] = [row for row in summary["rows"] if row["network"] == "dense"]
+    (folder / "alone" / "summary.json").write_text(json.dumps(summary))
+    said = headline(read_run(folder / "alone"))
+    assert said.startswith("At time step 8 the dense network, converted by QCFS, classifies 74.72")
+    assert "twin" not in said
+
+
 def test_steps_that_differ_between_methods_are_named_in_the_rows(run_writer):
     folder = run_writer()
     summary = json.loads((folder / "summary.json").read_text())

@@ -27,6 +27,7 @@ from topospike.report.labels import (
     shortened,
     time_ticks,
 )
+from topospike.report.network_charts import layer_names
 from topospike.report.simulation import LayerBars, Trajectory, layer_bars, trajectories
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def write_svg_figures(run: Run) -> list[Path]:
     if topology is not None and topology.degrees.degree:
         drawings["degrees"] = lambda: draw_degrees(topology)
     if topology is not None and topology.disk is not None:
-        disk, layers = topology.disk, len(topology.graph.sizes)
-        drawings["disk"] = lambda: draw_disk(disk, layers=layers)
+        disk, names = topology.disk, layer_names(topology)
+        drawings["disk"] = lambda: draw_disk(disk, names=names)
     written = []
     for name, draw in drawings.items():
         path = run.folder / "figures" / f"{name}.svg"
@@ -244,7 +245,7 @@ def draw_degrees(report: TopologyReport) -> Figure:
     return figure
 
 
-def draw_disk(disk: Disk, *, layers: int) -> Figure:
+def draw_disk(disk: Disk, *, names: tuple[str, ...]) -> Figure:
     """Draw the hyperbolic disk: native radii, straight links, largest degree on top."""
     import numpy as np
     from matplotlib.collections import LineCollection
@@ -260,7 +261,7 @@ def draw_disk(disk: Disk, *, layers: int) -> Figure:
         segments = list(points[np.asarray(disk.edges)])
         axes.add_collection(LineCollection(segments, colors="#c9cbd0", linewidths=0.25, zorder=1))
     order = np.argsort(degree, kind="stable")
-    colours = [ramp_colour(layer, layers) for layer in disk.layer]
+    colours = [ramp_colour(layer, len(names)) for layer in disk.layer]
     axes.scatter(
         *points[order].T,
         s=10 + 70 * np.sqrt(degree[order] / degree.max()),
@@ -271,4 +272,8 @@ def draw_disk(disk: Disk, *, layers: int) -> Figure:
     )
     axes.set(aspect="equal", xlim=(-1.05 * rim, 1.05 * rim), ylim=(-1.05 * rim, 1.05 * rim))
     axes.set_axis_off()
+    for layer, name in enumerate(names):
+        colour, label = ramp_colour(layer, len(names)), verbatim(name)
+        axes.plot([], [], "o", color=colour, markeredgecolor="#22262b", label=label)
+    figure.legend(loc="outside lower center", ncols=min(len(names), 2))
     return figure

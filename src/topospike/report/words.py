@@ -26,11 +26,11 @@ def headline(run: Run) -> str:
         if run.networks:
             return "This run holds no evaluation of a spiking network yet."
         return "This run holds no trained network yet."
-    subject = "the dense network"
+    subject = "the dense network,"
     if row.network != "dense":
-        subject = f"the {display_name(row.network)} network, {percent(row.sparsity, 1)} sparse"
+        subject = f"the {display_name(row.network)} network, {percent(row.sparsity, 1)} sparse and"
     parts = [
-        f"At time step {row.timesteps} {subject} and converted by {display_name(row.method)}, "
+        f"At time step {row.timesteps} {subject} converted by {display_name(row.method)}, "
         f"classifies {percent(row.snn_accuracy)} of the test images correctly, "
         f"{against_ann(row)}, for {energy(row.energy_joule)} per image"
     ]
