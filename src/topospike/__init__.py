@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from topospike.analyse import power_law as power_law
     from topospike.contracts import Evaluation as Evaluation
     from topospike.convert import convert as convert
+    from topospike.evolve import Sparsifier as Sparsifier
+    from topospike.evolve import ch_scores as ch_scores
+    from topospike.evolve import ch_scores_conv as ch_scores_conv
+    from topospike.evolve import percolate as percolate
+    from topospike.evolve import sparsify as sparsify
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
     from topospike.snn import SpikingNetwork as SpikingNetwork
@@ -30,30 +35,40 @@ if TYPE_CHECKING:
 
 HOMES = {
     "Evaluation": "topospike.contracts",
+    "Sparsifier": "topospike.evolve",
     "SpikingNetwork": "topospike.snn",
     "Topology": "topospike.topology",
     "TopologyReport": "topospike.analyse",
+    "ch_scores": "topospike.evolve",
+    "ch_scores_conv": "topospike.evolve",
     "coalescent_embedding": "topospike.analyse",
     "evaluate": "topospike.measure",
     "layered_graph": "topospike.analyse",
+    "percolate": "topospike.evolve",
     "power_law": "topospike.analyse",
     "saturation_time": "topospike.measure",
+    "sparsify": "topospike.evolve",
 }
 CALLABLE_STAGES = ("analyse", "convert")
 
 __version__ = version("topospike")
 __all__ = [
     "Evaluation",
+    "Sparsifier",
     "SpikingNetwork",
     "Topology",
     "TopologyReport",
     "analyse",
+    "ch_scores",
+    "ch_scores_conv",
     "coalescent_embedding",
     "convert",
     "evaluate",
     "layered_graph",
+    "percolate",
     "power_law",
     "saturation_time",
+    "sparsify",
 ]
 
 
