@@ -21,9 +21,7 @@ def network_of(model: nn.Module, shape: tuple[int, ...]) -> torch.fx.GraphModule
     network = capture(model, torch.zeros(2, *shape))
 
     def make(name: str, gated: bool) -> Site:
-        return Site(
-            name, gated=gated, neuron=MultiThreshold(2, gated=True), coding=Differential()
-        )
+        return Site(name, gated=gated, neuron=MultiThreshold(2, gated=True), coding=Differential())
 
     place_sites(network, make)
     return network
@@ -61,9 +59,7 @@ def brute_force_conv(mask: torch.Tensor, conv: nn.Conv2d, size: tuple[int, int])
 def test_conv_fan_out_equals_brute_force(
     stride: int, padding: int, dilation: int, groups: int, kernel: int, seed: int
 ) -> None:
-    conv = nn.Conv2d(
-        4, 6, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    conv = nn.Conv2d(4, 6, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), conv)
     network = network_of(model, (2, 7, 6))
     layer, values = last_layer(network, (2, 7, 6))

@@ -69,7 +69,8 @@ class Site(nn.Module):
             self.decoded = torch.zeros_like(r_in)
         share = self.neuron.initial_membrane
         initial = self.threshold * share if share else None
-        membrane = self.coding.drive(t, r_in, self.decoded, initial)
+        # last step's spikes are done with: their memory serves the membrane, then the new spikes
+        membrane = self.coding.drive(t, r_in, self.decoded, initial, out=self.spikes)
         available = self.coding.available(t, self.decoded) if self.neuron.gated else None
         self.spikes = self.neuron.fire(membrane, self.threshold, available, out=membrane)
         self.decoded = self.coding.decode(t, self.decoded, self.spikes, out=self.decoded)
