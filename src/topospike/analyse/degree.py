@@ -143,12 +143,26 @@ def fit_tail(
     likelihood = -EXPONENTS * (counts @ np.log(values)) - total * log_norm
     best = int(np.argmax(likelihood))
     alpha = float(EXPONENTS[best])
-    support = np.arange(xmin, int(values[-1]) + 1)
-    fitted = np.cumsum(np.exp(-alpha * np.log(support) - log_norm[best]))
-    observed = np.zeros(len(support))
-    observed[values - xmin] = counts / total
-    ks = float(np.abs(fitted - np.cumsum(observed)).max())
+    ks = ks_distance(alpha, values, counts)
     return alpha, float(likelihood[best]), ks
+
+
+def ks_distance(
+    alpha: float, values: Int[np.ndarray, " value"], counts: Int[np.ndarray, " value"]
+) -> float:
+    """Largest distance of the fitted and the observed CDF over all degrees >= ``values[0]``.
+
+    Between two observed degrees the observed CDF is flat and the fitted one rises, so the maximum
+    lies at an observed degree or just below the next one.
+    """
+    from scipy.special import zeta
+
+    norm = zeta(alpha, int(values[0]))
+    observed = np.cumsum(counts) / counts.sum()
+    at = 1 - zeta(alpha, values + 1.0) / norm
+    below_next = 1 - zeta(alpha, values[1:].astype(np.float64)) / norm
+    gaps = np.concatenate([np.abs(at - observed), np.abs(below_next - observed[:-1])])
+    return float(gaps.max())
 
 
 def fitted_ccdf(
