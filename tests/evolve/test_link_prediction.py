@@ -141,7 +141,9 @@ def test_scores_do_not_depend_on_the_names_or_sides_of_neurons(mask, rule, seed)
     columns = torch.randperm(mask.shape[1], generator=generator)
     scores = ch_scores(mask, rule)
     close = {"rtol": 1e-5, "atol": 1e-6}
-    torch.testing.assert_close(ch_scores(mask[rows][:, columns], rule), scores[rows][:, columns], **close)
+    torch.testing.assert_close(
+        ch_scores(mask[rows][:, columns], rule), scores[rows][:, columns], **close
+    )
     torch.testing.assert_close(ch_scores(mask.T, rule).T, scores, **close)
 
 

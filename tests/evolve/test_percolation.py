@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ def chains(draw):
     widths = draw(st.lists(st.integers(1, 7), min_size=2, max_size=5))
     convolutions = draw(st.integers(0, len(widths) - 1))
     masks = []
-    for layer, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (n_in, n_out) in enumerate(pairwise(widths)):
         if layer < convolutions:
             shape = (n_out, n_in, 2, 2)
         else:
@@ -87,7 +89,7 @@ def test_percolation_is_a_fixpoint_that_leaves_no_half_dead_neuron(masks):
     for mask, before in zip(result, masks, strict=True):
         assert mask.shape == before.shape
         assert not (mask & ~before).any()
-    for before, after in zip(result, result[1:], strict=False):
+    for before, after in pairwise(result):
         assert torch.equal(has_input(before), has_output(before.shape[0], after))
     again = percolate(result)
     assert all(torch.equal(mask, before) for mask, before in zip(again, result, strict=True))

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_updates_lie_in_the_window_at_the_right_distance(epochs, interval, start
     schedule = UpdateSchedule(epochs, interval, start, start + (1 - start) * length)
     times = [epoch + 1 for epoch in schedule.update_epochs]
     assert all(max(schedule.start, 1) <= t <= schedule.stop <= epochs for t in times)
-    assert all(b - a == interval for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a == interval for a, b in pairwise(times))
     assert [e for e in range(epochs) if schedule.is_update_epoch(e)] == list(schedule.update_epochs)
     assert all(0 <= schedule.progress(e) <= 1 for e in range(epochs))
 

@@ -1,8 +1,8 @@
 """Stage 2 (evolve): find out which layers feed which, without the user having to say it.
 
 The model's graph needs one input of the right shape. A forward pre-hook notes the shape in passing;
-it computes nothing, adds no operation and is removed after use. The graph itself is read by
-`chains`, once, when the first update needs it.
+it computes nothing, adds no operation, and is removed when the topology is frozen. The graph itself
+is read by `chains`, once, when the first update needs it.
 """
 
 from __future__ import annotations
@@ -13,40 +13,37 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from topospike.errors import ConversionError
 from topospike.evolve.chains import find_chains
 
 
 class InputProbe:
-    """Note the shape and dtype of the tensor a model is called with, until removed."""
+    """A forward pre-hook that notes the shape and dtype of the first tensor it sees.
 
-    def __init__(self, model: nn.Module) -> None:
+    It holds nothing else, so a model that carries it can be copied and saved.
+    """
+
+    def __init__(self) -> None:
         self.shape: tuple[int, ...] | None = None
         self.dtype = torch.float32
-        probe = self
 
-        # A plain function, not a method: copying the model must not copy the controller.
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Note what the model was called with."""
         # No branch on what was seen before: a compiled model would be compiled again for it.
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting():
+            return
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor):
+                self.shape, self.dtype = tuple(value.shape), value.dtype
                 return
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Tensor):
-                    probe.shape, probe.dtype = tuple(value.shape), value.dtype
-                    return
-
-        self.handle = model.register_forward_pre_hook(note, with_kwargs=True)
 
     def example(self, device: torch.device) -> Tensor | None:
         """Return zeros shaped like the input, or ``None`` if the model was never called."""
         if self.shape is None:
             return None
         return torch.zeros([int(size) for size in self.shape], dtype=self.dtype, device=device)
-
-    def remove(self) -> None:
-        """Take the hook off the model."""
-        self.handle.remove()
 
 
 class LazyChains:
@@ -71,8 +68,11 @@ class LazyChains:
         self.layers = tuple(layers)
         self.example = example
         self.found: list[tuple[str, ...]] | None = None if wanted and len(layers) > 1 else []
-        looks_at_input = self.found is None and example is None
-        self.probe = InputProbe(model) if looks_at_input else None
+        self.probe: InputProbe | None = None
+        self.handle: RemovableHandle | None = None
+        if self.found is None and example is None:
+            self.probe = InputProbe()
+            self.handle = model.register_forward_pre_hook(self.probe, with_kwargs=True)
 
     def get(self) -> list[tuple[str, ...]]:
         """Return the chains; if they cannot be found, warn once and return none."""
@@ -80,7 +80,6 @@ class LazyChains:
             example = self.example
             if example is None and self.probe is not None:
                 example = self.probe.example(next(self.model.parameters()).device)
-            self.close()
             self.found = self.search(example)
         return self.found
 
@@ -101,7 +100,6 @@ class LazyChains:
         return []
 
     def close(self) -> None:
-        """Take the probe off the model."""
-        if self.probe is not None:
-            self.probe.remove()
-            self.probe = None
+        """Take the probe off the model; a compiled model is compiled again when that happens."""
+        if self.handle is not None:
+            self.handle.remove()

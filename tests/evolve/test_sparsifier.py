@@ -1,0 +1,403 @@
+import copy
+import dataclasses
+import io
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from topospike.errors import CheckpointError, ConfigError, NonFiniteError, TopologyViolation
+from topospike.evolve import sparsify
+from topospike.topology import Topology, check_masks, get_mask
+
+EPOCHS = 8
+EXAMPLE = torch.zeros(2, 1, 4, 4)
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=5e-4),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.001, momentum=0.9, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=0.01),
+}
+
+
+@pytest.fixture
+def started(small_network):
+    def start(rule="chts", optimizer="sgd", **options):
+        model = small_network()
+        arguments = {"sparsity": 0.6, "epochs": EPOCHS, **options}
+        sparsifier = sparsify(model, rule, **arguments)
+        # What find_chains answers (test_chains, and the compile test below); it takes a second.
+        if sparsifier.chains.found is None:
+            sparsifier.chains.found = [tuple(sparsifier.layers)]
+        optimizer = OPTIMIZERS[optimizer](model.parameters())
+        sparsifier.attach(optimizer)
+        return model, optimizer, sparsifier
+
+    return start
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weights_and_slots_stay_exactly_zero_under_any_optimizer(started, train_epoch, name):
+    model, optimizer, sparsifier = started(optimizer=name)
+    shaped_slots = 0
+    for epoch in range(4):
+        train_epoch(model, optimizer, epoch=epoch, steps=5)
+        for moment in ("after steps", "after update"):
+            for layer, mask in sparsifier.masks.items():
+                weight = model.get_submodule(layer).weight
+                assert not weight.detach()[~mask].any(), (layer, moment)
+                for key, slot in optimizer.state[weight].items():
+                    if isinstance(slot, torch.Tensor) and slot.shape == weight.shape:
+                        shaped_slots += 1
+                        # Adamax itself lifts its infinity norm to eps, everywhere.
+                        limit = 1e-8 if key == "exp_inf" else 0.0
+                        assert (slot[~mask].abs() <= limit).all(), (layer, moment, key)
+            sparsifier.update_topology(epoch)
+    assert shaped_slots > 0
+
+
+def test_the_forward_pass_has_no_extra_operation(small_network):
+    x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def operations(model):
+        with torch.profiler.profile() as profile:
+            model(x)
+        return sum(e.count for e in profile.key_averages() if e.key.startswith("aten::"))
+
+    dense = small_network()
+    sparse = small_network()
+    sparsify(sparse, sparsity=0.5, epochs=4)
+    operations(dense)
+    assert operations(sparse) == operations(dense)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_is_compiled_once_across_updates(small_network, train_epoch):
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    model = small_network()
+    sparsifier = sparsify(model, sparsity=0.5, epochs=EPOCHS)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    sparsifier.attach(optimizer)
+    compiled = torch.compile(model, backend=counter)
+    for epoch in range(4):
+        train_epoch(compiled, optimizer, epoch=epoch)
+        assert sparsifier.update_topology(epoch).layers["9"].grown > 0
+    assert counter.frame_count == 1
+    assert sparsifier.chains.found == [("0", "3", "7", "9")]
+
+
+def snapshot(model, optimizer, sparsifier):
+    stream = io.BytesIO()
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "sparsifier": sparsifier.state_dict(),
+    }
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("rule", ["cht", "chts", "chtss", "rigl", "mest", "granet"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    started, train_epoch, rule, optimizer
+):
+    def advance(model, optimizer, sparsifier, epochs):
+        records = []
+        for epoch in epochs:
+            train_epoch(model, optimizer, epoch=epoch)
+            records.append(sparsifier.update_topology(epoch))
+        return records
+
+    whole = started(rule, optimizer, removal="ri_soft" if rule == "chts" else None)
+    advance(*whole, range(2))
+    saved = snapshot(*whole)
+    expected = advance(*whole, range(2, 7))
+
+    model, fresh_optimizer, sparsifier = started(
+        rule, optimizer, removal="ri_soft" if rule == "chts" else None
+    )
+    state = torch.load(io.BytesIO(saved), weights_only=True)
+    model.load_state_dict(state["model"])
+    fresh_optimizer.load_state_dict(state["optimizer"])
+    sparsifier.load_state_dict(state["sparsifier"])
+    resumed = advance(model, fresh_optimizer, sparsifier, range(2, 7))
+
+    assert resumed == expected
+    for name, tensor in whole[0].state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    for key, slots in whole[1].state_dict()["state"].items():
+        for slot, value in slots.items():
+            other = fresh_optimizer.state_dict()["state"][key][slot]
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other)), slot
+    assert sparsifier.freeze() == whole[2].freeze()
+
+
+def test_loading_does_not_change_the_given_state(started, train_epoch):
+    model, optimizer, sparsifier = started()
+    train_epoch(model, optimizer)
+    sparsifier.update_topology(0)
+    state = sparsifier.state_dict()
+    kept = copy.deepcopy(state)
+    sparsifier.load_state_dict(state)
+    assert state.keys() == kept.keys()
+    assert state["plan"] == kept["plan"]
+
+
+def test_a_state_of_another_plan_is_refused_and_the_difference_named(started):
+    _, _, sparsifier = started()
+    _, _, other = started(zeta=0.2, sparsity={"linear": 0.6, "conv": 0.5})
+    with pytest.raises(CheckpointError, match=r"layers: 0, 3; zeta: 0.2 in the checkpoint, 0.3"):
+        sparsifier.load_state_dict(other.state_dict())
+
+
+def test_a_state_without_the_model_s_masks_is_refused(started, train_epoch):
+    model, optimizer, sparsifier = started("chtss", initial_sparsity=0.2)
+    for epoch in range(4):
+        train_epoch(model, optimizer, epoch=epoch)
+        sparsifier.update_topology(epoch)
+    _, _, fresh = started("chtss", initial_sparsity=0.2)
+    with pytest.raises(CheckpointError, match="Load the model's state_dict"):
+        fresh.load_state_dict(sparsifier.state_dict())
+
+
+def test_weights_off_the_mask_on_load_are_an_error_and_not_repaired(started):
+    model, _, sparsifier = started()
+    with torch.no_grad():
+        model[7].weight[~get_mask(model[7])] = 1.0
+    with pytest.raises(TopologyViolation, match=r"7.weight: \d+ weights off the mask"):
+        sparsifier.load_state_dict(sparsifier.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format_version": 9}, "format_version 9"), ({"ever_active": None}, "lacks ever_active")],
+)
+def test_damaged_states_are_refused(started, change, message):
+    _, _, sparsifier = started()
+    state = {**sparsifier.state_dict(), **change}
+    state = {key: value for key, value in state.items() if value is not None}
+    with pytest.raises(CheckpointError, match=message):
+        sparsifier.load_state_dict(state)
+
+
+def test_freezing_keeps_the_links_under_further_training(started, train_epoch):
+    model, optimizer, sparsifier = started()
+    train_epoch(model, optimizer)
+    sparsifier.update_topology(0)
+    topology = sparsifier.freeze()
+    assert isinstance(topology, Topology)
+    assert not any(sparsifier.is_update_epoch(epoch) for epoch in range(EPOCHS))
+    with pytest.raises(TopologyViolation, match="frozen"):
+        sparsifier.update_topology(1)
+    train_epoch(model, optimizer, epoch=1)
+    topology.verify(model)
+    assert topology.provenance["rule"] == "chts"
+    assert topology.provenance["updates"] == 1
+    assert not model._forward_pre_hooks
+
+
+def test_detaching_ends_the_masking(started, train_epoch):
+    model, optimizer, sparsifier = started()
+    sparsifier.detach()
+    train_epoch(model, optimizer)
+    with pytest.raises(TopologyViolation):
+        check_masks(model)
+
+
+def test_a_second_optimizer_replaces_the_first(started, train_epoch):
+    model, first, sparsifier = started()
+    second = OPTIMIZERS["adamw"](model.parameters())
+    sparsifier.attach(second)
+    assert not first._optimizer_step_pre_hooks
+    train_epoch(model, second)
+    check_masks(model)
+
+
+def test_an_optimizer_of_another_model_is_refused(started, small_network):
+    _, _, sparsifier = started()
+    with pytest.raises(ConfigError, match=r"0.weight is not a parameter of this SGD"):
+        sparsifier.attach(torch.optim.SGD(small_network().parameters(), lr=0.1))
+
+
+def test_a_learning_rate_scheduler_does_not_lose_the_hook(started, train_epoch):
+    model, optimizer, _ = started()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    train_epoch(model, optimizer)
+    scheduler.step()
+    check_masks(model)
+
+
+def test_gradients_of_a_closure_are_masked(started):
+    model, optimizer, _ = started()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(2, 1, 4, 4)).square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) > 0
+    optimizer.step(closure=closure)
+    check_masks(model)
+
+
+def test_masks_loaded_into_the_model_reach_the_gradients(started, train_epoch):
+    model, optimizer, sparsifier = started()
+    train_epoch(model, optimizer)
+    other, _, _ = started(seed=5)
+    for assign in (False, True):
+        model.load_state_dict(copy.deepcopy(other.state_dict()), assign=assign)
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        sparsifier.attach(optimizer)
+        train_epoch(model, optimizer)
+        assert torch.equal(get_mask(model[7]), get_mask(other[7]))
+        check_masks(model)
+
+
+def test_an_averaged_model_is_projected(started, train_epoch):
+    model, optimizer, sparsifier = started()
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=False)
+    for epoch in range(2):
+        train_epoch(model, optimizer, epoch=epoch)
+        average.update_parameters(model)
+        sparsifier.update_topology(epoch)
+    average.update_parameters(model)
+    with pytest.raises(TopologyViolation):
+        check_masks(average.module)
+    sparsifier.project(average)
+    sparsifier.freeze().verify(average.module)
+
+
+def test_projecting_onto_a_dense_model_gives_it_masks(started, small_network):
+    _, _, sparsifier = started()
+    dense = small_network()
+    sparsifier.project(dense)
+    sparsifier.freeze().verify(dense)
+
+
+def test_copying_and_saving_a_model_under_evolution_works(small_network):
+    model = small_network()
+    sparsify(model, sparsity=0.5, epochs=4)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(EXAMPLE), model(EXAMPLE))
+    torch.save(model, io.BytesIO())
+
+
+def test_nan_weights_stop_the_update_and_name_the_layer(started):
+    model, _, sparsifier = started()
+    with torch.no_grad():
+        model[7].weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="the weight of layer '7'"):
+        sparsifier.update_topology(0)
+
+
+@pytest.mark.parametrize("rule", ["rigl", "mest", "granet"])
+def test_gradient_rules_without_a_step_say_what_to_do(started, rule):
+    _, _, sparsifier = started(rule)
+    with pytest.raises(ConfigError, match=r"Call attach\(optimizer\) and train"):
+        sparsifier.update_topology(0)
+
+
+def test_percolation_without_any_input_warns_once(small_network):
+    sparsifier = sparsify(small_network(), sparsity=0.6, epochs=EPOCHS)
+    with pytest.warns(UserWarning, match="percolation is off for this run: the model was never"):
+        sparsifier.update_topology(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sparsifier.update_topology(1)
+
+
+def test_percolation_kills_a_neuron_without_inputs_and_keeps_the_budget():
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
+    sparsifier = sparsify(
+        model, "chts", sparsity=0.5, epochs=EPOCHS, example_input=torch.zeros(2, 6), zeta=0.0
+    )
+    first, second = get_mask(model[0]), get_mask(model[2])
+    first.fill_(True)[2] = False
+    second.fill_(False)[:, :3] = True
+    for layer in ("0", "2"):
+        module = model.get_submodule(layer)
+        module.weight.data.masked_fill_(~get_mask(module), 0)
+        links = int(get_mask(module).sum())
+        sparsifier.layers[layer] = dataclasses.replace(
+            sparsifier.layers[layer], initial_links=links, links=links
+        )
+    changes = sparsifier.update_topology(0).layers
+    # Neuron 2 has no input (4 links out of it go), neurons 3 and 4 no output (6 into each).
+    assert (changes["0"].percolated, changes["2"].percolated) == (12, 4)
+    assert all(c.grown == c.percolated and c.shortfall == 0 for c in changes.values())
+
+
+def test_early_stop_flags_layers_and_then_ends_the_evolution(started, train_epoch):
+    model, optimizer, sparsifier = started("cht", early_stop_overlap=0.01)
+    train_epoch(model, optimizer)
+    sparsifier.stopped = dict.fromkeys(sparsifier.layers, True)
+    assert not sparsifier.is_update_epoch(0)
+    sparsifier.stopped["0"] = False
+    assert sparsifier.is_update_epoch(0)
+    update = sparsifier.update_topology(0)
+    assert update.layers["9"].removed > 0  # "all": flagged layers go on meanwhile
+    assert sparsifier.stopped["0"] == (update.layers["0"].overlap > 0.01)
+
+
+def test_early_stop_by_layer_rests_the_flagged_ones(started, train_epoch):
+    model, optimizer, sparsifier = started("chts", early_stop="layer")
+    train_epoch(model, optimizer)
+    sparsifier.stopped["9"] = True
+    update = sparsifier.update_topology(0)
+    assert update.layers["9"].removed == 0
+    assert update.layers["7"].removed > 0
+
+
+def test_the_record_counts_activity(started, train_epoch):
+    model, optimizer, sparsifier = started(sparsity={"linear": 0.9})
+    rates = []
+    for epoch in range(5):
+        train_epoch(model, optimizer, epoch=epoch)
+        update = sparsifier.update_topology(epoch)
+        rates.append(update.itop_rate)
+        assert update.epoch == epoch
+        assert update.update_index == epoch + 1
+        assert 0 < update.anp_hidden <= 1
+        assert 0 < update.anp <= 1
+        assert update.sparsity == pytest.approx(sparsifier.freeze().sparsity())
+        sparsifier.is_frozen = False
+    assert rates == sorted(rates)
+    assert rates[-1] > 1 - update.sparsity
+
+
+def test_channels_last_weights_evolve(small_network, train_epoch):
+    model = small_network().to(memory_format=torch.channels_last)
+    sparsifier = sparsify(model, sparsity=0.6, epochs=EPOCHS, example_input=EXAMPLE)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    sparsifier.attach(optimizer)
+    plain = sparsify(small_network(), sparsity=0.6, epochs=EPOCHS)
+    assert all(torch.equal(m, plain.masks[name]) for name, m in sparsifier.masks.items())
+    train_epoch(model, optimizer)
+    sparsifier.update_topology(0)
+    check_masks(model)
+    assert model[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("module", [nn.Conv1d, nn.Conv3d])
+def test_convolutions_of_other_ranks_evolve(module):
+    axes = 1 if module is nn.Conv1d else 3
+    model = nn.Sequential(
+        module(2, 6, 3), nn.ReLU(), module(6, 6, 3, groups=2), nn.Flatten(), nn.Linear(6, 2)
+    )
+    sparsifier = sparsify(
+        model, sparsity=0.6, epochs=EPOCHS, example_input=torch.zeros(2, 2, *[5] * axes)
+    )
+    update = sparsifier.update_topology(0)
+    assert all(c.active_after == c.target and c.grown > 0 for c in update.layers.values())
