@@ -51,10 +51,9 @@ def test_resnet_chains_stay_inside_the_blocks():
         assert first.removesuffix("conv1") == second.removesuffix("conv2")
 
 
-def test_a_layer_without_a_mask_cuts_the_chain(small_network):
-    model, example = small_network(), torch.zeros(2, 1, 4, 4)
-    assert find_chains(model, example, ["0", "3", "7", "9"]) == [("0", "3", "7", "9")]
-    assert find_chains(model, example, ["0", "3", "9"]) == [("0", "3")]
+def test_a_layer_without_a_mask_cuts_the_chain():
+    model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(4)])
+    assert find_chains(model, torch.zeros(2, 3), ["0", "1", "3"]) == [("0", "1")]
 
 
 class Twisted(nn.Module):
@@ -72,7 +71,6 @@ class Twisted(nn.Module):
     ("twist", "joined"),
     [
         (lambda x: x.flatten(1), True),
-        (lambda x: x.view(x.size(0), -1), True),
         (lambda x: x.reshape(x.shape[0], 4, 4).relu().flatten(1), True),
         (lambda x: x.permute(0, 2, 3, 1).flatten(1), False),
         (lambda x: functional.softmax(x.flatten(1), 1), False),
