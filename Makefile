@@ -60,16 +60,16 @@ $(BIN)/python:
 	install the package python3-venv" >&2; exit 1; }
 
 $(VENV)/.installed-run: $(LOCK) | $(BIN)/python
-	@$(PIP) hatchling
+	@$(PIP) hatchling editables
 	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(LOCK) | $(BIN)/python
-	@$(PIP) hatchling
+	@$(PIP) hatchling editables
 	@$(PIP) --no-build-isolation -e ".[dev,hf]"
 	@touch $@ $(VENV)/.installed-run
 
 $(VENV)/.installed-docs: $(LOCK) | $(BIN)/python
-	@$(PIP) hatchling
+	@$(PIP) hatchling editables
 	@$(PIP) --no-build-isolation -e ".[docs]"
 	@touch $@ $(VENV)/.installed-run
