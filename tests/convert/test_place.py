@@ -19,7 +19,7 @@ def make(name: str, gated: bool) -> Site:
 
 
 class Function(nn.Module):
-    def __init__(self, function) -> None:  # noqa: ANN001
+    def __init__(self, function) -> None:
         super().__init__()
         self.conv, self.head, self.function = nn.Conv2d(2, 3, 3), nn.Linear(3, 2), function
 
@@ -36,7 +36,7 @@ class Function(nn.Module):
         lambda x: F.hardtanh(x, 0.0, 1.0),
     ],
 )  # fmt: skip
-def test_every_spelling_of_relu_becomes_one_site_with_the_same_value(function) -> None:  # noqa: ANN001
+def test_every_spelling_of_relu_becomes_one_site_with_the_same_value(function) -> None:
     torch.manual_seed(0)
     model = Function(function).eval()
     x = torch.randn(3, 2, 6, 6) * 4
@@ -53,7 +53,7 @@ def test_every_spelling_of_relu_becomes_one_site_with_the_same_value(function) -
      (torch.tanh, "tanh"), (nn.Identity(), "no activation at all"),
      (nn.Hardtanh(-1.0, 1.0), "no activation at all")],
 )  # fmt: skip
-def test_a_network_without_relu_is_refused_by_name(function, name: str) -> None:  # noqa: ANN001
+def test_a_network_without_relu_is_refused_by_name(function, name: str) -> None:
     network = capture(Function(function), torch.randn(2, 2, 6, 6))
     with pytest.raises(ConversionError, match=f"no ReLU-like operation.*{name}"):
         place_sites(network, make)

@@ -181,7 +181,7 @@ def test_energy_models() -> None:
     result = evaluate(snn, labelled(x, 5), 2, energy_model=own)
     assert result.energy_joule[1] == pytest.approx(2 * result.macs + result.sops[1])
     assert result.conventions["energy_model"] == "mine"
-    with pytest.raises(ConfigError, match="unknown energy model '45mm'.*'45nm'"):
+    with pytest.raises(ConfigError, match=r"unknown energy model '45mm'.*'45nm'"):
         evaluate(snn, labelled(x, 5), 2, energy_model="45mm")
 
 
