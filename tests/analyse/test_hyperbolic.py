@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from topospike.analyse.geometry import c_score
 from topospike.analyse.graph import LayeredGraph, layered_graph
 from topospike.analyse.hyperbolic import (
     coalescent_embedding,
@@ -17,6 +18,13 @@ from topospike.analyse.hyperbolic import (
     radial_positions,
 )
 from topospike.analyse.preweighting import link_weights
+from topospike.analyse.reduction import (
+    DENSE_NODES,
+    centred,
+    distances,
+    landmark_nodes,
+    leading_pairs,
+)
 from topospike.errors import ConfigError
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "topology"
@@ -156,11 +164,36 @@ def test_every_combination_gives_angles_on_the_circle(weighting, reduction, angl
         np.testing.assert_array_equal(embedding.theta, original.theta)
 
 
-def test_large_graphs_agree_with_the_dense_solver(monkeypatch):
-    graph = chain(seed=3)
-    dense = coalescent_embedding(graph, angles="original").theta
-    monkeypatch.setattr("topospike.analyse.reduction.DENSE_NODES", 10)
-    assert circular_error(coalescent_embedding(graph, angles="original").theta, dense) < 1e-6
+def test_lanczos_and_dense_eigenvectors_agree():
+    graph = layered_graph([np.random.default_rng(0).random((250, 250)) < 0.05])
+    graph = graph.subgraph(graph.largest_component())
+    assert graph.n_nodes > DENSE_NODES
+    kernel = centred(distances(graph, link_weights(graph), None), None)
+    values, vectors = leading_pairs(kernel, 2)
+    dense_values, dense_vectors = np.linalg.eigh(kernel)
+    order = np.argsort(-np.abs(dense_values))[:2]
+    np.testing.assert_allclose(values, dense_values[order], rtol=1e-9)
+    overlap = np.abs((vectors * dense_vectors[:, order]).sum(axis=0))
+    np.testing.assert_allclose(overlap, 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_landmarks_approach_the_exact_angles(reduction):
+    stored = load("npso100")
+    graph = network(stored)
+    exact = coalescent_embedding(graph, "EBC", reduction, "original")
+    nearly = coalescent_embedding(graph, "EBC", reduction, "original", landmarks=90)
+    assert (exact.landmarks, nearly.landmarks) == (None, 90)
+    agreement = c_score(exact.theta, nearly.theta)
+    assert agreement > (1 - 1e-12 if reduction == "LE" else 0.9)
+    np.testing.assert_array_equal(exact.r, nearly.r)
+
+
+def test_landmarks_are_taken_above_four_thousand_nodes_only():
+    assert landmark_nodes(4000) is None
+    assert len(landmark_nodes(4001)) == 1000
+    with pytest.raises(ConfigError, match="landmarks=2"):
+        landmark_nodes(100, 2)
 
 
 def test_radius_falls_with_degree_and_ends_at_the_rim():

@@ -1,13 +1,16 @@
 """Stage analyse: the network science of a sparse topology."""
 
+from topospike.analyse.alternatives import Alternative as Alternative
+from topospike.analyse.alternatives import alternatives as alternatives
+from topospike.analyse.alternatives import bootstrap_p_value as bootstrap_p_value
 from topospike.analyse.analysis import analyse as analyse
 from topospike.analyse.chains import Chain as Chain
 from topospike.analyse.chains import channel_chains as channel_chains
-from topospike.analyse.chains import channel_mask as channel_mask
 from topospike.analyse.chains import linear_chains as linear_chains
 from topospike.analyse.chains import main_chain as main_chain
-from topospike.analyse.chains import tap_counts as tap_counts
-from topospike.analyse.chains import unfold as unfold
+from topospike.analyse.channels import channel_mask as channel_mask
+from topospike.analyse.channels import tap_counts as tap_counts
+from topospike.analyse.channels import unfold as unfold
 from topospike.analyse.community import communities as communities
 from topospike.analyse.community import modularity as modularity
 from topospike.analyse.connectivity import active_neurons as active_neurons
@@ -24,6 +27,8 @@ from topospike.analyse.graph import graph_from_blocks as graph_from_blocks
 from topospike.analyse.graph import layered_graph as layered_graph
 from topospike.analyse.hyperbolic import Embedding as Embedding
 from topospike.analyse.hyperbolic import coalescent_embedding as coalescent_embedding
+from topospike.analyse.measures import structural_consistency as structural_consistency
+from topospike.analyse.measures import topological_measures as topological_measures
 from topospike.analyse.metadepth import meta_depth as meta_depth
 from topospike.analyse.null import degree_preserving_null as degree_preserving_null
 from topospike.analyse.null import random_null as random_null
@@ -32,17 +37,22 @@ from topospike.analyse.report import TopologyReport as TopologyReport
 from topospike.analyse.separability import angular_separation as angular_separation
 from topospike.analyse.smallworld import bipartite_clustering as bipartite_clustering
 from topospike.analyse.smallworld import small_world as small_world
+from topospike.analyse.wiring import residual_chain as residual_chain
+from topospike.analyse.wiring import wired_chain as wired_chain
 
 __all__ = [
+    "Alternative",
     "Chain",
     "Embedding",
     "LayeredGraph",
     "PowerLawFit",
     "TopologyReport",
     "active_neurons",
+    "alternatives",
     "analyse",
     "angular_separation",
     "bipartite_clustering",
+    "bootstrap_p_value",
     "c_score",
     "channel_chains",
     "channel_mask",
@@ -63,7 +73,11 @@ __all__ = [
     "modularity",
     "power_law",
     "random_null",
+    "residual_chain",
     "small_world",
+    "structural_consistency",
     "tap_counts",
+    "topological_measures",
     "unfold",
+    "wired_chain",
 ]

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from topospike.analyse.chains import Chain, main_chain, unfold
+from topospike.analyse.chains import Chain, linear_chains, main_chain
 from topospike.analyse.community import communities, modularity
-from topospike.analyse.connectivity import Connectivity, active_neurons, connectivity
-from topospike.analyse.degree import (
-    DegreeStatistics,
-    PowerLawFit,
-    ccdf,
-    degree_statistics,
-    fitted_ccdf,
-    gini,
-    power_law,
-)
+from topospike.analyse.connectivity import Connectivity, active_share, connectivity
+from topospike.analyse.degree import PowerLawFit, power_law
 from topospike.analyse.graph import LayeredGraph, mask_array
 from topospike.analyse.hyperbolic import Embedding, coalescent_embedding
 from topospike.analyse.metadepth import MetaDepth, meta_depth
 from topospike.analyse.null import NullComparison, compare_with_null, random_null
-from topospike.analyse.records import DegreeDistribution, Disk, MaskMeasures
 from topospike.analyse.report import TopologyReport
-from topospike.analyse.separability import AngularSeparation, angular_separation
-from topospike.analyse.smallworld import SmallWorld, block_graph, small_world
+from topospike.analyse.smallworld import SmallWorld, is_bipartite, small_world
+from topospike.analyse.summaries import (
+    block_statistics,
+    component_has_hierarchy,
+    degree_distribution,
+    disk,
+    layer_separation,
+    layer_statistics,
+    measure_mask,
+)
+from topospike.analyse.wiring import is_residual, residual_chain, wired_chain
 from topospike.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,17 +42,15 @@ if TYPE_CHECKING:
 
     TopologyLike: TypeAlias = Topology | Mapping[str, MaskLike] | Sequence[MaskLike] | str | Path
 
-DRAWN_LINKS = 20_000
-FIT_POINTS = 60
 LARGE_LINKS = 200_000
 LARGE_NULLS = 3
-PERMUTATIONS = 1000
 
 
 def analyse(
     topology: TopologyLike,
     *,
     chain: Sequence[str] | None = None,
+    wiring: Mapping[str, tuple[str, str]] | None = None,
     nulls: int = 20,
     seed: int = 0,
     weighting: str = "RA2",
@@ -70,7 +68,10 @@ def analyse(
         consecutive masks (n_out, n_in), input side first.
     chain
         Names of the layers to join into one graph; None takes the longest run of consecutive
-        linear layers, or of conv layers as a channel graph where there is no linear one.
+        linear layers; where there is none, the channel graph of a residual network (known by its
+        layer names) or of the longest run of conv layers.
+    wiring
+        Instead of ``chain``: layer name -> (node set read, node set written), for branches.
     nulls
         Random graphs per null model. Above 200 000 links the small-world null takes at most 3.
     seed
@@ -112,12 +113,15 @@ def analyse(
     if nulls < 0:
         raise ConfigError(f"nulls={nulls} was given; 0 or more random graphs are required.")
     masks, digest = read_masks(topology)
-    chosen = main_chain(masks, chain)
+    listed = isinstance(topology, Sequence) and not isinstance(topology, str)
+    if listed and masks and chain is None and wiring is None:
+        chain = list(masks)
+    chosen = choose_layers(masks, chain, wiring)
     graph = chosen.graph()
     size = connectivity(graph)
     say(f"degrees of {size.active_nodes} neurons, {size.links} links")
     fit = power_law(graph.degrees) if len(np.unique(graph.degrees[graph.active])) > 1 else None
-    anp, anp_hidden = active_neurons(chosen.masks)
+    anp, anp_hidden = active_share(chosen.sizes, chosen.blocks)
     say("meta-depth")
     depth = layered_meta_depth(graph, fit, nulls=nulls, seed=seed)
     gamma_null = random_gamma(graph, fit, nulls=nulls, seed=seed)
@@ -179,6 +183,21 @@ def read_masks(topology: TopologyLike) -> tuple[dict[str, np.ndarray], str | Non
     return masks, getattr(topology, "digest", None)
 
 
+def choose_layers(
+    masks: Mapping[str, np.ndarray],
+    chain: Sequence[str] | None,
+    wiring: Mapping[str, tuple[str, str]] | None,
+) -> Chain:
+    """Choose the layers that form the graph: as asked, or the longest run there is."""
+    if wiring is not None:
+        if chain is not None:
+            raise ConfigError("both chain and wiring were given; give one of them.")
+        return wired_chain(masks, wiring)
+    if chain is None and masks and not linear_chains(masks) and is_residual(masks):
+        return residual_chain(masks)
+    return main_chain(masks, chain)
+
+
 def random_gamma(
     graph: LayeredGraph, fit: PowerLawFit | None, *, nulls: int, seed: int
 ) -> NullComparison | None:
@@ -205,105 +224,16 @@ def best_modularity(graph: LayeredGraph, *, seed: int) -> float | None:
     if graph.n_links == 0:
         return None
     active = graph.subgraph(graph.active)
-    return modularity(active, communities(active, seed=seed))
+    runs = 5 if graph.n_links <= LARGE_LINKS else 1
+    return modularity(active, communities(active, seed=seed, runs=runs))
 
 
 def layered_small_world(graph: LayeredGraph, *, nulls: int, seed: int) -> SmallWorld | None:
-    """Small-worldness, with fewer nulls where each is costly; None without links."""
-    if graph.n_links == 0:
+    """Small-worldness, with fewer nulls where each is costly; None where it is undefined."""
+    if graph.n_links == 0 or not is_bipartite(graph):
         return None
     drawn = nulls if graph.n_links <= LARGE_LINKS else min(nulls, LARGE_NULLS)
     return small_world(graph, nulls=drawn, seed=seed)
-
-
-def component_has_hierarchy(graph: LayeredGraph) -> bool:
-    """Tell whether the largest component has two distinct degrees, which radii need."""
-    return len(np.unique(graph.degrees[graph.largest_component()])) > 1
-
-
-def layer_statistics(graph: LayeredGraph) -> tuple[DegreeStatistics, ...]:
-    """Degree statistics of each neuron layer."""
-    return tuple(
-        degree_statistics(graph.degrees[graph.layers == layer], layer=layer)
-        for layer in range(len(graph.sizes))
-    )
-
-
-def block_statistics(graph: LayeredGraph) -> tuple[DegreeStatistics, ...]:
-    """Degree statistics of each block of consecutive layers on its own, both sides pooled."""
-    rows = []
-    for low, high in graph.blocks:
-        inside = (graph.layers == low) | (graph.layers == high)
-        degrees = block_graph(graph, (low, high)).degrees[inside]
-        rows.append(degree_statistics(degrees, layer=low))
-    return tuple(rows)
-
-
-def measure_mask(name: str, mask: np.ndarray) -> MaskMeasures:
-    """Measure one masked layer as a bipartite graph, a conv layer unfolded."""
-    matrix = unfold(mask)
-    outputs, inputs = matrix.sum(axis=1), matrix.sum(axis=0)
-    pooled = degree_statistics(np.concatenate([outputs, inputs]))
-    return MaskMeasures(
-        name=name,
-        kind="linear" if mask.ndim == 2 else "conv",
-        shape=tuple(mask.shape),
-        links=int(outputs.sum()),
-        density=float(outputs.sum() / matrix.size),
-        outputs=matrix.shape[0],
-        inputs=matrix.shape[1],
-        active_outputs=int((outputs > 0).sum()),
-        active_inputs=int((inputs > 0).sum()),
-        gini_outputs=gini(outputs[outputs > 0]),
-        gini_inputs=gini(inputs[inputs > 0]),
-        gamma=pooled.gamma,
-        xmin=pooled.xmin,
-        n_tail=pooled.n_tail,
-        at_bound=pooled.at_bound,
-    )
-
-
-def degree_distribution(graph: LayeredGraph, fit: PowerLawFit | None) -> DegreeDistribution:
-    """Return the points of the complementary cumulative distribution and of the fitted line."""
-    values, share = ccdf(graph.degrees)
-    line = np.zeros(0, dtype=np.int64)
-    height = np.zeros(0)
-    if fit:
-        line = np.unique(np.rint(np.geomspace(fit.xmin, values[-1], FIT_POINTS)).astype(np.int64))
-        height = fitted_ccdf(fit, line)
-    return DegreeDistribution(
-        tuple(values.tolist()), tuple(share.tolist()), tuple(line.tolist()), tuple(height.tolist())
-    )
-
-
-def layer_separation(placed: Embedding | None, *, seed: int) -> AngularSeparation | None:
-    """Angular separation of the layers; None without an embedding or below four nodes."""
-    if placed is None or len(placed.theta) < 4:
-        return None
-    return angular_separation(
-        placed.theta, placed.graph.layers, permutations=PERMUTATIONS, seed=seed
-    )
-
-
-def disk(placed: Embedding, *, seed: int = 0, limit: int = DRAWN_LINKS) -> Disk:
-    """Turn an embedding into the record a figure is drawn from, with at most ``limit`` links."""
-    edges = placed.graph.edges
-    if len(edges) > limit:
-        rng = np.random.default_rng(seed)
-        edges = edges[np.sort(rng.choice(len(edges), size=limit, replace=False))]
-    return Disk(
-        node=tuple(placed.nodes.tolist()),
-        theta=tuple(placed.theta.tolist()),
-        r=tuple(placed.r.tolist()),
-        layer=tuple(placed.graph.layers.tolist()),
-        degree=tuple(placed.graph.degrees.tolist()),
-        edges=tuple((int(i), int(j)) for i, j in edges),
-        links=placed.graph.n_links,
-        gamma=placed.gamma,
-        weighting=placed.weighting,
-        reduction=placed.reduction,
-        angles=placed.angles,
-    )
 
 
 def notes(
@@ -324,7 +254,7 @@ def notes(
         said.append("gamma is at the upper end of the fit's range: read it as 10 or more.")
     elif fit.gamma > 8:
         said.append(f"gamma above 8 is soft: standard error {fit.sigma:.2f}, {fit.n_tail} degrees.")
-    if chain.kind == "channel":
+    if chain.kind != "linear":
         said.append(
             f"Channel graph: two channels are linked by any of their taps; density "
             f"{size.density:.3f} says little about the density of the weights."
@@ -334,8 +264,14 @@ def notes(
             f"{size.components} components: path length and disk cover the largest, "
             f"{size.largest_share:.1%} of the active neurons."
         )
+    if chain.kind == "wired":
+        said.append(
+            "Small-worldness is given for bipartite graphs only; branches close odd cycles."
+        )
     if fit and asked and placed is None:
         said.append("All degrees of the largest component are equal: the disk is undefined.")
+    if placed and placed.landmarks:
+        said.append(f"The angles are approximate, from {placed.landmarks} landmark nodes.")
     if size.links > LARGE_LINKS:
         said.append(f"Above {LARGE_LINKS} links the small-world null takes {LARGE_NULLS} draws.")
     return said

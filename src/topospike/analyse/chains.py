@@ -1,9 +1,8 @@
-"""Stage analyse: which masks of a network form one graph, and how conv masks enter it.
+"""Stage analyse: which masks of a network form one graph.
 
-A conv mask (c_out, c_in, kh, kw) has two graphs. Unfolded, (c_out, c_in kh kw), it is what CHT
-evolves, but its columns are no neurons of the layer before, so unfolded layers cannot be chained.
-The channel graph links two channels when any kernel tap between them is in the mask; it chains,
-but near 3x3 taps it is nearly complete at moderate sparsity (see `channel_mask`).
+A chain is a run of layers each of which reads what the one before it writes. Names and shapes are
+all a saved topology tells; what they cannot tell (parallel branches, unmasked layers in between)
+the caller says with layer names or a wiring (`topospike.analyse.wiring`).
 """
 
 from __future__ import annotations
@@ -11,42 +10,66 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from topospike.analyse.graph import LayeredGraph, layered_graph, mask_array
+from topospike.analyse.channels import can_group, tap_counts
+from topospike.analyse.graph import LayeredGraph, graph_from_blocks, mask_array
 from topospike.errors import ConfigError, ShapeError
 from topospike.registry import suggestion
 
 if TYPE_CHECKING:
     from topospike.analyse.graph import MaskLike
 
-# Sibling projections read the same tensor: equal shapes do not make them consecutive.
-ATTENTION = re.compile(r"(^|[._])(query|key|value|qkv|[qkv]|[qkv]_proj|in_proj)(_weight)?$")
+# The projections of attention read one tensor side by side, and its output joins a residual
+# stream: equal shapes do not make any of them consecutive.
+ATTENTION = re.compile(
+    r"(^|[._])(attn|attention|query|key|value|qkv|[qkv]|[qkv]_proj|in_proj)([._]|$)"
+)
+SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample|skip|projection)(\.|$)")
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """Consecutive layers that form one layered graph.
+    """Layers that form one layered graph.
 
     Attributes
     ----------
     names
-        Parameter names of the masks, input side first.
+        Parameter names of the masks, in the order of the network.
     kind
-        ``linear``: the masks as they are; ``channel``: with conv masks folded to channels.
+        ``linear``: the masks as they are; ``channel``: with conv masks folded to channels;
+        ``wired``: the same, with branches.
     masks
-        Two-dimensional masks (n_out, n_in), each n_in equal to the n_out before it.
+        Two-dimensional masks (n_out, n_in).
     taps
-        For a channel chain, the kernel taps behind each entry of `masks`; else None.
+        For channel and wired chains, the kernel taps behind each entry of `masks`; else None.
+    wiring
+        Node sets (source, target) that each mask joins; for a plain chain (0, 1), (1, 2), ...
     """
 
     names: tuple[str, ...]
     kind: str
     masks: tuple[Bool[np.ndarray, "n_out n_in"], ...]
     taps: tuple[Int[np.ndarray, "n_out n_in"], ...] | None = None
+    wiring: tuple[tuple[int, int], ...] = ()
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, int, np.ndarray], ...]:
+        """``(source, target, mask)`` of every mask."""
+        pairs = self.wiring or tuple((k, k + 1) for k in range(len(self.masks)))
+        return tuple((*pair, mask) for pair, mask in zip(pairs, self.masks, strict=True))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Nodes of each node set."""
+        found: dict[int, int] = {}
+        for source, target, mask in self.blocks:
+            found[source], found[target] = mask.shape[1], mask.shape[0]
+        return tuple(found[k] for k in range(len(found)))
 
     @property
     def n_links(self) -> int:
@@ -54,115 +77,18 @@ class Chain:
         return sum(int(mask.sum()) for mask in self.masks)
 
     def graph(self) -> LayeredGraph:
-        """Return the layered graph of the chain, with tap counts for a channel chain."""
-        graph = layered_graph(self.masks)
+        """Return the layered graph, with tap counts for a channel or wired chain."""
+        graph = graph_from_blocks(self.sizes, self.blocks)
         if self.taps is None:
             return graph
         offsets = np.concatenate([[0], np.cumsum(graph.sizes)])
-        taps = np.zeros(graph.n_links, dtype=np.int64)
-        for (low, high), links in graph.blocks.items():
-            i, j = graph.edges[links].T
-            taps[links] = self.taps[low][j - offsets[high], i - offsets[low]]
-        return LayeredGraph(graph.sizes, graph.edges, graph.layers, taps=taps)
-
-
-def unfold(mask: MaskLike) -> Bool[np.ndarray, "n_out n_in"]:
-    """Return a mask as one bipartite layer: conv (c_out, c_in kh kw) in C order, linear unchanged.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> unfold(np.ones((8, 3, 3, 3), dtype=bool)).shape
-    (8, 27)
-    """
-    array = mask_array(mask)
-    if array.ndim < 2 or 0 in array.shape:
-        raise ShapeError(
-            f"a mask of shape {array.shape} was given; (n_out, n_in) or (c_out, c_in, kh, kw) "
-            "without empty axes is required."
-        )
-    return array.reshape(array.shape[0], -1)
-
-
-def tap_counts(mask: MaskLike, *, channels: int | None = None) -> Int[np.ndarray, "n_out n_in"]:
-    """Count the links between each pair of channels.
-
-    Parameters
-    ----------
-    mask
-        Conv mask (c_out, c_in / groups, kh, kw), or linear mask (n_out, n_in).
-    channels
-        Channels that enter. A conv mask with fewer columns is grouped (depthwise when it has one
-        column); a linear mask with more columns reads a flattened map in (channel, y, x) order.
-        None: as many as the mask has columns.
-
-    Returns
-    -------
-    int64, shape (n_out, channels)
-
-    Raises
-    ------
-    ShapeError
-        If the mask cannot read that many channels.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> tap_counts(np.ones((4, 1, 3, 3), dtype=bool), channels=4).diagonal().tolist()
-    [9, 9, 9, 9]
-    >>> tap_counts(np.ones((2, 12), dtype=bool), channels=3).tolist()
-    [[4, 4, 4], [4, 4, 4]]
-    """
-    array = mask_array(mask)
-    if array.ndim < 2 or 0 in array.shape:
-        raise ShapeError(f"a mask of shape {array.shape} has no channels; see channel_mask.")
-    width = int(array.shape[1]) if channels is None else channels
-    if array.ndim == 2 and width and array.shape[1] % width == 0:
-        return array.reshape(array.shape[0], width, -1).sum(axis=2)
-    counts = array.reshape(array.shape[0], array.shape[1], -1).sum(axis=2)
-    if array.ndim > 2 and can_group(array.shape, width):
-        return spread_groups(counts, width)
-    raise ShapeError(
-        f"a mask of shape {array.shape} cannot read {width} channels; give consecutive layers, "
-        "input side first."
-    )
-
-
-def can_group(shape: Sequence[int], channels: int) -> bool:
-    """Tell whether a conv weight of this shape can read ``channels`` channels, maybe in groups."""
-    return channels % shape[1] == 0 and shape[0] % (channels // shape[1]) == 0
-
-
-def spread_groups(
-    counts: Int[np.ndarray, "n_out n_group"], channels: int
-) -> Int[np.ndarray, "n_out n_in"]:
-    """Place each group's columns at its own input channels; pairs across groups have no link."""
-    n_out, width = counts.shape
-    groups = channels // width
-    full = np.zeros((n_out, channels), dtype=np.int64)
-    for group in range(groups):
-        rows = slice(group * n_out // groups, (group + 1) * n_out // groups)
-        full[rows, group * width : (group + 1) * width] = counts[rows]
-    return full
-
-
-def channel_mask(mask: MaskLike, *, channels: int | None = None) -> Bool[np.ndarray, "n_out n_in"]:
-    """Return which channels are linked: any kernel tap (or map position) between them is present.
-
-    Notes
-    -----
-    With kh kw taps at density p a random channel graph has density 1 - (1 - p)^(kh kw): 0.893 for
-    3x3 taps at 78 % sparsity. Read such graphs with care.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> mask = np.zeros((2, 3, 3, 3), dtype=bool)
-    >>> mask[1, 2, 0, 0] = True
-    >>> channel_mask(mask).astype(int).tolist()
-    [[0, 0, 0], [0, 0, 1]]
-    """
-    return tap_counts(mask, channels=channels) > 0
+        counted = np.zeros(graph.n_links, dtype=np.int64)
+        for (source, target, _), taps in zip(self.blocks, self.taps, strict=True):
+            links = graph.blocks.get((min(source, target), max(source, target)), [])
+            low, high = graph.edges[links].T
+            read, written = (low, high) if source < target else (high, low)
+            counted[links] += taps[written - offsets[target], read - offsets[source]]
+        return LayeredGraph(graph.sizes, graph.edges, graph.layers, taps=counted)
 
 
 def module_path(name: str) -> str:
@@ -181,9 +107,9 @@ def linear_chains(masks: Mapping[str, MaskLike]) -> list[Chain]:
     Returns
     -------
     list of Chain
-        In the network's order; a single linear layer is a chain of one. Query, key and value
-        projections of attention (by name) read the same tensor and never chain with what stands
-        beside them in the list. An unmasked layer between two masked ones cannot be seen here.
+        In the network's order; a single linear layer is a chain of one. The projections of
+        attention (known by name) never chain with what stands beside them in the list. An unmasked
+        layer between two masked ones cannot be seen here.
 
     Examples
     --------
@@ -210,21 +136,35 @@ def linear_chains(masks: Mapping[str, MaskLike]) -> list[Chain]:
 
 
 def linear_chain(masks: Mapping[str, MaskLike], names: Sequence[str]) -> Chain:
-    """Make a chain of the named linear masks."""
-    return Chain(tuple(names), "linear", tuple(mask_array(masks[n], name=n) for n in names))
+    """Make a chain of the named linear masks.
+
+    Raises
+    ------
+    ShapeError
+        If a mask does not read as many neurons as the one before it writes.
+    """
+    arrays = tuple(mask_array(masks[name], name=name) for name in names)
+    for before, after, one, two in zip(names, names[1:], arrays, arrays[1:], strict=False):
+        if two.shape[1] != one.shape[0]:
+            raise ShapeError(
+                f"{after} has shape {two.shape} and cannot read the {one.shape[0]} outputs of "
+                f"{before}: n_in must equal the n_out before it. Name consecutive layers, input "
+                "side first."
+            )
+    return Chain(tuple(names), "linear", arrays)
 
 
 def channel_chains(masks: Mapping[str, MaskLike]) -> list[Chain]:
     """Find the maximal runs of consecutive conv and linear layers whose channels fit.
 
-    Grouped convolutions and the flattening before a linear layer are recognised by shape. In a
-    residual network a projection shortcut ends a run; join its node sets with
-    `topospike.analyse.graph.graph_from_blocks` instead.
+    Grouped convolutions and the flattening before a linear layer are recognised by shape; a
+    projection shortcut (known by name) starts a run of its own. For a residual network as a whole
+    see `topospike.analyse.wiring.residual_chain`.
     """
     runs: list[list[str]] = []
     channels: int | None = None
     for name, mask in masks.items():
-        if channels is not None and follows(mask.shape, channels):
+        if channels is not None and follows(name, mask.shape, channels):
             runs[-1].append(name)
         else:
             runs.append([name])
@@ -232,11 +172,19 @@ def channel_chains(masks: Mapping[str, MaskLike]) -> list[Chain]:
     return [channel_chain(masks, run) for run in runs]
 
 
-def follows(shape: Sequence[int], channels: int) -> bool:
-    """Tell whether a mask of this shape can read a tensor of ``channels`` channels."""
+def follows(name: str, shape: Sequence[int], channels: int) -> bool:
+    """Tell whether this layer can read a tensor of ``channels`` channels.
+
+    A 1x1 kernel with fewer columns is taken for a projection, not for a grouped convolution.
+    """
+    if SHORTCUT.search(name):
+        return False
     if len(shape) == 2:
         return shape[1] % channels == 0
-    return shape[1] == channels or (shape[1] < channels and can_group(shape, channels))
+    depthwise_or_wide = shape[1] == 1 or max(shape[2:], default=1) > 1
+    return shape[1] == channels or (
+        shape[1] < channels and depthwise_or_wide and can_group(shape, channels)
+    )
 
 
 def channel_chain(masks: Mapping[str, MaskLike], names: Sequence[str]) -> Chain:

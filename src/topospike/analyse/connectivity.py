@@ -90,10 +90,26 @@ def active_neurons(masks: Sequence[Bool[np.ndarray, "n_out n_in"]]) -> tuple[flo
     >>> active_neurons([first, second])
     (0.8, 0.5)
     """
-    inputs = [mask.any(axis=0) for mask in masks]
-    outputs = [mask.any(axis=1) for mask in masks]
-    counted = [*inputs, outputs[-1]]
-    anp = sum(int(c.sum()) for c in counted) / sum(c.size for c in counted)
-    hidden = [np.logical_and(o, i) for o, i in zip(outputs[:-1], inputs[1:], strict=True)]
+    blocks = [(k, k + 1, mask) for k, mask in enumerate(masks)]
+    return active_share((masks[0].shape[1], *(mask.shape[0] for mask in masks)), blocks)
+
+
+def active_share(
+    sizes: Sequence[int], blocks: Sequence[tuple[int, int, Bool[np.ndarray, "n_out n_in"]]]
+) -> tuple[float, float | None]:
+    """Share of active neurons of node sets in any wiring, in the two forms of `active_neurons`.
+
+    A node set that some mask reads counts the neurons with an outgoing link, any other set those
+    with an incoming one; hidden sets are those that are both read and written.
+    """
+    sends = [np.zeros(n, dtype=bool) for n in sizes]
+    receives = [np.zeros(n, dtype=bool) for n in sizes]
+    for source, target, mask in blocks:
+        sends[source] |= mask.any(axis=0)
+        receives[target] |= mask.any(axis=1)
+    read, written = {source for source, _, _ in blocks}, {target for _, target, _ in blocks}
+    counted = [sends[k] if k in read else receives[k] for k in range(len(sizes))]
+    anp = sum(int(c.sum()) for c in counted) / sum(sizes)
+    hidden = [np.logical_and(sends[k], receives[k]) for k in sorted(read & written)]
     total = sum(h.size for h in hidden)
     return anp, sum(int(h.sum()) for h in hidden) / total if total else None

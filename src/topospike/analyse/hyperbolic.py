@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from topospike.analyse.degree import PowerLawFit, power_law
 from topospike.analyse.graph import LayeredGraph, as_graph
 from topospike.analyse.preweighting import link_weights
-from topospike.analyse.reduction import coordinates
+from topospike.analyse.reduction import coordinates, landmark_nodes
 from topospike.errors import ConfigError
 from topospike.registry import Registry
 
@@ -41,6 +41,8 @@ class Embedding:
         The embedded component, its nodes numbered like `theta`.
     fit
         The power-law fit of its degrees that the radii use.
+    landmarks
+        Nodes the angles were computed from; None when it was all of them.
     """
 
     theta: Float[np.ndarray, " node"]
@@ -51,6 +53,7 @@ class Embedding:
     weighting: str
     reduction: str
     angles: str
+    landmarks: int | None = None
 
     @property
     def gamma(self) -> float:
@@ -129,6 +132,8 @@ def coalescent_embedding(
     weighting: str = "RA2",
     reduction: str = "ISO",
     angles: str = "equidistant",
+    *,
+    landmarks: int | None = None,
 ) -> Embedding:
     """Embed a graph in the two-dimensional hyperbolic disk.
 
@@ -145,6 +150,9 @@ def coalescent_embedding(
     angles
         ``original``; ``circular``: stretched onto [0, 2 pi (N - 1) / N], which for MCE and ncMCE
         is the original; ``equidistant``: spread evenly in the same order.
+    landmarks
+        How many nodes span the kernel; None takes all of them up to 4000 nodes and 1000 above,
+        where N^2 distances would not fit. The angles are then approximate.
 
     Returns
     -------
@@ -195,7 +203,9 @@ def coalescent_embedding(
             f"{component.degrees[0]}; coalescent embedding needs at least two distinct degrees."
         )
     fit = power_law(component.degrees)
-    position = coordinates(component, link_weights(component, weighting), reduction)
+    chosen = landmark_nodes(len(nodes), landmarks)
+    lengths = link_weights(component, weighting)
+    position = coordinates(component, lengths, reduction, landmarks=chosen)
     return Embedding(
         theta=place(position),
         r=radial_positions(degree_ranks(component.degrees), fit.gamma),
@@ -205,4 +215,5 @@ def coalescent_embedding(
         weighting=weighting,
         reduction=reduction,
         angles=angles,
+        landmarks=None if chosen is None else len(chosen),
     )

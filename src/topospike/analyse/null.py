@@ -211,6 +211,6 @@ def swap_round(
 def rewired(graph: LayeredGraph, edges: list[np.ndarray]) -> LayeredGraph:
     """Return the same nodes and layers with other links."""
     joined = np.concatenate(edges) if edges else np.zeros((0, 2), dtype=np.int64)
-    joined = np.sort(joined, axis=1)
-    order = np.lexsort((joined[:, 1], joined[:, 0]))
-    return LayeredGraph(graph.sizes, joined[order], graph.layers)
+    code = np.sort(joined.min(axis=1) * graph.n_nodes + joined.max(axis=1))
+    ordered = np.stack(np.divmod(code, graph.n_nodes), axis=1)
+    return LayeredGraph(graph.sizes, ordered, graph.layers)

@@ -16,16 +16,19 @@ from topospike.analyse.graph import LayeredGraph, adjacency
 from topospike.errors import ConfigError
 from topospike.registry import Registry
 
+ROWS = 512
+"""Rows of the adjacency squared at a time, which bounds the memory to 512 N numbers."""
+
 
 def common_neighbours(graph: LayeredGraph) -> Int[np.ndarray, " link"]:
     """Count the neighbours shared by the two ends of each link."""
     matrix = adjacency(graph)
     i, j = graph.edges.T
     counts = np.zeros(graph.n_links, dtype=np.int64)
-    chunk = 20_000
-    for start in range(0, graph.n_links, chunk):
-        part = slice(start, start + chunk)
-        counts[part] = np.rint(matrix[i[part]].multiply(matrix[j[part]]).sum(axis=1))
+    for first in range(0, graph.n_nodes, ROWS):
+        links = slice(*np.searchsorted(i, [first, first + ROWS]))
+        shared = (matrix[first : first + ROWS] @ matrix).toarray()
+        counts[links] = np.rint(shared[i[links] - first, j[links]])
     return counts
 
 

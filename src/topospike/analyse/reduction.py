@@ -3,6 +3,7 @@
 From the weighted graph to one or two coordinates per node. The kernels are symmetric but
 indefinite, and the reference orders by SINGULAR value, that is by |eigenvalue|; taking the
 algebraically largest eigenvalues (as common manifold-learning libraries do) gives another picture.
+Above some thousand nodes the kernel is spanned by a sample of landmark nodes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from topospike.analyse.graph import LayeredGraph, adjacency
 from topospike.errors import ConfigError
@@ -18,16 +19,22 @@ from topospike.registry import Registry
 
 DENSE_NODES = 300
 """Up to here eigenvectors come from a full dense solver, above from Lanczos iterations."""
+EXACT_NODES = 4000
+"""Up to here distances between all nodes are kept (N^2 float64), above to landmarks only."""
+LANDMARKS = 1000
+
+Weights = Float[np.ndarray, " link"]
+Landmarks = Int[np.ndarray, " landmark"]
 
 
-def distances(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
-    """All weighted shortest-path lengths, float64 (node, node)."""
+def distances(graph: LayeredGraph, weights: Weights, sources: Landmarks | None) -> np.ndarray:
+    """Weighted shortest-path lengths from the sources (None: from all), float64 (source, node)."""
     from scipy.sparse.csgraph import dijkstra
 
-    return dijkstra(adjacency(graph, weights), directed=True)
+    return dijkstra(adjacency(graph, weights), directed=True, indices=sources)
 
 
-def spanning_tree(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
+def spanning_tree(graph: LayeredGraph, weights: Weights) -> np.ndarray:
     """Positions in ``graph.edges`` of the minimum spanning tree; ties by (weight, i, j)."""
     from scipy.sparse.csgraph import minimum_spanning_tree
 
@@ -38,23 +45,27 @@ def spanning_tree(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> n
     return order[np.sort(np.rint(tree.data).astype(np.int64)) - 1]
 
 
-def tree_distances(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
-    """Path lengths inside the minimum spanning tree, float64 (node, node)."""
+def tree_distances(graph: LayeredGraph, weights: Weights, sources: Landmarks | None) -> np.ndarray:
+    """Path lengths inside the minimum spanning tree, float64 (source, node)."""
     kept = spanning_tree(graph, weights)
     tree = LayeredGraph(graph.sizes, graph.edges[kept], graph.layers)
-    return distances(tree, weights[kept])
+    return distances(tree, weights[kept], sources)
 
 
-def centred(squared: np.ndarray) -> np.ndarray:
-    """-1/2 J (D.^2) J with J = I - 11'/N, the Gram matrix of classical scaling."""
-    kernel = -0.5 * squared
+def centred(length: np.ndarray, landmarks: Landmarks | None) -> np.ndarray:
+    """-1/2 J (D.^2) J with J = I - 11'/N, the Gram matrix of classical scaling.
+
+    With landmarks, row and column means are taken over them.
+    """
+    kernel = -0.5 * length**2
     kernel -= kernel.mean(axis=0)
-    kernel -= kernel.mean(axis=1, keepdims=True)
+    inner = kernel if landmarks is None else kernel[:, landmarks]
+    kernel -= inner.mean(axis=1, keepdims=True)
     return kernel
 
 
-def leading_triplets(kernel: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Singular values (falling) and right singular vectors of a symmetric kernel.
+def leading_pairs(kernel: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of largest modulus, falling, and their vectors, of a symmetric kernel.
 
     The sign of each vector is fixed by making its largest component positive.
     """
@@ -66,63 +77,118 @@ def leading_triplets(kernel: np.ndarray, count: int) -> tuple[np.ndarray, np.nda
     else:
         values, vectors = np.linalg.eigh(kernel)
     order = np.argsort(-np.abs(values), kind="stable")[:count]
-    vectors = vectors[:, order]
-    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
-    return np.abs(values[order]), vectors * signs
+    return values[order], with_fixed_sign(vectors[:, order])
 
 
-def iso(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
+def with_fixed_sign(vectors: np.ndarray) -> np.ndarray:
+    """Make the largest component of every column positive."""
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    return vectors * np.sign(largest)
+
+
+def spectral_positions(kernel: np.ndarray, landmarks: Landmarks | None, count: int) -> np.ndarray:
+    """Coordinates sqrt(s_k) v_k of all nodes from the kernel (its landmark rows, if sampled).
+
+    Nodes that are no landmarks are placed by the Nystrom extension v_k' K / s_k.
+    """
+    inner = kernel if landmarks is None else kernel[:, landmarks]
+    values, vectors = leading_pairs(inner, count)
+    scale = np.sqrt(np.abs(values))
+    if landmarks is None:
+        return vectors * scale
+    return (kernel.T @ vectors) * np.sign(values) / scale
+
+
+def iso(graph: LayeredGraph, weights: Weights, landmarks: Landmarks | None) -> np.ndarray:
     """ISO: centred Gram matrix of the shortest paths, coordinates 1 and 2."""
-    values, vectors = leading_triplets(centred(distances(graph, weights) ** 2), 2)
-    return vectors * np.sqrt(values)
+    kernel = centred(distances(graph, weights, landmarks), landmarks)
+    return spectral_positions(kernel, landmarks, 2)
 
 
-def nc_iso(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
+def nc_iso(graph: LayeredGraph, weights: Weights, landmarks: Landmarks | None) -> np.ndarray:
     """ncISO: the shortest paths themselves, neither squared nor centred, coordinates 2 and 3."""
-    values, vectors = leading_triplets(distances(graph, weights), 3)
-    return (vectors * np.sqrt(values))[:, 1:]
+    return spectral_positions(distances(graph, weights, landmarks), landmarks, 3)[:, 1:]
 
 
-def mce(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
+def mce(graph: LayeredGraph, weights: Weights, landmarks: Landmarks | None) -> np.ndarray:
     """MCE: centred Gram matrix of the path lengths in the spanning tree, coordinate 1."""
-    values, vectors = leading_triplets(centred(tree_distances(graph, weights) ** 2), 1)
-    return vectors * np.sqrt(values)
+    kernel = centred(tree_distances(graph, weights, landmarks), landmarks)
+    return spectral_positions(kernel, landmarks, 1)
 
 
-def nc_mce(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
+def nc_mce(graph: LayeredGraph, weights: Weights, landmarks: Landmarks | None) -> np.ndarray:
     """ncMCE: the path lengths in the spanning tree themselves, coordinate 2."""
-    values, vectors = leading_triplets(tree_distances(graph, weights), 2)
-    return (vectors * np.sqrt(values))[:, 1:]
+    return spectral_positions(tree_distances(graph, weights, landmarks), landmarks, 2)[:, 1:]
 
 
-def laplacian_eigenmaps(graph: LayeredGraph, weights: Float[np.ndarray, " link"]) -> np.ndarray:
-    """LE: heat kernel exp(-(w / mean w)^2), generalised eigenvectors 2 and 3 of (D - H, D)."""
+def laplacian_eigenmaps(
+    graph: LayeredGraph, weights: Weights, landmarks: Landmarks | None
+) -> np.ndarray:
+    """LE: heat kernel exp(-(w / mean w)^2), generalised eigenvectors 2 and 3 of (D - H, D).
+
+    With landmarks the same eigenvectors come from the sparse matrix by Lanczos iterations.
+    """
     import scipy.linalg
+    import scipy.sparse
+    from scipy.sparse.linalg import eigsh
 
-    heat = np.exp(-((weights / weights.mean()) ** 2))
-    kernel = adjacency(graph, heat).toarray()
-    degree = kernel.sum(axis=1)
+    heat = adjacency(graph, np.exp(-((weights / weights.mean()) ** 2)))
+    degree = np.asarray(heat.sum(axis=1)).ravel()
     if not (degree > 0).all():
         raise ConfigError(
             f"reduction 'LE' is not defined here: the heat kernel of {int((degree == 0).sum())} "
             "nodes underflows to zero because their link weights are far above the mean. Use "
             "reduction 'ISO', or weighting 'none'."
         )
-    vectors = scipy.linalg.eigh(np.diag(degree) - kernel, np.diag(degree), subset_by_index=[1, 2])[
-        1
-    ]
-    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), [0, 1]])
-    return vectors * signs
+    if landmarks is None:
+        kernel = heat.toarray()
+        laplacian = np.diag(degree) - kernel
+        vectors = scipy.linalg.eigh(laplacian, np.diag(degree), subset_by_index=[1, 2])[1]
+        return with_fixed_sign(vectors)
+    root = scipy.sparse.diags_array(1 / np.sqrt(degree))
+    start = np.random.default_rng(0).standard_normal(len(degree))
+    values, vectors = eigsh(root @ heat @ root, k=3, which="LA", v0=start)
+    return with_fixed_sign(root @ vectors[:, np.argsort(-values)[1:]])
 
 
-REDUCTIONS: Registry[Callable[[LayeredGraph, np.ndarray], np.ndarray]] = Registry(
+Reduction = Callable[[LayeredGraph, np.ndarray, "Landmarks | None"], np.ndarray]
+
+REDUCTIONS: Registry[Reduction] = Registry(
     "reduction",
     {"ISO": iso, "ncISO": nc_iso, "MCE": mce, "ncMCE": nc_mce, "LE": laplacian_eigenmaps},
 )
 
 
+def landmark_nodes(n_nodes: int, landmarks: int | None = None) -> Landmarks | None:
+    """Choose the landmark nodes; None means all.
+
+    Parameters
+    ----------
+    n_nodes
+        Nodes of the graph.
+    landmarks
+        How many; None takes all nodes up to 4000, and 1000 above.
+
+    Raises
+    ------
+    ConfigError
+        If fewer than 4 landmarks are asked for.
+    """
+    if landmarks is None:
+        landmarks = n_nodes if n_nodes <= EXACT_NODES else LANDMARKS
+    if landmarks < min(4, n_nodes):
+        raise ConfigError(f"landmarks={landmarks} was given; at least 4 are required.")
+    if landmarks >= n_nodes:
+        return None
+    return np.sort(np.random.default_rng(0).choice(n_nodes, size=landmarks, replace=False))
+
+
 def coordinates(
-    graph: LayeredGraph, weights: Float[np.ndarray, " link"], reduction: str = "ISO"
+    graph: LayeredGraph,
+    weights: Weights,
+    reduction: str = "ISO",
+    *,
+    landmarks: Landmarks | None = None,
 ) -> Float[np.ndarray, "node axis"]:
     """Reduce a connected weighted graph to two coordinates per node, or one for MCE and ncMCE.
 
@@ -134,10 +200,12 @@ def coordinates(
         Link lengths, from `link_weights`.
     reduction
         ``ISO``, ``ncISO``, ``LE``, ``MCE`` or ``ncMCE``.
+    landmarks : int, shape (landmark,), or None
+        Nodes whose distances span the kernel; None takes all nodes, as the reference does.
 
     Notes
     -----
-    Cost: O(N (E + N log N)) time and N^2 float64 memory. Sign freedom of eigenvectors is removed
-    by convention (largest component positive).
+    Cost with S landmarks: O(S (E + N log N)) time, S N float64 memory. The sign freedom of
+    eigenvectors is removed by convention (largest component positive).
     """
-    return REDUCTIONS[reduction](graph, weights)
+    return REDUCTIONS[reduction](graph, weights, landmarks)

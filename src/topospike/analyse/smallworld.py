@@ -74,11 +74,16 @@ class SmallWorld:
     sampled_sources: int | None
 
 
-def require_bipartite(graph: LayeredGraph) -> None:
-    """Refuse graphs with odd cycles, for which these coefficients do not exist."""
+def is_bipartite(graph: LayeredGraph) -> bool:
+    """Tell whether the graph has no odd cycle, as every chain of layers."""
     import igraph
 
-    if not igraph.Graph(graph.n_nodes, graph.edges.tolist()).is_bipartite():
+    return igraph.Graph(graph.n_nodes, graph.edges.tolist()).is_bipartite()
+
+
+def require_bipartite(graph: LayeredGraph) -> None:
+    """Refuse graphs with odd cycles, for which these coefficients do not exist."""
+    if not is_bipartite(graph):
         raise ConfigError(
             "bipartite clustering was asked of a graph with an odd cycle (links inside a layer or "
             "across two); it is defined for bipartite graphs such as a chain of layers."
@@ -97,29 +102,32 @@ def shared_neighbours(
         yield rows[other] + start, columns[other], np.rint(product.data[other])
 
 
-def latapy_nodes(graph: LayeredGraph) -> Float[np.ndarray, " node"]:
-    """Latapy's dot coefficient of each node: mean overlap with its second neighbours.
+def squares_and_latapy(graph: LayeredGraph) -> tuple[float, Float[np.ndarray, " node"]]:
+    """Count the squares, and measure each node's Latapy dot coefficient, in one pass.
 
     Notes
     -----
-    cc(u, v) = |N(u) n N(v)| / |N(u) u N(v)|, averaged over the v with a shared neighbour; 0 where
-    there is none. Isolated nodes get 0.
+    Squares (cycles of four nodes) = 1/2 sum_{i<j} c_ij (c_ij - 1) / 2, as each has two diagonals.
+    Latapy: cc(u, v) = |N(u) n N(v)| / |N(u) u N(v)|, averaged over the v with a shared neighbour;
+    0 where there is none.
 
     References
     ----------
     .. [1] M. Latapy, C. Magnien, N. Del Vecchio, "Basic notions for the analysis of large two-mode
        networks", Social Networks 30 (2008).
     """
+    squares = 0.0
     total, seconds = np.zeros(graph.n_nodes), np.zeros(graph.n_nodes)
     for i, j, c in shared_neighbours(graph):
-        union = graph.degrees[i] + graph.degrees[j] - c
-        total += np.bincount(i, weights=c / union, minlength=graph.n_nodes)
+        squares += float((c * (c - 1)).sum()) / 8
+        overlap = c / (graph.degrees[i] + graph.degrees[j] - c)
+        total += np.bincount(i, weights=overlap, minlength=graph.n_nodes)
         seconds += np.bincount(i, minlength=graph.n_nodes)
-    return total / np.maximum(seconds, 1)
+    return squares, total / np.maximum(seconds, 1)
 
 
 def count_squares(graph: LayeredGraph) -> float:
-    """Squares (cycles of four nodes): Sq = 1/2 sum_{i<j} c_ij (c_ij - 1) / 2."""
+    """Cycles of four nodes."""
     return float(sum((c * (c - 1)).sum() for _, _, c in shared_neighbours(graph)) / 8)
 
 
@@ -156,8 +164,8 @@ def bipartite_clustering(graph: LayeredGraph) -> BipartiteClustering:
     1.0
     """
     require_bipartite(graph)
-    squares, paths = count_squares(graph), count_paths3(graph)
-    latapy = latapy_nodes(graph)[graph.active]
+    squares, per_node = squares_and_latapy(graph)
+    paths, latapy = count_paths3(graph), per_node[graph.active]
     return BipartiteClustering(
         squares=squares,
         paths3=paths,
