@@ -186,3 +186,18 @@ def test_importing_the_stage_loads_no_training_code_nor_heavy_packages():
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_power_law_is_weighed_against_its_rivals():
+    report = analyse(uniform_masks((60, 60), 0.1), nulls=0, bootstrap=10)
+    assert [row.name for row in report.alternatives] == ["lognormal", "exponential", "truncated"]
+    assert 0 <= report.p_value <= 1
+
+
+def test_a_file_without_later_fields_still_loads(report, tmp_path):
+    path = tmp_path / "report.json"
+    report.save(path)
+    raw = json.loads(path.read_text())
+    del raw["alternatives"], raw["p_value"]
+    path.write_text(json.dumps(raw))
+    assert TopologyReport.load(path).alternatives == ()

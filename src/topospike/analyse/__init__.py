@@ -13,6 +13,8 @@ from topospike.analyse.channels import tap_counts as tap_counts
 from topospike.analyse.channels import unfold as unfold
 from topospike.analyse.community import communities as communities
 from topospike.analyse.community import modularity as modularity
+from topospike.analyse.comparison import ComparisonRow as ComparisonRow
+from topospike.analyse.comparison import compare as compare
 from topospike.analyse.connectivity import active_neurons as active_neurons
 from topospike.analyse.connectivity import connectivity as connectivity
 from topospike.analyse.degree import PowerLawFit as PowerLawFit
@@ -25,6 +27,8 @@ from topospike.analyse.geometry import hyperbolic_distances as hyperbolic_distan
 from topospike.analyse.graph import LayeredGraph as LayeredGraph
 from topospike.analyse.graph import graph_from_blocks as graph_from_blocks
 from topospike.analyse.graph import layered_graph as layered_graph
+from topospike.analyse.history import read_updates as read_updates
+from topospike.analyse.history import topology_history as topology_history
 from topospike.analyse.hyperbolic import Embedding as Embedding
 from topospike.analyse.hyperbolic import coalescent_embedding as coalescent_embedding
 from topospike.analyse.measures import structural_consistency as structural_consistency
@@ -43,6 +47,7 @@ from topospike.analyse.wiring import wired_chain as wired_chain
 __all__ = [
     "Alternative",
     "Chain",
+    "ComparisonRow",
     "Embedding",
     "LayeredGraph",
     "PowerLawFit",
@@ -58,6 +63,7 @@ __all__ = [
     "channel_mask",
     "coalescent_embedding",
     "communities",
+    "compare",
     "connectivity",
     "degree_preserving_null",
     "degree_statistics",
@@ -73,11 +79,13 @@ __all__ = [
     "modularity",
     "power_law",
     "random_null",
+    "read_updates",
     "residual_chain",
     "small_world",
     "structural_consistency",
     "tap_counts",
     "topological_measures",
+    "topology_history",
     "unfold",
     "wired_chain",
 ]

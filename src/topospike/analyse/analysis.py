@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from topospike.analyse.alternatives import alternatives, bootstrap_p_value
 from topospike.analyse.chains import Chain, linear_chains, main_chain
 from topospike.analyse.community import communities, modularity
 from topospike.analyse.connectivity import Connectivity, active_share, connectivity
@@ -57,6 +58,7 @@ def analyse(
     reduction: str = "ISO",
     angles: str = "equidistant",
     embedding: bool = True,
+    bootstrap: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> TopologyReport:
     """Measure a sparse topology as a network scientist would.
@@ -80,6 +82,8 @@ def analyse(
         Options of `coalescent_embedding`.
     embedding
         False leaves out the disk and the angular separation, the costly part of large graphs.
+    bootstrap
+        Synthetic samples for the p-value of the power law; 0 leaves it out.
     progress
         Called with the name of each measure before it starts.
 
@@ -121,6 +125,11 @@ def analyse(
     size = connectivity(graph)
     say(f"degrees of {size.active_nodes} neurons, {size.links} links")
     fit = power_law(graph.degrees) if len(np.unique(graph.degrees[graph.active])) > 1 else None
+    rivals = alternatives(graph.degrees, fit) if fit else ()
+    p_value = None
+    if fit and bootstrap:
+        say("bootstrap of the power law")
+        p_value = bootstrap_p_value(graph.degrees, fit, samples=bootstrap, seed=seed)
     anp, anp_hidden = active_share(chosen.sizes, chosen.blocks)
     say("meta-depth")
     depth = layered_meta_depth(graph, fit, nulls=nulls, seed=seed)
@@ -160,6 +169,8 @@ def analyse(
         digest=digest,
         notes=tuple(notes(chosen, size, fit, placed, asked=embedding)),
         seconds=time.perf_counter() - started,
+        alternatives=rivals,
+        p_value=p_value,
     )
 
 

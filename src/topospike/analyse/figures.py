@@ -69,6 +69,19 @@ def hyperbolic_disk(
     >>> hyperbolic_disk(report).axes[0].get_aspect()
     1.0
     """
+    figure, axes = new_figure(6.0, 6.0)
+    draw_disk(axes, source, model=model, links=links)
+    return figure
+
+
+def draw_disk(
+    axes: Axes,
+    source: TopologyReport | Embedding,
+    *,
+    model: str = "native",
+    links: str = "straight",
+) -> None:
+    """Draw the disk of `hyperbolic_disk` into given axes."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Circle
 
@@ -85,7 +98,6 @@ def hyperbolic_disk(
     else:
         poincare = polar_to_xy(theta, np.tanh(r / 2))
         lines = [geodesic(poincare[i], poincare[j], native=model == "native") for i, j in edges]
-    figure, axes = new_figure(6.0, 6.0)
     axes.add_patch(Circle((0, 0), border, fill=False, edgecolor="0.4", linewidth=0.8))
     axes.add_collection(LineCollection(lines, colors=LINK_COLOUR, linewidths=0.3, zorder=1))
     order = np.argsort(degree, kind="stable")
@@ -102,7 +114,6 @@ def hyperbolic_disk(
     axes.set(aspect="equal", xlim=(-1.03 * border, 1.03 * border))
     axes.set(ylim=(-1.03 * border, 1.03 * border))
     axes.set_axis_off()
-    return figure
 
 
 def disk_columns(

@@ -101,7 +101,9 @@ def from_json(kind: Any, raw: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind)]
+        # A field added since the file was written keeps its default.
+        fields = dataclasses.fields(kind)
+        names = [f.name for f in fields if f.name in raw or f.default is dataclasses.MISSING]
         return kind(**{name: from_json(hints[name], raw[name]) for name in names})  # pyright: ignore[reportCallIssue]
     if origin in (Union, UnionType):
         (inner,) = [a for a in arguments if a is not type(None)]

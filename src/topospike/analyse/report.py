@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from topospike.analyse.alternatives import Alternative
 from topospike.analyse.connectivity import Connectivity
 from topospike.analyse.degree import DegreeStatistics
 from topospike.analyse.metadepth import MetaDepth
@@ -53,6 +54,10 @@ class TopologyReport:
         Largest modularity found (Leiden), on the active nodes.
     disk
         The hyperbolic disk to draw.
+    alternatives
+        Rivals of the power law on the same tail, with likelihood ratios; empty without a fit.
+    p_value
+        Bootstrap p of the power law; None when it was not asked for.
     notes
         What a reader must know before quoting a number.
     """
@@ -84,6 +89,8 @@ class TopologyReport:
     notes: tuple[str, ...]
     seconds: float
     format: int = FORMAT
+    alternatives: tuple[Alternative, ...] = ()
+    p_value: float | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
