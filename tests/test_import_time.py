@@ -1,9 +1,12 @@
-"""Importing the package is cheap, help answers without torch, and the public names are there."""
+"""Importing the package is cheap, help answers without torch, and the public names are there.
+
+Seconds are of processor time, so that other work on the machine does not count.
+"""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -13,10 +16,10 @@ SELDOM = ("datasets", "kornia", "sklearn", "matplotlib", "plotly", "igraph", "tr
 
 USE_EVERY_NAME = f"""
 import json, sys, time, torch
-start = time.perf_counter()
+start = time.process_time()
 import topospike as ts
 objects = [getattr(ts, name) for name in ts.__all__]
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 listed = set(ts.__all__) <= set(dir(ts)) and set(ts.HOMES) < set(ts.__all__)
 seldom = sorted(set({SELDOM}) & set(sys.modules))
 print(json.dumps({{"seconds": seconds, "listed": listed, "seldom": seldom}}))
@@ -75,10 +78,11 @@ def test_an_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
 def test_help_answers_within_a_second(arguments):
     def seconds() -> float:
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "topospike", *arguments]
         finished = subprocess.run(command, capture_output=True, check=True, timeout=60)
         assert finished.stdout.startswith(b"usage: topospike")
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(3)) < 1.0
