@@ -1,5 +1,6 @@
 """Coalescent embedding against the golden vectors, under the sign freedom of eigenvectors."""
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -33,6 +34,7 @@ WEIGHTINGS = ("RA1", "RA2", "EBC", "original")
 REDUCTIONS = ("ISO", "ncISO", "LE", "MCE", "ncMCE")
 
 
+@functools.cache
 def load(name):
     with np.load(ORACLES / f"net_{name}.npz", allow_pickle=False) as stored:
         return dict(stored)

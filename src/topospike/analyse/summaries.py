@@ -85,8 +85,10 @@ def degree_distribution(graph: LayeredGraph, fit: PowerLawFit | None) -> DegreeD
 
 
 def layer_separation(placed: Embedding | None, *, seed: int) -> AngularSeparation | None:
-    """Angular separation of the layers; None without an embedding or below four nodes."""
+    """Angular separation of the layers; None without an embedding or groups to separate."""
     if placed is None or len(placed.theta) < 4:
+        return None
+    if not 1 < len(np.unique(placed.graph.layers)) < len(placed.theta):
         return None
     return angular_separation(
         placed.theta, placed.graph.layers, permutations=PERMUTATIONS, seed=seed
