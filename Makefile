@@ -42,7 +42,8 @@ docs: $(VENV)/.installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed-dev
-	@$(TEST_ENV) $(BIN)/python -m pytest benchmarks --benchmark-only -q
+	@for script in benchmarks/*.py; do \
+	  echo "$$script"; $(TEST_ENV) $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .benchmarks \
