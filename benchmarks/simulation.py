@@ -78,12 +78,17 @@ def main() -> None:
         snn = ts.convert(model, method, [x, torch.randn(64, 3, 32, 32)], timesteps=8)
         seconds = time.process_time() - begin
         forward = cpu_seconds(lambda: snn.analog(x))  # noqa: B023
-        print(f"{method}: conversion and calibration cost {seconds / (2 * forward):.1f} forwards "
-              "of the calibration data")  # fmt: skip
+        print(
+            f"{method}: conversion and calibration cost {seconds / (2 * forward):.1f} forwards "
+            "of the calibration data"
+        )
         for timesteps in (4, 8, 16):
             value = ratio(snn, x, timesteps, options.repetitions)
-            print(f"{method}: T={timesteps:<3d} {value:6.1f} forwards ({value / timesteps:.2f} x T), "
-                  f"peak {peak_mib():.0f} MiB")  # fmt: skip
+            per_step = value / timesteps
+            print(
+                f"{method}: T={timesteps:<3d} {value:6.1f} forwards ({per_step:.2f} x T), "
+                f"peak {peak_mib():.0f} MiB"
+            )
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ class LayerOperations:
     """Operations of one weight layer, per image.
 
     ``macs`` counts existing links with true borders, ``macs_dense`` the same layer with every
-    link present; ``sops[t - 1]`` the synaptic operations of steps 1..t on existing links.
+    link present. ``sops[t - 1]`` are the synaptic operations of steps 1..t on existing links,
+    ``snn_macs[t - 1]`` what the spiking network spends in multiply-accumulates up to t.
     """
 
     name: str
@@ -140,6 +141,7 @@ class LayerOperations:
     macs_dense: float
     density: float
     sops: tuple[float, ...]
+    snn_macs: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,10 @@ class Evaluation:
         """Read what `save` wrote."""
         raw = json.loads(Path(path).read_text())
         raw["layers"] = tuple(
-            LayerOperations(**{**row, "sops": tuple(row["sops"])}) for row in raw["layers"]
+            LayerOperations(
+                **{**row, "sops": tuple(row["sops"]), "snn_macs": tuple(row["snn_macs"])}
+            )
+            for row in raw["layers"]
         )
         raw["sites"] = tuple(
             SiteActivity(**{**row, "firing_rate": tuple(row["firing_rate"])})

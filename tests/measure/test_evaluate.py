@@ -164,6 +164,7 @@ def test_pooled_conventions() -> None:
     assert fold.sops[0] > nonzero.sops[0] > 0  # up to four spikes share a pooled cell
     assert mac.sops == (0.0,) * 4
     assert mac.macs - mac.layers[0].macs == pytest.approx(nonzero.sops[-1])
+    assert mac.layers[1].snn_macs == pytest.approx(nonzero.layers[1].sops)
 
 
 def test_evaluation_survives_a_round_trip(tmp_path) -> None:

@@ -47,9 +47,9 @@ def make_evaluation(*, sparse: bool, method: str) -> Evaluation:
     for name, kind, source, dense, density in LAYERS:
         density = density if sparse else 1.0
         sops = np.cumsum(per_step) * dense * density * (0 if source == "image" else 1)
-        layers.append(
-            LayerOperations(name, kind, source, dense * density, dense, density, tuple(sops))
-        )
+        macs = dense * density
+        paid = (macs if source == "image" else 0.0,) * LAST
+        layers.append(LayerOperations(name, kind, source, macs, dense, density, tuple(sops), paid))
     sops = np.sum([layer.sops for layer in layers], axis=0)
     macs = layers[0].macs
     sites = tuple(

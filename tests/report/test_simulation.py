@@ -5,13 +5,11 @@ import json
 
 import pytest
 
-from topospike.contracts import LayerOperations
 from topospike.report.folder import read_run
 from topospike.report.simulation import (
     Trajectory,
     bars_at,
     layer_bars,
-    mac_operations,
     on_front,
     site_rates,
     trajectories,
@@ -89,19 +87,6 @@ def test_no_point_outside_the_front_is_undominated(complete_run):
         assert dominated != (key in front)
 
 
-@pytest.mark.parametrize(
-    ("source", "first_layer", "expected"),
-    [
-        ("image", "mac_once", 100.0),
-        ("image", "mac_per_step", 800.0),
-        ("graded", "mac_once", 800.0),
-    ],
-)
-def test_layers_without_events_pay_macs_by_the_convention(source, first_layer, expected):
-    layer = LayerOperations("a", "conv", source, 100.0, 200.0, 0.5, (0.0,) * 8)
-    assert mac_operations(layer, 8, first_layer=first_layer) == expected
-
-
 def test_bars_are_cumulative_sops_and_macs_that_add_up_to_the_energy(evaluation_of):
     result = evaluation_of(sparse=True, method="dcgs")
     bars = bars_at(result, 8)
@@ -114,7 +99,7 @@ def test_bars_are_cumulative_sops_and_macs_that_add_up_to_the_energy(evaluation_
 
 def test_an_image_layer_counted_in_accumulates_is_no_mac_layer(evaluation_of):
     result = evaluation_of(sparse=True, method="dcgs")
-    first = dataclasses.replace(result.layers[0], sops=(9.0,) * 32)
+    first = dataclasses.replace(result.layers[0], sops=(9.0,) * 32, snn_macs=(0.0,) * 32)
     bars = bars_at(dataclasses.replace(result, layers=(first,)), 8)
     assert (bars[0].is_mac, bars[0].operations) == (False, 9.0)
 

@@ -219,6 +219,7 @@ class OperationCounter:
     def per_image(self) -> tuple[LayerOperations, ...]:
         """Return cumulative operations per image for each layer."""
         sops = (self.sops.cumsum(1) / self.images).tolist()
+        macs = (self.macs.cumsum(1) / self.images).tolist()
         return tuple(
             LayerOperations(
                 name=layer.wiring.name,
@@ -227,9 +228,10 @@ class OperationCounter:
                 macs=layer.macs,
                 macs_dense=layer.macs_dense,
                 density=layer.macs / layer.macs_dense if layer.macs_dense else 0.0,
-                sops=tuple(row),
+                sops=tuple(accumulates),
+                snn_macs=tuple(multiplies),
             )
-            for layer, row in zip(self.layers, sops, strict=True)
+            for layer, accumulates, multiplies in zip(self.layers, sops, macs, strict=True)
         )
 
     def macs_per_image(self) -> list[float]:

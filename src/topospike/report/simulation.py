@@ -124,17 +124,8 @@ def on_front(lines: tuple[Trajectory, ...]) -> frozenset[tuple[int, int]]:
 
 
 def is_mac_layer(layer: LayerOperations) -> bool:
-    """Tell whether a layer is paid in multiply-accumulates: no events reach it."""
-    return layer.input in MAC_INPUTS and not any(layer.sops)
-
-
-def mac_operations(layer: LayerOperations, timestep: int, *, first_layer: str) -> float:
-    """Return the multiply-accumulates of a layer that no events reach, over steps 1..timestep.
-
-    A layer fed by the image runs once under the convention ``mac_once``; every other repeats.
-    """
-    once = layer.input == "image" and first_layer == "mac_once"
-    return layer.macs if once else layer.macs * timestep
+    """Tell whether a layer is paid in multiply-accumulates."""
+    return any(layer.snn_macs)
 
 
 def layer_bars(run: Run) -> tuple[LayerBars, ...]:
@@ -150,13 +141,10 @@ def layer_bars(run: Run) -> tuple[LayerBars, ...]:
 def bars_at(result: Evaluation, timestep: int) -> tuple[LayerBar, ...]:
     """Return the bars of one evaluation at a time step that it holds."""
     place = result.timesteps.index(timestep)
-    first_layer = str(result.conventions.get("first_layer", "mac_once"))
     return tuple(
         LayerBar(
             name=layer.name,
-            operations=mac_operations(layer, timestep, first_layer=first_layer)
-            if is_mac_layer(layer)
-            else layer.sops[place],
+            operations=layer.snn_macs[place] if is_mac_layer(layer) else layer.sops[place],
             is_mac=is_mac_layer(layer),
             density=layer.density,
             ann_macs=layer.macs,
