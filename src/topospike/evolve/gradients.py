@@ -8,14 +8,16 @@ faster than one with a bool. Nothing here changes a mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from topospike.errors import ConfigError
+from topospike.evolve.agreement import whole
 from topospike.topology import get_mask
 
 
@@ -55,6 +57,29 @@ class GradientMasker:
         """Mask inside the optimizer step; gradients masked just before are not recorded again."""
         self.apply(record=self.record and not self.already_recorded)
         self.already_recorded = False
+
+    def before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Mask the gradients; with a closure, mask what the closure computes."""
+        closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self.mask_in_step()
+            return None
+
+        def masked_closure() -> Any:
+            loss = closure()
+            self.mask_in_step()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], masked_closure, *args[2:]), kwargs
+        return args, {**kwargs, "closure": masked_closure}
+
+    def gradient(self, position: int) -> Tensor | None:
+        """Return the dense gradient recorded last, whole; over processes it is their mean."""
+        recorded = self.recorded[position]
+        return None if recorded is None else whole(recorded)
 
     @torch.no_grad()
     def apply(self, *, record: bool) -> None:

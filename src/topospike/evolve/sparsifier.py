@@ -16,24 +16,38 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from topospike.contracts import LayerChange, TopologyUpdate
-from topospike.errors import CheckpointError, ConfigError, TopologyViolation
-from topospike.evolve.activity import active_hidden_neurons, active_neurons
+from topospike.errors import ConfigError, TopologyViolation
+from topospike.evolve.agreement import (
+    Peers,
+    decode,
+    encode,
+    laid_out_as,
+    message_bytes,
+    require_same_masks,
+    whole,
+)
 from topospike.evolve.gradients import GradientMasker, clear_slots
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.probe import LazyChains
+from topospike.evolve.record import record_of, unchanged
 from topospike.evolve.removal import removal_exponent
 from topospike.evolve.settings import EvolutionSettings, description, digest_of
-from topospike.evolve.state import check_format, pack_bits, require_same_plan, unpack_bits
+from topospike.evolve.state import (
+    check_format,
+    pack_bits,
+    require_same_links,
+    require_same_plan,
+    unpack_bits,
+)
+from topospike.evolve.targets import replaced_share, target_links
 from topospike.evolve.update import LayerOutcome, LayerState, UpdateSettings, evolve_masks
 from topospike.topology import (
     Topology,
-    active_count,
     check_masks,
     get_mask,
+    masked_parameters,
     register_mask,
     set_mask,
-    sparsity_at,
-    zeta_at,
 )
 
 
@@ -83,6 +97,7 @@ class Sparsifier:
         self.masker = GradientMasker(tuple(self.modules.values()), record=settings.needs_gradient)
         self.optimizer: Optimizer | None = None
         self.handle: Any = None
+        self.peers: Peers | None = None
         self.chains = LazyChains(
             model,
             self.layers,
@@ -92,7 +107,7 @@ class Sparsifier:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask buffers by layer name, looked up in the model each time."""
+        """The mask buffers by layer name, looked up in the model each time; sharded ones whole."""
         found: dict[str, Tensor] = {}
         for name, module in self.modules.items():
             mask = get_mask(module)
@@ -101,8 +116,46 @@ class Sparsifier:
                     f"layer {name!r} has lost its weight_mask. Do not delete mask buffers while a "
                     "sparsifier owns the model."
                 )
-            found[name] = mask
+            found[name] = whole(mask)
         return found
+
+    def share_decisions(self, peers: Peers) -> None:
+        """Let process 0 decide for all processes that train copies of this model.
+
+        From now on `update_topology`, `freeze`, `state_dict` and `load_state_dict` must be called
+        on every process at the same point. Steps between updates send nothing.
+
+        Raises
+        ------
+        TopologyViolation
+            If the masks of the processes differ; names the process and the layer.
+        """
+        require_same_masks(peers, self.masks, moment="at the start")
+        self.peers = peers
+
+    def shard(self, shard_model: Callable[[nn.Module], object], *, peers: Peers) -> None:
+        """Spread the weights over processes, and every mask as its weight is.
+
+        Parameters
+        ----------
+        shard_model
+            Turns the parameters of the model into DTensors in place, as ``fully_shard`` does.
+            Make the optimizer afterwards.
+        peers
+            The processes.
+
+        Notes
+        -----
+        An update gathers whole weights and masks, one layer after another, decides on process 0
+        and gives every process its part of the result.
+        """
+        masks = self.masks
+        self.chains.get()  # The graph of a sharded model cannot be read any more.
+        shard_model(self.model)
+        for name, module in self.modules.items():
+            weight: Any = module.weight
+            module._buffers["weight_mask"] = laid_out_as(masks[name], weight)
+        self.share_decisions(peers)
 
     def attach(self, optimizer: Optimizer) -> Sparsifier:
         """Mask gradients before every step of this optimizer, from now on.
@@ -125,26 +178,8 @@ class Sparsifier:
                 )
         self.detach()
         self.optimizer = optimizer
-        self.handle = optimizer.register_step_pre_hook(self.before_step)
+        self.handle = optimizer.register_step_pre_hook(self.masker.before_step)
         return self
-
-    def before_step(
-        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Mask the gradients; with a closure, mask what the closure computes."""
-        closure: Callable[[], Any] | None = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            self.masker.mask_in_step()
-            return None
-
-        def masked_closure() -> Any:
-            loss = closure()
-            self.masker.mask_in_step()
-            return loss
-
-        if len(args) > 1:
-            return (args[0], masked_closure, *args[2:]), kwargs
-        return args, {**kwargs, "closure": masked_closure}
 
     def mask_gradients(self) -> None:
         """Zero the gradients of absent links now, for example before a clip norm is taken."""
@@ -190,53 +225,51 @@ class Sparsifier:
             )
         if not self.is_update_epoch(epoch):
             return self.record(epoch, {name: unchanged(m) for name, m in self.masks.items()})
-        states = self.layer_states(epoch)
-        outcomes = evolve_masks(states, self.chains.get(), self.update_settings(epoch))
+        self.require_agreement(f"before the update of epoch {epoch}")
+        outcomes = self.decide(epoch)
         for name, outcome in outcomes.items():
             self.write(name, outcome)
+        self.require_agreement(f"after the update of epoch {epoch}")
         self.update_index += 1
         self.last_epoch = epoch
         return self.record(epoch, {name: outcome.change for name, outcome in outcomes.items()})
 
+    def decide(self, epoch: int) -> dict[str, LayerOutcome]:
+        """Compute the update after ``epoch``, or receive what process 0 computed."""
+        states, chains = self.layer_states(epoch), self.chains.get()
+        if self.peers is None:
+            return evolve_masks(states, chains, self.update_settings(epoch))
+        shapes = {name: plan.shape for name, plan in self.layers.items()}
+        if self.peers.rank == 0:
+            message = encode(evolve_masks(states, chains, self.update_settings(epoch)))
+        else:
+            message = torch.empty(message_bytes(shapes), dtype=torch.uint8)
+        message = self.peers.broadcast(message)
+        return decode(message, shapes, device=states[0].mask.device)
+
+    def require_agreement(self, moment: str) -> None:
+        """Compare the masks of all processes, if there are several."""
+        if self.peers is not None:
+            require_same_masks(self.peers, self.masks, moment=moment)
+
     def layer_states(self, epoch: int) -> list[LayerState]:
         """Describe every layer for the update."""
         masks, settings = self.masks, self.settings
-        zeta = zeta_at(
-            epoch + 1,
-            zeta=settings.zeta,
-            end=settings.schedule.stop,
-            kind=settings.zeta_schedule,
-        )
+        zeta = replaced_share(settings, epoch=epoch)
         return [
             LayerState(
                 name=name,
                 position=position,
-                weight=self.modules[name].weight.detach(),  # pyright: ignore[reportArgumentType, reportCallIssue, reportAttributeAccessIssue]
+                weight=whole(self.modules[name].weight.detach()),  # pyright: ignore[reportArgumentType, reportCallIssue, reportAttributeAccessIssue]
                 mask=masks[name].clone(),
-                gradient=self.masker.recorded[position],
+                gradient=self.masker.gradient(position),
                 groups=plan.groups,
                 score=plan.score,
                 zeta=0.0 if self.stopped[name] and settings.early_stop == "layer" else zeta,
-                target=self.target_links(plan, epoch),
+                target=target_links(plan, settings, epoch=epoch),
             )
             for position, (name, plan) in enumerate(self.layers.items())
         ]
-
-    def target_links(self, plan: LayerPlan, epoch: int) -> int:
-        """Return how many links a layer shall have after the update that follows ``epoch``."""
-        settings, schedule = self.settings, self.settings.schedule
-        if plan.initial_links == plan.links or epoch + 1 >= schedule.last:
-            return plan.links
-        sparsity = sparsity_at(
-            epoch + 1,
-            initial=plan.initial_sparsity,
-            final=plan.sparsity,
-            start=schedule.start,
-            end=schedule.last,
-            kind=settings.density_decay,
-            k=settings.decay_k,
-        )
-        return active_count(plan.size, sparsity)
 
     def update_settings(self, epoch: int) -> UpdateSettings:
         """Collect what all layers share in the update after ``epoch``."""
@@ -258,30 +291,29 @@ class Sparsifier:
 
     def write(self, name: str, outcome: LayerOutcome) -> None:
         """Bring mask, weight and optimizer slots of a layer in line with an update."""
-        module, gone = self.modules[name], ~outcome.kept
+        module = self.modules[name]
         weight: nn.Parameter = module.weight  # pyright: ignore[reportAssignmentType]
+        gone = laid_out_as(~outcome.kept, weight)
         # A link that was removed and grown again in one update starts at 0 like any new link.
         weight.masked_fill_(gone, 0)
-        set_mask(module, outcome.mask)
+        set_mask(module, laid_out_as(outcome.mask, weight))
         if self.optimizer is not None:
             clear_slots(self.optimizer, weight, gone)
-        self.ever_active[name] |= outcome.mask
+        # The model may have been moved to a device since the masks were first noted.
+        self.ever_active[name] = self.ever_active[name].to(outcome.mask.device) | outcome.mask
         if self.settings.early_stop != "off" and outcome.change.grown:
             self.stopped[name] |= outcome.change.overlap > self.settings.early_stop_overlap
 
     def record(self, epoch: int, changes: Mapping[str, LayerChange]) -> TopologyUpdate:
         """Build the record of an update from the masks it left."""
-        masks = self.masks
-        size = sum(plan.size for plan in self.layers.values())
-        hidden = {n: mask for n, mask in masks.items() if not self.layers[n].is_classifier}
-        return TopologyUpdate(
+        return record_of(
+            changes,
+            masks=self.masks,
+            layers=self.layers,
+            chains=self.chains.found or [],
+            ever_active=self.ever_active,
             update_index=self.update_index,
             epoch=epoch,
-            layers=dict(changes),
-            sparsity=1.0 - sum(int(mask.sum()) for mask in masks.values()) / size,
-            anp=active_neurons(list(masks.values())),
-            anp_hidden=active_hidden_neurons(hidden, self.chains.found or []),
-            itop_rate=sum(int(seen.sum()) for seen in self.ever_active.values()) / size,
         )
 
     def freeze(self) -> Topology:
@@ -292,15 +324,18 @@ class Sparsifier:
         Raises
         ------
         TopologyViolation
-            If a weight off its mask is not zero.
+            If a weight off its mask is not zero, or processes differ in a mask.
         """
+        self.require_agreement("at the end")
         self.chains.close()
         provenance = {
             **description(self.settings, self.layers),
             "updates": self.update_index,
             "last_update_epoch": self.last_epoch,
         }
-        topology = Topology.from_model(self.model, provenance=provenance)
+        check_masks(self.model)
+        masks = {entry.name: whole(entry.mask) for entry in masked_parameters(self.model)}
+        topology = Topology.from_masks(masks, provenance=provenance)
         self.is_frozen = True
         return topology
 
@@ -357,32 +392,12 @@ class Sparsifier:
         """
         check_format(state_dict)
         require_same_plan(state_dict, description(self.settings, self.layers))
-        for name, mask in self.masks.items():
-            if int(mask.sum()) != state_dict["links"][name]:
-                raise CheckpointError(
-                    f"layer {name!r} has {int(mask.sum())} links, the checkpoint "
-                    f"{state_dict['links'][name]}. Load the model's state_dict (with its "
-                    "weight_mask entries) before the sparsifier's."
-                )
+        require_same_links(state_dict, self.masks)
         check_masks(self.model)
+        self.require_agreement("in the checkpoint")
         self.update_index = int(state_dict["update_index"])
         self.last_epoch = int(state_dict["last_epoch"])
         self.is_frozen = bool(state_dict["is_frozen"])
         self.stopped = {name: bool(state_dict["stopped"][name]) for name in self.layers}
         for name, seen in self.ever_active.items():
             seen.copy_(unpack_bits(state_dict["ever_active"][name], self.layers[name].shape))
-
-
-def unchanged(mask: Tensor) -> LayerChange:
-    """Return the record of a layer that nothing happened to."""
-    links = int(mask.sum())
-    return LayerChange(
-        active_before=links,
-        removed=0,
-        percolated=0,
-        grown=0,
-        active_after=links,
-        target=links,
-        shortfall=0,
-        overlap=0.0,
-    )

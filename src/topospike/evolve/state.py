@@ -72,6 +72,17 @@ def layer_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ", ".join(name for name in sorted({*one, *other}) if one.get(name) != other.get(name))
 
 
+def require_same_links(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
+    """Raise `CheckpointError` unless every mask has as many links as the checkpoint says."""
+    for name, mask in masks.items():
+        links, stored = int(mask.sum()), state["links"][name]
+        if links != stored:
+            raise CheckpointError(
+                f"layer {name!r} has {links} links, the checkpoint {stored}. Load the model's "
+                "state_dict (with its weight_mask entries) before the sparsifier's."
+            )
+
+
 def pack_bits(mask: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
     """Pack a mask into bytes, row-major, first link in the highest bit.
 
