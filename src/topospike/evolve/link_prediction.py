@@ -7,29 +7,20 @@ neuron. The node-based form is
 .. math:: S = P B + B Q^T, \quad P_{uz} = [DD_{uz} > 0] f(DD_{uz}, d_z), \quad
           Q_{vc} = [TT_{vc} > 0] f(TT_{vc}, d_c),
 
-that is one function, applied to B and to its transpose. It is computed in tiles of rows u, so the
-square matrices never exist as a whole. This module scores; it does not choose links.
+that is one function (`common_neighbours`), applied to B and to its transpose. Path-based forms are
+here. This module scores; it does not choose links.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topospike.errors import ConfigError, ShapeError
+from topospike.evolve.common_neighbours import METHODS, node_scores
 from topospike.evolve.precision import exact_float32
 from topospike.evolve.score_rules import SCORE_RULES, ScoreRule
-
-# Elements of one tile (64 MiB of float32): bounds the memory of wide layers.
-TILE_ELEMENTS = 2**24
-# Measured on one x86 core. Below this share of filled entries in the shared-neighbour matrix a
-# sparse-sparse product wins; below this density a sparse-dense product beats the dense one.
-SPARSE_FILL = 0.08
-GATHER_DENSITY = 0.05
 
 
 def ch_scores(
@@ -99,10 +90,8 @@ def ch_scores(
     """
     require_bool_matrix(mask)
     chosen = SCORE_RULES[rule]
-    if method not in ("auto", "dense", "gather", "sparse"):
-        raise ConfigError(
-            f"unknown method {method!r} of ch_scores. Known: auto, dense, gather, sparse."
-        )
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r} of ch_scores. Known: {', '.join(METHODS)}.")
     with exact_float32(mask.device):
         scores = path_scores(mask, chosen) if chosen.paths else node_scores(mask, chosen, method)
         return scores.masked_fill_(mask, 0.0)
@@ -116,77 +105,6 @@ def require_bool_matrix(mask: Tensor) -> None:
             "(n_out, n_in) is required. Convert with .bool(); for convolutions call "
             "ch_scores_conv."
         )
-
-
-def node_scores(
-    mask: Bool[Tensor, "n_out n_in"], rule: ScoreRule, method: str
-) -> Float[Tensor, "n_out n_in"]:
-    """Return the sum over common neighbours: the row side plus the column side."""
-    by_rows = one_side(mask, rule, method)
-    return by_rows.add_(one_side(mask.T, rule, method).T)
-
-
-def one_side(
-    mask: Bool[Tensor, "n_out n_in"], rule: ScoreRule, method: str
-) -> Float[Tensor, "n_out n_in"]:
-    """Return P B of the module formula, by the chosen or the cheapest method."""
-    if method == "auto":
-        method = cheapest_method(mask)
-    if method == "dense":
-        return one_side_dense(mask, rule)
-    scores = one_side_scipy(mask.cpu().numpy(), rule, keep_sparse=method == "sparse")
-    return torch.from_numpy(scores).to(mask.device)
-
-
-def cheapest_method(mask: Bool[Tensor, "n_out n_in"]) -> str:
-    """Choose how to compute one side from the expected fill of B B^T and from the density."""
-    if mask.device.type != "cpu":
-        return "dense"
-    density = int(mask.sum()) / max(mask.numel(), 1)
-    if mask.shape[1] * density**2 < SPARSE_FILL:
-        return "sparse"
-    return "gather" if density < GATHER_DENSITY else "dense"
-
-
-def row_tiles(n_out: int, n_in: int) -> list[slice]:
-    """Cut the rows so that a tile times the longer side stays below `TILE_ELEMENTS`."""
-    step = max(1, TILE_ELEMENTS // max(n_out, n_in, 1))
-    return [slice(start, min(start + step, n_out)) for start in range(0, n_out, step)]
-
-
-def one_side_dense(
-    mask: Bool[Tensor, "n_out n_in"], rule: ScoreRule
-) -> Float[Tensor, "n_out n_in"]:
-    """Return P B tile by tile with dense products on the mask's device."""
-    links = mask.float()
-    degree = links.sum(1)
-    scores = torch.empty_like(links)
-    for rows in row_tiles(*mask.shape):
-        shared = links[rows] @ links.T
-        weight = rule.weight(shared, degree).masked_fill_(shared == 0, 0.0)
-        scores[rows] = weight @ links
-    return scores
-
-
-def one_side_scipy(mask: np.ndarray, rule: ScoreRule, *, keep_sparse: bool) -> np.ndarray:
-    """Return P B with B in CSR form; P sparse (``keep_sparse``) or a dense tile."""
-    from scipy import sparse
-
-    links: Any = sparse.csr_matrix(mask, dtype=np.float32)
-    transposed: Any = links.T.tocsr()
-    degree = np.asarray(links.sum(1), dtype=np.float32).ravel()
-    scores = np.empty(mask.shape, dtype=np.float32)
-    for rows in row_tiles(*mask.shape):
-        if keep_sparse:
-            shared: Any = (links[rows] @ transposed).tocsr()
-            shared.data = rule.weight(shared.data, degree[shared.indices]).astype(np.float32)
-            scores[rows] = (shared @ links).toarray()
-        else:
-            # The dense operand is transposed: rows of u become contiguous columns of one product.
-            dense = links @ links[rows].T.toarray()
-            weight = np.where(dense > 0, rule.weight(dense, degree[:, None]), np.float32(0))
-            scores[rows] = (transposed @ weight).T
-    return scores
 
 
 def path_scores(mask: Bool[Tensor, "n_out n_in"], rule: ScoreRule) -> Float[Tensor, "n_out n_in"]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from topospike.evolve.removal import existing_links, subset
+from topospike.evolve.removal import check_shapes
 from topospike.evolve.selection import best, draw
 
 
@@ -50,9 +50,8 @@ def grow_drawn(
     >>> grow_drawn(torch.tensor([0.0, 0.0, 2.0, 1.0]), mask, 2, generator=generator).tolist()
     [False, False, True, True]
     """
-    absent = existing_links(scores, ~mask)
-    logs = scores.flatten()[absent].double().log()
-    return subset(mask, absent[draw(logs, min(count, absent.numel()), generator=generator)])
+    check_shapes(scores, mask)
+    return draw(scores, ~mask, count, generator=generator)
 
 
 def grow_best(
@@ -74,8 +73,8 @@ def grow_best(
     >>> grow_best(torch.tensor([9.0, 1.0, 2.0]), mask, 1, generator=generator).tolist()
     [False, False, True]
     """
-    absent = existing_links(scores, ~mask)
-    return subset(mask, absent[best(scores.flatten()[absent], count, generator=generator)])
+    check_shapes(scores, mask)
+    return best(scores, ~mask, count, generator=generator)
 
 
 def grow_uniform(
@@ -91,4 +90,6 @@ def grow_uniform(
     """
     absent = (~mask).flatten().nonzero().squeeze(1)
     order = torch.randperm(absent.numel(), generator=generator).to(absent.device)
-    return subset(mask, absent[order[:count]])
+    grown = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    grown[absent[order[:count]]] = True
+    return grown.view(mask.shape)

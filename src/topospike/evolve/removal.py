@@ -121,8 +121,8 @@ def keep_best(
     >>> keep_best(torch.tensor([3.0, 0.0, 1.0]), torch.tensor([True, True, False]), 1).tolist()
     [True, False, False]
     """
-    links = existing_links(scores, mask)
-    return subset(mask, links[best(scores.flatten()[links], n_keep)])
+    check_shapes(scores, mask)
+    return best(scores, mask, n_keep)
 
 
 def keep_drawn(
@@ -158,26 +158,17 @@ def keep_drawn(
     >>> int(keep_drawn(torch.ones(4), mask, 2, exponent=3.0, generator=generator).sum())
     2
     """
-    links = existing_links(scores, mask)
-    logs = scores.flatten()[links].double().log() * exponent
-    return subset(mask, links[draw(logs, min(n_keep, links.numel()), generator=generator)])
+    check_shapes(scores, mask)
+    return draw(scores, mask, n_keep, exponent=exponent, generator=generator)
 
 
-def existing_links(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return the flat indices of the links, after checking that the shapes agree."""
+def check_shapes(scores: Tensor, mask: Tensor) -> None:
+    """Raise `ShapeError` unless every position has a score."""
     if scores.shape != mask.shape:
         raise ShapeError(
             f"scores have shape {tuple(scores.shape)}, the mask {tuple(mask.shape)}; "
             "both must have the shape of the weight."
         )
-    return mask.flatten().nonzero().squeeze(1)
-
-
-def subset(mask: Tensor, links: Tensor) -> Tensor:
-    """Return a mask of the same shape with exactly the given flat indices present."""
-    kept = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
-    kept[links] = True
-    return kept.view(mask.shape)
 
 
 def removal_exponent(

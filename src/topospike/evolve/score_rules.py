@@ -30,35 +30,47 @@ class ScoreRule:
 
     Attributes
     ----------
-    weight
-        ``weight(shared, degree)``, element by element; only used where ``shared > 0``.
+    numerator
+        ``numerator(shared)``, element by element; 0 where ``shared`` is 0.
+    denominator
+        ``denominator(shared, degree)``, at least 1, a new array.
     paths
         ``True`` sums over paths of length 3, ``False`` over common neighbours.
     """
 
     name: str
-    weight: Callable[[Array, Array], Array]
+    numerator: Callable[[Array], Array]
+    denominator: Callable[[Array, Array], Array]
     paths: bool
 
-
-def ch2(shared: Array, degree: Array) -> Array:
-    """Return (1 + iLCL) / (1 + eLCL); the clip only meets pairs that are never absent links."""
-    return (1 + shared) / (degree - shared).clip(1)
-
-
-def ch3(shared: Array, degree: Array) -> Array:
-    """Return 1 / (1 + eLCL)."""
-    return 1 / (degree - shared).clip(1)
+    def weight(self, shared: Array, degree: Array) -> Array:
+        """Return the weight of a common neighbour; 0 where nothing is shared."""
+        return self.numerator(shared) / self.denominator(shared, degree)
 
 
-def ch1(shared: Array, degree: Array) -> Array:
-    """Return iLCL / degree."""
-    return shared / degree.clip(1)
+def one(shared: Array) -> Array:
+    """Return 1 where something is shared, else 0 (shared neighbours are whole numbers)."""
+    return shared.clip(max=1)
 
 
-def resource_allocation(shared: Array, degree: Array) -> Array:
-    """Return 1 / degree, broadcast to the shape of ``shared``."""
-    return (shared * 0 + 1) / degree.clip(1)
+def one_and_internal(shared: Array) -> Array:
+    """Return 1 + iLCL where something is shared, else 0."""
+    return shared + one(shared)
+
+
+def internal(shared: Array) -> Array:
+    """Return iLCL."""
+    return shared
+
+
+def one_and_external(shared: Array, degree: Array) -> Array:
+    """Return 1 + eLCL; the clip only meets pairs that are never absent links."""
+    return (degree - shared).clip(1)
+
+
+def degree_alone(shared: Array, degree: Array) -> Array:
+    """Return the degree, at least 1."""
+    return degree.clip(1)
 
 
 SCORE_RULES: Registry[ScoreRule] = Registry(
@@ -66,12 +78,12 @@ SCORE_RULES: Registry[ScoreRule] = Registry(
     {
         rule.name: rule
         for rule in (
-            ScoreRule("CH2-L3n", ch2, paths=False),
-            ScoreRule("CH3-L3n", ch3, paths=False),
-            ScoreRule("CH2-L3p", ch2, paths=True),
-            ScoreRule("CH3-L3p", ch3, paths=True),
-            ScoreRule("CH1-L3p", ch1, paths=True),
-            ScoreRule("RA-L3p", resource_allocation, paths=True),
+            ScoreRule("CH2-L3n", one_and_internal, one_and_external, paths=False),
+            ScoreRule("CH3-L3n", one, one_and_external, paths=False),
+            ScoreRule("CH2-L3p", one_and_internal, one_and_external, paths=True),
+            ScoreRule("CH3-L3p", one, one_and_external, paths=True),
+            ScoreRule("CH1-L3p", internal, degree_alone, paths=True),
+            ScoreRule("RA-L3p", one, degree_alone, paths=True),
         )
     },
 )

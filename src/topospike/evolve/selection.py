@@ -1,88 +1,130 @@
-r"""Stage 2 (evolve): choosing exactly k of n candidates.
+r"""Stage 2 (evolve): choosing exactly k of the candidates of a layer.
 
 Two ways: the k best, and k successive draws without replacement with probability proportional to a
 weight. The second is the exponential race: candidate i arrives at time :math:`E_i / w_i` with
 :math:`E_i \sim Exp(1)`, the first k arrivals are the sample; in logarithms, so that no weight
 under- or overflows. Random numbers are drawn on the CPU, so the choice is the same on every device.
+Candidates and choice are masks, so no list of millions of indices is made.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+# Size of the sample that narrows a selection.
+SAMPLE = 2**14
 
 
 def best(
-    scores: Float[Tensor, " n"], k: int, *, generator: torch.Generator | None = None
-) -> Int[Tensor, " k"]:
-    """Return the positions of the ``k`` largest scores.
+    scores: Float[Tensor, "*shape"],
+    candidates: Bool[Tensor, "*shape"],
+    k: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Bool[Tensor, "*shape"]:
+    """Choose the ``k`` candidates with the largest scores.
 
     Parameters
     ----------
-    scores : shape (n,)
-        Finite numbers.
+    scores, candidates : same shape
+        Finite numbers; which of them take part.
     k
-        How many to choose, 0 <= k <= n.
+        How many to choose; all candidates if there are no more.
     generator
-        Breaks ties at the k-th score at random; without it the lowest position wins.
+        Breaks ties at the k-th score at random; without it the lowest flat index wins.
 
     Returns
     -------
-    int64, shape (k,)
-        Positions, in no particular order.
+    bool, same shape
+        A subset of ``candidates`` with exactly ``min(k, candidates)`` entries.
 
     Examples
     --------
-    >>> best(torch.tensor([1.0, 3.0, 1.0, 1.0]), 2).tolist()
-    [1, 0]
+    >>> best(torch.tensor([1.0, 3.0, 1.0, 9.0]), torch.tensor([True, True, True, False]), 2)
+    tensor([ True,  True, False, False])
     """
-    n = scores.numel()
+    if k >= int(candidates.count_nonzero()):
+        return candidates.clone(memory_format=torch.contiguous_format)
     if k <= 0:
-        return torch.empty(0, dtype=torch.long, device=scores.device)
-    if k >= n:
-        return torch.arange(n, device=scores.device)
-    threshold = scores.kthvalue(n - k + 1).values
-    above = (scores > threshold).nonzero().squeeze(1)
-    tied = (scores == threshold).nonzero().squeeze(1)
-    missing = k - above.numel()
+        return torch.zeros_like(candidates, memory_format=torch.contiguous_format)
+    ranked = scores.contiguous().masked_fill(~candidates, -torch.inf)
+    threshold = kth_largest(ranked.flatten(), k)
+    chosen = ranked > threshold
+    missing = k - int(chosen.count_nonzero())
+    tied = (ranked == threshold).flatten().nonzero().squeeze(1)
     if generator is not None:
         tied = tied[torch.randperm(tied.numel(), generator=generator).to(tied.device)]
-    return torch.cat([above, tied[:missing]])
+    chosen.view(-1)[tied[:missing]] = True
+    return chosen
+
+
+def kth_largest(values: Float[Tensor, " n"], k: int) -> Float[Tensor, ""]:
+    """Return the k-th largest of n numbers, 1 <= k <= n.
+
+    Long lists are narrowed first (Floyd and Rivest, 1975): two members of a sample enclose the
+    answer with high probability, counting proves it, and only what lies between them is ranked.
+    """
+    if values.numel() >= 16 * SAMPLE:
+        sample = values[:: values.numel() // SAMPLE].sort(descending=True).values
+        place = k * sample.numel() // values.numel()
+        # Four standard deviations of the place of the answer within the sample.
+        margin = 2 * math.isqrt(sample.numel())
+        upper = sample[max(place - margin, 0)]
+        lower = sample[min(place + margin, sample.numel() - 1)]
+        rest = k - int((values > upper).count_nonzero())
+        between = values.masked_select((values <= upper) & (values >= lower))
+        if 0 < rest <= between.numel():
+            return between.kthvalue(between.numel() - rest + 1).values
+    return values.kthvalue(values.numel() - k + 1).values
 
 
 def draw(
-    log_weights: Float[Tensor, " n"], k: int, *, generator: torch.Generator
-) -> Int[Tensor, " k"]:
-    """Draw ``k`` positions without replacement, with probability proportional to exp(log_weights).
+    weights: Float[Tensor, "*shape"],
+    candidates: Bool[Tensor, "*shape"],
+    k: int,
+    *,
+    generator: torch.Generator,
+    exponent: float = 1.0,
+) -> Bool[Tensor, "*shape"]:
+    """Draw ``k`` candidates without replacement, with probability ~ weights**exponent.
 
-    Positions of weight zero (``-inf``) are never drawn before the others are used up; if they are
-    needed to reach ``k``, they are drawn uniformly.
+    Candidates of weight zero are never drawn before the others are used up; if they are needed to
+    reach ``k``, they are drawn uniformly.
 
     Parameters
     ----------
-    log_weights : shape (n,)
-        Logarithms of the weights, ``-inf`` allowed.
+    weights, candidates : same shape
+        Numbers >= 0; which of them take part.
     k
-        How many to draw, 0 <= k <= n.
+        How many to draw; all candidates if there are no more.
 
     Returns
     -------
-    int64, shape (k,)
-        Distinct positions, in no particular order.
+    bool, same shape
+        A subset of ``candidates`` with exactly ``min(k, candidates)`` entries.
 
     Examples
     --------
     >>> generator = torch.Generator().manual_seed(0)
-    >>> sorted(draw(torch.tensor([0.0, -torch.inf, 1.0]), 2, generator=generator).tolist())
-    [0, 2]
+    >>> weights, everyone = torch.tensor([1.0, 0.0, 3.0]), torch.ones(3, dtype=torch.bool)
+    >>> draw(weights, everyone, 2, generator=generator)
+    tensor([ True, False,  True])
     """
-    positive = log_weights.isfinite().nonzero().squeeze(1)
-    if positive.numel() < k:
-        zero = log_weights.isneginf().nonzero().squeeze(1)
+    weights = weights.contiguous()
+    positive = (weights > 0) & candidates
+    n_positive = int(positive.count_nonzero())
+    if n_positive < k:
+        zero = (candidates & ~positive).flatten().nonzero().squeeze(1)
         order = torch.randperm(zero.numel(), generator=generator).to(zero.device)
-        return torch.cat([positive, zero[order[: k - positive.numel()]]])
+        positive.view(-1)[zero[order[: k - n_positive]]] = True
+        return positive
     # float64: with millions of candidates float32 arrival times would collide.
-    arrival = torch.empty(positive.numel(), dtype=torch.float64).exponential_(generator=generator)
-    keys = log_weights[positive].double() - arrival.log_().to(log_weights.device)
-    return positive[best(keys, k)]
+    arrival = torch.empty(n_positive, dtype=torch.float64).exponential_(generator=generator)
+    keys = weights.masked_select(positive).double().log_().mul_(exponent)
+    keys -= arrival.log_().to(keys.device)
+    taken = best(keys, torch.ones_like(keys, dtype=torch.bool), k)
+    return torch.zeros_like(positive).masked_scatter_(positive, taken)

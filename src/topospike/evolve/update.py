@@ -113,7 +113,7 @@ def check_finite(layer: LayerState) -> None:
 
 def remove(layer: LayerState, settings: UpdateSettings) -> Tensor:
     """Return the links that survive falling density and removal."""
-    mask, links = layer.mask, int(layer.mask.sum())
+    mask, links = layer.mask, int(layer.mask.count_nonzero())
     if links > layer.target:
         criterion = REMOVAL_CRITERIA[settings.rule.decay_removal]
         mask = keep_best(criterion.score(layer.weight, layer.gradient), mask, layer.target)
@@ -156,19 +156,23 @@ def regrow(
     layer: LayerState, removed: Tensor, kept: Tensor, settings: UpdateSettings
 ) -> LayerOutcome:
     """Grow links up to the target and describe what happened to the layer."""
-    count = 0 if settings.rule.choice == "none" else layer.target - int(kept.sum())
+    count = 0 if settings.rule.choice == "none" else layer.target - int(kept.count_nonzero())
     grown, score_share = grow(layer, kept, count, settings)
     mask = kept | grown
-    before, after, n_grown = int(layer.mask.sum()), int(mask.sum()), int(grown.sum())
+    before, after, n_grown = (
+        int(layer.mask.count_nonzero()),
+        int(mask.count_nonzero()),
+        int(grown.count_nonzero()),
+    )
     change = LayerChange(
         active_before=before,
-        removed=before - int(removed.sum()),
-        percolated=int(removed.sum()) - int(kept.sum()),
+        removed=before - int(removed.count_nonzero()),
+        percolated=int(removed.count_nonzero()) - int(kept.count_nonzero()),
         grown=n_grown,
         active_after=after,
         target=layer.target,
         shortfall=layer.target - after,
-        overlap=int((grown & layer.mask).sum()) / n_grown if n_grown else 0.0,
+        overlap=int((grown & layer.mask).count_nonzero()) / n_grown if n_grown else 0.0,
         score_nonzero=score_share,
     )
     return LayerOutcome(kept=kept, mask=mask, change=change)
@@ -179,7 +183,7 @@ def grow(
 ) -> tuple[Tensor, float | None]:
     """Return the grown links and the share of absent links with a positive score."""
     generator = derived_generator(settings.seed, settings.update_index, layer.position, "regrowth")
-    absent = kept.numel() - int(kept.sum())
+    absent = kept.numel() - int(kept.count_nonzero())
     if settings.rule.growth is None or count <= 0 or absent == 0:
         return grow_uniform(kept, max(count, 0), generator=generator), None
     scores = settings.rule.growth(
@@ -192,6 +196,6 @@ def grow(
             gradient=layer.gradient,
         )
     )
-    positive = int(((scores > 0) & ~kept).sum())
+    positive = int(((scores > 0) & ~kept).count_nonzero())
     choose = grow_drawn if settings.rule.choice == "drawn" else grow_best
     return choose(scores, kept, count, generator=generator), positive / absent
