@@ -97,6 +97,8 @@ def test_folder_is_found_here_then_under_the_variable(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     assert find_source("digits").absolute() == tmp_path / "digits"
     assert find_source("owner/name") == "owner/name"
+    (tmp_path / "root" / "name").mkdir()
+    assert find_source("owner/name") == tmp_path / "root" / "name"
 
 
 def test_missing_folder_says_where_it_looked(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,8 @@ def train_network(run: Run, network: Network) -> None:
         )
 
     def action() -> list[Path]:
-        if changed:
+        is_main = run.processes.is_main
+        if changed and is_main:
             remove_results(network)
         model = fresh_model(run)
         sparsifier = new_sparsifier(run, model) if network.is_sparse else None
@@ -88,9 +88,12 @@ def train_network(run: Run, network: Network) -> None:
         if sparsifier is not None:
             topology = sparsifier.freeze()
             topology.verify(model)
-            topology.save(network.folder / "topology.npz")
+            run.record.write(topology_digest=topology.digest)
             outputs.append(network.folder / "topology.npz")
-        save_weights(model, network.folder / "model.safetensors")
+            if is_main:
+                topology.save(network.folder / "topology.npz")
+        if is_main:
+            save_weights(model, network.folder / "model.safetensors")
         return outputs
 
     run.stage(name, settings, action)
@@ -147,10 +150,10 @@ def trained_model(run: Run, network: Network) -> nn.Module:
 
 
 def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
-    """Yield batches of the first images: validation ones, then training ones; never test ones."""
-    data.train.set_epoch(0)
+    """Yield batches of training images as they are, without augmentation, in a seeded order."""
+    data.calibration.set_epoch(0)
     left = images
-    for x, _ in chain(data.validation, data.train):
+    for x, _ in data.calibration:
         if left <= 0:
             return
         yield x[:left]

@@ -51,7 +51,8 @@ def find_source(source: str) -> Path | str:
     Parameters
     ----------
     source
-        A path, or ``owner/name`` on the hub.
+        A path, or ``owner/name`` on the hub. Of a hub id, a folder ``owner/name`` or ``name``
+        under ``TOPOSPIKE_DATA`` is preferred to a download.
 
     Raises
     ------
@@ -61,9 +62,12 @@ def find_source(source: str) -> Path | str:
     """
     given = Path(source).expanduser()
     root = os.environ.get(DATA_FOLDER_VARIABLE)
-    places = (
-        [given] if given.is_absolute() or not root else [given, Path(root).expanduser() / given]
-    )
+    is_hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source) is not None
+    places = [given]
+    if root and not given.is_absolute():
+        places.append(Path(root).expanduser() / given)
+        # a local copy of a hub dataset usually lies there without its owner's name
+        places += [Path(root).expanduser() / given.name] if is_hub_id else []
     for place in places:
         if place.is_dir():
             return place
@@ -71,7 +75,7 @@ def find_source(source: str) -> Path | str:
             raise MissingDataError(
                 f"data.source = {source!r} is a file ({place}); give the folder that contains it"
             )
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
+    if is_hub_id:
         return source
     raise MissingDataError(f"data.source = {source!r} was not found. {looked_at(places, root)}")
 

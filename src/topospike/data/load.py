@@ -41,6 +41,8 @@ SPLIT_STREAM, MEASURE_STREAM = 100, 101
 class DataBundle:
     """A dataset ready for training, with what the other stages need to know of it.
 
+    ``calibration`` holds the training images without augmentation, in a seeded order: what a
+    conversion takes its thresholds from.
     ``image_size`` is (height, width); ``mean`` and ``std`` are per channel for pixels in [0, 1];
     ``in_memory`` tells which of the two loading paths was taken.
     """
@@ -49,6 +51,7 @@ class DataBundle:
     train: Batches
     validation: Batches
     test: Batches
+    calibration: Batches
     classes: int
     channels: int
     image_size: tuple[int, int]
@@ -93,7 +96,8 @@ def load_data(
     Returns
     -------
     DataBundle
-        ``train`` shuffles and augments; ``validation`` and ``test`` do neither.
+        ``train`` shuffles and augments; ``validation`` and ``test`` do neither; ``calibration``
+        shuffles.
 
     Raises
     ------
@@ -131,28 +135,28 @@ def load_data(
     if in_memory:
         parts = [p.decoded() if isinstance(p, EncodedImages) else p for p in parts]
     normalisation = choose_normalisation(settings, opened.channels, parts[0], seed)
-    augmenters = [
-        Augmenter(names, image_size=opened.image_size, normalisation=normalisation)
-        for names in (settings.augment, (), ())
-    ]
-    sizes = (settings.batch_size, settings.eval_batch_size, settings.eval_batch_size)
-    train, validation, test = (
-        Batches(
+
+    def batches(
+        part: TensorImages | EncodedImages, size: int, *, augment: tuple[str, ...], shuffle: bool
+    ) -> Batches:
+        return Batches(
             part,
-            augmenter,
+            Augmenter(augment, image_size=opened.image_size, normalisation=normalisation),
             batch_size=size,
             seed=seed,
-            shuffle=index == 0,
+            shuffle=shuffle,
             device=device,
             workers=settings.workers,
         )
-        for index, (part, augmenter, size) in enumerate(zip(parts, augmenters, sizes, strict=True))
-    )
+
+    train, validation, test = parts
+    large = settings.eval_batch_size
     return DataBundle(
         name=PurePath(settings.source).name or settings.source,
-        train=train,
-        validation=validation,
-        test=test,
+        train=batches(train, settings.batch_size, augment=settings.augment, shuffle=True),
+        validation=batches(validation, large, augment=(), shuffle=False),
+        test=batches(test, large, augment=(), shuffle=False),
+        calibration=batches(train, large, augment=(), shuffle=True),
         classes=opened.classes,
         channels=opened.channels,
         image_size=opened.image_size,
