@@ -128,6 +128,12 @@ class TrainSettings:
     restart_every_epochs, restart_warmup_epochs
         Iterative warm-up: ramp the rate up again every so many epochs (fractions allowed), over
         so many epochs; 0 is off.
+    accumulate
+        Batches whose gradients make one optimizer step, which is one of ``accumulate`` times the
+        batch size.
+    ema_decay
+        Share of an exponential moving average of the weights that is kept at every step; the
+        average is then what is validated and returned. 0 is off.
     """
 
     epochs: int = 200
@@ -144,6 +150,8 @@ class TrainSettings:
     bf16: bool = False
     channels_last: bool = False
     checkpoint_every: int = 1
+    accumulate: int = 1
+    ema_decay: float = 0.0
 
 
 @dataclass(frozen=True)

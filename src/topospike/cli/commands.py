@@ -15,13 +15,14 @@ from topospike.cli.limits import check_limits
 from topospike.cli.pipeline import print_summary, run_everything, run_training
 from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
 from topospike.cli.record import recorded_recipe
-from topospike.cli.run import Run
+from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import analyse_network, convert_network, measure_network
 from topospike.convert import conversion_text
 from topospike.errors import ConfigError
 from topospike.recipe import Recipe
 from topospike.report import write_report
 from topospike.topology import Topology
+from topospike.train import process_group
 
 # Options that say what to do with a recipe; every other one is a key of it.
 RUN_OPTIONS = ("recipe", "folder", "device", "overwrite", "print_config", "debug")
@@ -50,7 +51,8 @@ def start(name: str, options: Namespace, work: Callable[[Run], None], *, overwri
         print(to_yaml(recipe), end="")
         return
     folder = Path(options.get("folder") or Path("runs") / recipe.name)
-    work(Run(recipe, folder, device=options.get("device"), overwrite=overwrite))
+    with process_group(choose_device(options.get("device"))):
+        work(Run(recipe, folder, device=options.get("device"), overwrite=overwrite))
 
 
 def convert(options: Namespace) -> None:

@@ -21,10 +21,11 @@ Settings = Mapping[str, Any]
 
 
 class Ledger:
-    """The stages of one run folder."""
+    """The stages of one run folder; unless it ``writes``, the file stays as it is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
         self.folder = folder
+        self.writes = writes
         self._entries = read(folder / FILE)
 
     @property
@@ -61,6 +62,8 @@ class Ledger:
             self._write()
 
     def _write(self) -> None:
+        if not self.writes:
+            return
         write_atomically(self.folder / FILE, json.dumps(self._entries, indent=1) + "\n")
 
 

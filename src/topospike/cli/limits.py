@@ -36,6 +36,8 @@ LIMITS: dict[str, Limit] = {
     "train.label_smoothing": SHARE,
     "train.gradient_clip": POSITIVE,
     "train.checkpoint_every": POSITIVE_INTEGER,
+    "train.accumulate": POSITIVE_INTEGER,
+    "train.ema_decay": SHARE,
     "sparsity.linear": SHARE,
     "sparsity.conv": SHARE,
     "sparsity.initial_linear": SHARE,

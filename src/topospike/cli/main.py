@@ -7,6 +7,7 @@ that needs them, so ``topospike --help`` loads no torch.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -32,13 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         else:
-            print("error:", " ".join([str(error), *notes(error)]), file=sys.stderr)
+            print(f"error{speaker()}:", " ".join([str(error), *notes(error)]), file=sys.stderr)
         return USAGE_STATUS
     except KeyboardInterrupt as stop:
         hint = notes(stop) or ["The same command goes on where it stopped."]
         print("stopped.", *hint, file=sys.stderr)
         return INTERRUPTED_STATUS
     return 0
+
+
+def speaker() -> str:
+    """Return which of several processes speaks, and nothing where there is one."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f" (process {os.environ.get('RANK', '?')})" if several else ""
 
 
 def notes(error: BaseException) -> list[str]:

@@ -1,7 +1,8 @@
 """Command line: the stages of a recipe in their order, and what closes every run.
 
 data -> train dense, train sparse -> for each method: convert, measure -> analyse -> summary ->
-report. Stages that are done are skipped; see `topospike.cli.run`.
+report. Stages that are done are skipped; see `topospike.cli.run`. Of several processes all train,
+and the main one does the rest.
 """
 
 from __future__ import annotations
@@ -14,26 +15,34 @@ from topospike.cli.stages import (
     analyse_network,
     convert_network,
     measure_network,
+    refuse_changed_settings,
     show_first_conversion,
     train_network,
 )
 from topospike.cli.summary import write_summary
 from topospike.report import write_report
+from topospike.train import Processes
 
 
 def run_training(run: Run) -> None:
     """Train the dense twin, if the recipe has one, and the sparse network."""
+    refuse_changed_settings(run)
     with run.recorded():
         for network in run.networks:
             train_network(run, network)
-    print(f"trained networks: {run.folder}")
+    if run.processes.is_main:
+        print(f"trained networks: {run.folder}")
 
 
 def run_everything(run: Run) -> None:
     """Run every stage, print the table, and write the report."""
+    refuse_changed_settings(run)
     with run.recorded():
         for network in run.networks:
             train_network(run, network)
+        if not run.processes.is_main:
+            return
+        run.processes = Processes()
         for settings in run.recipe.convert:
             for network in run.networks:
                 convert_network(run, network, settings)

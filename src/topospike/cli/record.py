@@ -31,11 +31,14 @@ FILE = "record.json"
 
 
 class RunRecord:
-    """The growing contents of ``record.json`` of one folder."""
+    """The growing contents of ``record.json`` of one folder, written by process 0 of ``n``."""
 
-    def __init__(self, folder: Path, recipe: Recipe, *, device: str) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, *, device: str, rank: int = 0, processes: int = 1
+    ) -> None:
         earlier = read_record(folder) if (folder / FILE).is_file() else {}
         self.path = folder / FILE
+        self.writes = rank == 0
         self._content: dict[str, Any] = {
             "recipe": to_plain(recipe),
             "topospike": topospike.__version__,
@@ -44,10 +47,12 @@ class RunRecord:
             "hardware": hardware(),
             "seed": recipe.seed,
             "device": device,
+            "processes": processes,
             "started": earlier.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
             "command": sys.argv[1:],
             "seconds": {},
             "data": earlier.get("data") if same_data(earlier, recipe) else None,
+            "topology_digest": earlier.get("topology_digest"),
             "warnings": earlier.get("warnings", []),
         }
 
@@ -59,6 +64,8 @@ class RunRecord:
     def write(self, **changes: Any) -> None:
         """Replace some entries and write the file."""
         self._content |= changes
+        if not self.writes:
+            return
         write_atomically(self.path, json.dumps(self._content, indent=1) + "\n")
 
     def add_warning(self, message: str) -> None:

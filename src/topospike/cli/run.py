@@ -24,6 +24,8 @@ from topospike.data import DataBundle, load_data
 from topospike.errors import ConfigError
 from topospike.recipe import Recipe
 from topospike.snn import SpikingNetwork
+from topospike.train import current_processes
+from topospike.train.distributed import local_device
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ImageFormat(TypedDict):
 
 
 class Run:
-    """A recipe at work in a folder.
+    """A recipe at work in a folder, on one process or on each of several.
 
     Parameters
     ----------
@@ -69,8 +71,16 @@ class Run:
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
         folder.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(folder)
-        self.record = RunRecord(folder, recipe, device=str(self.device))
+        self.processes = current_processes()
+        self.ledger = Ledger(folder, writes=self.processes.is_main)
+        self.record = RunRecord(
+            folder,
+            recipe,
+            device=str(self.device),
+            rank=self.processes.rank,
+            processes=self.processes.count,
+        )
+        self.processes.wait()  # What the folder held is known to all before one writes to it.
         self.spiking: dict[tuple[str, str], SpikingNetwork] = {}
 
     @property
@@ -83,7 +93,7 @@ class Run:
     @cached_property
     def data(self) -> DataBundle:
         """The dataset, loaded once, and described in the record."""
-        say(f"data: {self.recipe.data.source}")
+        self.say(f"data: {self.recipe.data.source}")
         data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
         description = {
             "name": data.name,
@@ -117,21 +127,31 @@ class Run:
         self, name: str, settings: Mapping[str, Any], action: Callable[[], Iterable[Path]]
     ) -> None:
         """Run ``action``, which returns the files it wrote, unless that was done before."""
-        if self.ledger.is_complete(name, settings):
-            say(f"{name}: kept from before")
+        is_complete = self.ledger.is_complete(name, settings)
+        if self.processes.number_of_main(is_complete):
+            self.say(f"{name}: kept from before")
             return
-        say(name)
+        self.say(name)
         self.ledger.begin(name, settings)
         started = time.perf_counter()
         outputs = [str(path.relative_to(self.folder)) for path in action()]
         self.ledger.end(name, outputs=outputs, seconds=time.perf_counter() - started)
         self.record.write(seconds=self.ledger.seconds)
 
+    def say(self, message: str) -> None:
+        """Show progress, on the main process only."""
+        if self.processes.is_main:
+            say(message)
+
+    def warn(self, message: str) -> None:
+        """Show a warning, with the process it comes from if that is not the main one."""
+        warn(message if self.processes.is_main else f"process {self.processes.rank}: {message}")
+
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Keep the record up to date around the stages, warnings included."""
         self.record.write(seconds=self.ledger.seconds)
-        with collecting_warnings(self.record, warn):
+        with collecting_warnings(self.record, self.warn):
             try:
                 yield
             finally:
@@ -141,15 +161,17 @@ class Run:
 def choose_device(name: str | None) -> torch.device:
     """Return the device of a name, or the accelerator if there is one, else the CPU.
 
+    Of several accelerators a process that ``torchrun`` started takes its own.
+
     Raises
     ------
     ConfigError
         No such device here.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return local_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        device = torch.device(name)
+        device = local_device(torch.device(name))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -1,10 +1,18 @@
 """Stage train: one readable loop, and checkpoints that resume it bit for bit."""
 
+from topospike.train.average import WeightAverage as WeightAverage
 from topospike.train.checkpoint import CheckpointWarning as CheckpointWarning
 from topospike.train.checkpoint import list_checkpoints as list_checkpoints
 from topospike.train.checkpoint import load_checkpoint as load_checkpoint
 from topospike.train.checkpoint import load_latest as load_latest
 from topospike.train.checkpoint import save_checkpoint as save_checkpoint
+from topospike.train.distributed import LostProcessError as LostProcessError
+from topospike.train.distributed import Processes as Processes
+from topospike.train.distributed import connect as connect
+from topospike.train.distributed import current_processes as current_processes
+from topospike.train.distributed import process_group as process_group
+from topospike.train.distributed import shard_fully as shard_fully
+from topospike.train.distributed import wrap as wrap
 from topospike.train.epoch import train_epoch as train_epoch
 from topospike.train.evaluation import evaluate_accuracy as evaluate_accuracy
 from topospike.train.finite import check_weights as check_weights
@@ -15,6 +23,7 @@ from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
 from topospike.train.optim import learning_rate_factor as learning_rate_factor
 from topospike.train.protocols import ImageBatches as ImageBatches
+from topospike.train.protocols import SharedController as SharedController
 from topospike.train.protocols import TopologyController as TopologyController
 from topospike.train.protocols import TrainingData as TrainingData
 
@@ -22,11 +31,17 @@ __all__ = [
     "CheckpointWarning",
     "FitResult",
     "ImageBatches",
+    "LostProcessError",
     "MetricsLog",
+    "Processes",
+    "SharedController",
     "TopologyController",
     "TrainingData",
+    "WeightAverage",
     "build_optimizer",
     "check_weights",
+    "connect",
+    "current_processes",
     "evaluate_accuracy",
     "fit",
     "learning_rate_at",
@@ -34,6 +49,9 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "load_latest",
+    "process_group",
     "save_checkpoint",
+    "shard_fully",
     "train_epoch",
+    "wrap",
 ]

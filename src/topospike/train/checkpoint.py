@@ -30,7 +30,7 @@ from topospike.errors import CheckpointError
 from topospike.train.packing import own_memory, pack, unpack
 
 FORMAT = "topospike checkpoint"
-VERSION = 1
+VERSION = 2
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 NAME = re.compile(r"epoch-(\d{5,})")
 

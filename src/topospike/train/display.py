@@ -8,12 +8,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str, *, total_steps: int, done_steps: int) -> Iterator[Callable[[], None]]:
+def progress_bar(
+    label: str, *, total_steps: int, done_steps: int, shown: bool = True
+) -> Iterator[Callable[[], None]]:
     """Show a bar over all steps of the run; yields a function to be called after each step.
 
-    Off a terminal that function does nothing, and rich is not even imported.
+    Off a terminal, or unless ``shown``, that function does nothing; rich is not even imported.
     """
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console

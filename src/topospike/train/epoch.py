@@ -1,14 +1,18 @@
 """Stage train: one pass over the training batches.
 
-A batch is forward (in bf16 if asked), cross-entropy with label smoothing, backward, mask the
-gradients, clip, step. Sums stay on the device; the host waits once a step for one flag, "the loss
-is finite". It changes no mask and writes no file.
+A batch is forward (in bf16 if asked), cross-entropy with label smoothing, backward; after one
+batch, or as many as gradients are accumulated over: mask the gradients, clip, step. The gradient is
+always that of the mean over the images of a step, whatever number of batches and processes they
+are spread over. Sums stay on the device; the host waits once a batch for one flag, "the loss is
+finite". It changes no mask and writes no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +20,10 @@ from torch.nn import functional as F
 
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
+from topospike.train.distributed import Processes, without_averaging
 from topospike.train.evaluation import check_logits, count_correct
 from topospike.train.finite import LossGuard, diagnose
-from topospike.train.optim import learning_rate_at, set_learning_rate
+from topospike.train.optim import learning_rate_at, optimizer_steps, set_learning_rate
 from topospike.train.protocols import TrainingData
 from topospike.train.resume import Trainee
 
@@ -49,7 +54,7 @@ def train_epoch(
     Parameters
     ----------
     trainee
-        Model, optimizer, topology controller and device.
+        Model, optimizer, topology controller, device and processes.
     data
         Its ``train`` batches are gone through in the order of ``epoch``.
     settings
@@ -57,7 +62,7 @@ def train_epoch(
     epoch
         Counted from 0.
     advance
-        Called after each step.
+        Called after each optimizer step.
 
     Raises
     ------
@@ -68,44 +73,83 @@ def train_epoch(
     ConfigError
         The data gave another number of batches than their ``len()``.
     """
-    model, device = trainee.model, trainee.device
-    steps = len(data.train)
-    guard = LossGuard(device)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    images = learning_rate = step = 0
+    processes, batches = trainee.processes, len(data.train)
+    steps = optimizer_steps(settings, batches=batches)
+    totals, guard = Totals(trainee.device), LossGuard(trainee.device)
+    learning_rate, seen = 0.0, 0
     data.train.set_epoch(epoch)
-    model.train()
-    for step, (x, y) in enumerate(data.train, start=1):
-        learning_rate = learning_rate_at(settings, epoch * steps + step - 1, steps_per_epoch=steps)
+    trainee.network.train()
+    for step, group in enumerate(groups(data.train, settings.accumulate)):
+        if step == 0:
+            processes.require_same("the order of the first training batch", order_of(group[0][1]))
+        learning_rate = learning_rate_at(settings, epoch * steps + step, steps_per_epoch=steps)
         set_learning_rate(trainee.optimizer, learning_rate)
-        x, y = move(x, device, settings), y.to(device, non_blocking=True)
-        logits = forward(model, x, settings)
-        check_logits(logits, batch=len(y), classes=data.classes, model=model)
-        loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
-        guard.watch(loss)
         trainee.optimizer.zero_grad()
-        loss.backward()
-        if not guard.passed():
-            raise diagnose(
-                model,
-                x,
-                lambda x=x: forward(model, x, settings),
-                loss=float(loss.detach()),
-                epoch=epoch,
-                step=step - 1,
-            )
+        images = sum(len(y) for _, y in group)
+        for number, (x, y) in enumerate(group, start=1):
+            x, y, counted = processes.share(x, y)
+            x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
+            weight, last = counted * processes.count / images, number == len(group)
+            with nullcontext() if last else without_averaging(trainee.network):
+                logits = forward(trainee.network, x, settings)
+                check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
+                loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
+                guard.watch(loss)
+                (loss * weight).backward()
+            if not guard.passed():
+                raise diagnose(
+                    trainee.model,
+                    x,
+                    lambda x=x: forward(trainee.model, x, settings),
+                    loss=float(loss.detach()),
+                    epoch=epoch,
+                    step=seen,
+                )
+            totals.add(loss, logits, y, counted=counted)
+            seen += 1
         descend(trainee, settings)
-        loss_sum += loss.detach().double() * len(y)
-        correct += count_correct(logits, y)
-        images += len(y)
         advance()
-    if step != steps:
+    if seen != batches:
         raise ConfigError(
-            f"the training batches announced {steps} (their len()) but gave {step} in epoch "
+            f"the training batches announced {batches} (their len()) but gave {seen} in epoch "
             f"{epoch}; the learning-rate schedule needs the two to agree."
         )
-    return EpochSummary(float(loss_sum) / images, int(correct) / images, learning_rate)
+    return totals.summary(processes, learning_rate=learning_rate)
+
+
+class Totals:
+    """Sums over the images of this process, kept on the device until the epoch has ended."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.images = 0
+
+    def add(self, loss: Tensor, logits: Tensor, y: Tensor, *, counted: int) -> None:
+        """Take up a batch, of whose images the first ``counted`` count."""
+        self.loss += loss.detach().double() * counted
+        self.correct += count_correct(logits[:counted], y[:counted])
+        self.images += counted
+
+    def summary(self, processes: Processes, *, learning_rate: float) -> EpochSummary:
+        """Return the means over the images of all processes."""
+        own = [float(self.loss), float(self.correct), float(self.images)]
+        loss, correct, images = processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
+        return EpochSummary(loss / images, correct / images, learning_rate)
+
+
+def groups(
+    batches: Iterable[tuple[Tensor, Tensor]], size: int
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yield the batches of each optimizer step; the last step may have fewer."""
+    rest = iter(batches)
+    while group := list(islice(rest, size)):
+        yield group
+
+
+def order_of(labels: Tensor) -> Tensor:
+    """Compute a number that changes when labels change places."""
+    return (labels * torch.arange(1, len(labels) + 1, device=labels.device)).sum()
 
 
 def move(x: Tensor, device: torch.device, settings: TrainSettings) -> Tensor:
@@ -122,7 +166,7 @@ def forward(model: nn.Module, x: Tensor, settings: TrainSettings) -> Tensor:
 
 
 def descend(trainee: Trainee, settings: TrainSettings) -> None:
-    """Clip the gradients if asked and take one optimizer step.
+    """Clip the gradients if asked, take one optimizer step, and average the weights if asked.
 
     Absent links get gradients too. The controller's pre-step hook zeroes them in any case; before
     clipping they must be gone already, or they would count in the norm.
@@ -132,3 +176,5 @@ def descend(trainee: Trainee, settings: TrainSettings) -> None:
             trainee.sparsifier.mask_gradients()
         nn.utils.clip_grad_norm_(trainee.model.parameters(), settings.gradient_clip)
     trainee.optimizer.step()
+    if trainee.average is not None:
+        trainee.average.update(trainee.model)

@@ -9,9 +9,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, ShapeError
+from topospike.train.distributed import Processes
+
+ALONE = Processes()
 
 
-def evaluate_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def evaluate_accuracy(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    processes: Processes = ALONE,
+) -> float:
     """Compute the share of images whose largest logit is the label's.
 
     Parameters
@@ -21,6 +29,8 @@ def evaluate_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
         mode, on the device of its first parameter; its mode is given back afterwards.
     batches
         Pairs of images and int64 labels ``(batch,)``.
+    processes
+        Take turns with whole batches, the same ones on every process, and add up their counts.
 
     Returns
     -------
@@ -42,21 +52,22 @@ def evaluate_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
     parameter = next(model.parameters(), None)
     training = model.training
     model.eval()
-    correct, images = None, 0
+    correct, images = torch.zeros((), dtype=torch.int64), 0
     try:
         with torch.no_grad():
-            for x, y in batches:
+            for x, y in processes.every_nth(iter(batches)):
                 device = x.device if parameter is None else parameter.device
                 logits = model(x.to(device, non_blocking=True))
                 hits = count_correct(logits, y.to(device, non_blocking=True))
                 # Summed on the device: reading a number every batch would make it wait.
-                correct = hits if correct is None else correct + hits
+                correct = correct.to(hits.device) + hits
                 images += len(y)
     finally:
         model.train(training)
-    if correct is None or images == 0:
+    correct, images = processes.sum(torch.tensor([int(correct), images])).tolist()
+    if images == 0:
         raise ConfigError("there are no images to evaluate on: give at least one batch.")
-    return int(correct) / images
+    return correct / images
 
 
 def count_correct(

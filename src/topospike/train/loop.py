@@ -1,8 +1,9 @@
 """Stage train: one readable loop from a model and its data to trained weights.
 
 After the batches of an epoch: the topology update if the controller wants one, validation, a line
-of metrics, a checkpoint. The weights of the last epoch are the result; the test split is never
-read. The loop knows nothing about rules, scores or masks beyond the controller's protocol.
+of metrics, a checkpoint. The weights of the last epoch (or their average) are the result; the test
+split is never read. The loop knows nothing about rules, scores or masks beyond the controller's
+protocol, and of several processes only that each calls the same things and the main one writes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,32 @@ import torch
 from torch import nn
 
 from topospike.contracts import to_json
-from topospike.errors import ConfigError, NonFiniteError
+from topospike.errors import CheckpointError, ConfigError, NonFiniteError
 from topospike.recipe import TrainSettings
+from topospike.train.average import WeightAverage
 from topospike.train.checkpoint import (
+    LoadedCheckpoint,
     clear_checkpoints,
     list_checkpoints,
+    load_checkpoint,
     load_latest,
     save_checkpoint,
 )
 from topospike.train.display import progress_bar
+from topospike.train.distributed import (
+    LostProcessError,
+    Processes,
+    connect,
+    current_processes,
+    losses_explained,
+    take_buffers,
+    wrap,
+)
 from topospike.train.epoch import train_epoch
 from topospike.train.evaluation import evaluate_accuracy
 from topospike.train.finite import check_weights
 from topospike.train.metrics import MetricsLog
-from topospike.train.optim import build_optimizer, check_settings
+from topospike.train.optim import build_optimizer, check_settings, optimizer_steps
 from topospike.train.protocols import TopologyController, TrainingData
 from topospike.train.resume import History, Trainee, identity_of, restore, seeded, snapshot
 
@@ -85,7 +99,7 @@ def fit(
     ----------
     model
         Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``; moved to ``device``,
-        left in eval mode.
+        left in eval mode. With ``ema_decay`` it ends with the averaged weights.
     data
         Train and validation batches, number of classes.
     settings
@@ -120,9 +134,15 @@ def fit(
         last checkpoint stays.
     CheckpointError
         The checkpoint is damaged, or of a run with other settings, data or model.
+    LostProcessError
+        Another process of a run on several has ended. The last checkpoint stays.
 
     Notes
     -----
+    Inside a process group (`topospike.train.process_group`, ``torchrun``) every process calls this
+    with an equal model, controller and data; each takes its part of every batch. Batch norm then
+    sees a process's part, as is usual with DDP, and process 0's running statistics are kept.
+
     A resumed run equals an uninterrupted one bit for bit (see ``resume``). Unlike the reference
     code of Zhang et al. (2025), no optimizer step is skipped when the topology changes, and no
     epoch is chosen by its test accuracy.
@@ -142,19 +162,25 @@ def fit(
     check_settings(settings)
     if len(data.train) == 0:
         raise ConfigError("there are no training batches: the training split is empty.")
-    device = torch.device(device)
+    device, processes = torch.device(device), current_processes()
     folder = None if folder is None else Path(folder)
-    metrics = MetricsLog(None if folder is None else folder / "metrics.jsonl")
+    metrics = MetricsLog(
+        folder / "metrics.jsonl" if folder is not None and processes.is_main else None
+    )
     run = Run(data, settings, folder, metrics, label)
-    with seeded(seed, device):
-        trainee = prepare(model, settings, sparsifier=sparsifier, device=device)
-        identity = identity_of(settings, data, seed=seed, sparsifier=sparsifier)
-        history = begin(trainee, run, identity=identity, resume=resume)
-        try:
+    try:
+        with losses_explained(), seeded(processes.seed(seed), device):
+            trainee = prepare(
+                model, settings, sparsifier=sparsifier, device=device, processes=processes
+            )
+            identity = identity_of(settings, data, seed=seed, sparsifier=sparsifier)
+            history = begin(trainee, run, identity=identity, resume=resume)
             history = train(trainee, run, history, identity=identity)
-        except (KeyboardInterrupt, NonFiniteError) as stop:
-            stop.add_note(how_to_go_on(stop, folder))
-            raise
+    except (KeyboardInterrupt, NonFiniteError, LostProcessError) as stop:
+        stop.add_note(how_to_go_on(stop, folder))
+        raise
+    if trainee.average is not None:
+        trainee.average.copy_to(model)
     model.eval()
     return FitResult(
         epochs=history.epochs,
@@ -179,9 +205,13 @@ class Run:
 
 def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str, Any]) -> History:
     """Train the epochs that are left, each with its record and, when due, its checkpoint."""
-    epochs, steps = run.settings.epochs, len(run.data.train)
+    epochs = run.settings.epochs
+    steps = optimizer_steps(run.settings, batches=len(run.data.train))
     with progress_bar(
-        run.label, total_steps=epochs * steps, done_steps=history.epochs * steps
+        run.label,
+        total_steps=epochs * steps,
+        done_steps=history.epochs * steps,
+        shown=trainee.processes.is_main,
     ) as advance:
         while history.epochs < epochs:
             history = train_and_record(trainee, run, history, advance=advance)
@@ -191,7 +221,8 @@ def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str
                 payload = snapshot(
                     trainee, history, identity=identity, metrics_offset=run.metrics.offset
                 )
-                save_checkpoint(run.folder / "checkpoint", history.epochs, payload)
+                if trainee.processes.is_main:
+                    save_checkpoint(run.folder / "checkpoint", history.epochs, payload)
     return history
 
 
@@ -203,11 +234,12 @@ def train_and_record(
     epoch, sparsifier = history.epochs, trainee.sparsifier
     summary = train_epoch(trainee, run.data, run.settings, epoch=epoch, advance=advance)
     check_weights(trainee.model, epoch=epoch)
+    settle_buffers(trainee)
     if sparsifier is not None and sparsifier.is_update_epoch(epoch):
         run.metrics.write("topology_update", to_json(sparsifier.update_topology(epoch)))
-    accuracy = None
-    if len(run.data.validation) > 0:
-        accuracy = evaluate_accuracy(trainee.model, run.data.validation)
+        if trainee.average is not None:
+            trainee.average.project(trainee.model)
+    accuracy = validate(trainee, run.data)
     seconds = time.perf_counter() - started
     history = history.after_epoch(
         train_loss=summary.train_loss, validation_accuracy=accuracy, seconds=seconds
@@ -224,14 +256,31 @@ def train_and_record(
     return history
 
 
+def settle_buffers(trainee: Trainee) -> None:
+    """Let all processes have process 0's buffers; the last step left each its own."""
+    take_buffers(trainee.model, trainee.processes)
+    if trainee.average is not None:
+        trainee.average.take_buffers(trainee.model, trainee.processes)
+
+
+def validate(trainee: Trainee, data: TrainingData) -> float | None:
+    """Measure the accuracy on the validation images, of the averaged weights if there are any."""
+    if len(data.validation) == 0:
+        return None
+    average, model = trainee.average, trainee.model
+    with nullcontext() if average is None else average.in_place(model):
+        return evaluate_accuracy(model, data.validation, processes=trainee.processes)
+
+
 def prepare(
     model: nn.Module,
     settings: TrainSettings,
     *,
     sparsifier: TopologyController | None,
     device: torch.device,
+    processes: Processes,
 ) -> Trainee:
-    """Move the model, make its optimizer and attach the controller, in this order.
+    """Move the model, make its optimizer, attach the controller and join the processes.
 
     Moving replaces buffers, masks among them, so the controller must look them up afterwards.
     """
@@ -241,7 +290,10 @@ def prepare(
     optimizer = build_optimizer(model, settings)
     if sparsifier is not None:
         sparsifier.attach(optimizer)
-    return Trainee(model, optimizer, sparsifier, device)
+    connect(sparsifier, processes)
+    network = wrap(model, processes, device=device)
+    average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay else None
+    return Trainee(model, optimizer, sparsifier, device, network, average, processes)
 
 
 def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bool) -> History:
@@ -250,9 +302,7 @@ def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bo
         return History()
     run.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = run.folder / "checkpoint"
-    if not resume:
-        clear_checkpoints(checkpoints)
-    loaded = load_latest(checkpoints)
+    loaded = newest(checkpoints, trainee.processes, resume=resume)
     if loaded is None:
         run.metrics.truncate(0)
         return History()
@@ -262,6 +312,25 @@ def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bo
         run.metrics.write("warning", {"message": complaint, "resumed_from": loaded.path.name})
     logger.info("%s: going on after %d epochs", run.label or "training", history.epochs)
     return history
+
+
+def newest(folder: Path, processes: Processes, *, resume: bool) -> LoadedCheckpoint | None:
+    """Load the newest checkpoint; with several processes, the one that process 0 has chosen."""
+    loaded = None
+    if processes.is_main:
+        if not resume:
+            clear_checkpoints(folder)
+        loaded = load_latest(folder)
+    number = processes.number_of_main(-1 if loaded is None else loaded.number)
+    if processes.is_main or number < 0:
+        return loaded
+    path = dict(list_checkpoints(folder)).get(number)
+    if path is None:
+        raise CheckpointError(
+            f"process {processes.rank} does not find the checkpoint after {number} epochs in "
+            f"{folder}, which process 0 goes on from. All processes must see the same folder."
+        )
+    return LoadedCheckpoint(path, number, load_checkpoint(path))
 
 
 def how_to_go_on(stop: BaseException, folder: Path | None) -> str:

@@ -122,6 +122,17 @@ def learning_rate_at(settings: TrainSettings, step: int, *, steps_per_epoch: int
     )
 
 
+def optimizer_steps(settings: TrainSettings, *, batches: int) -> int:
+    """Return the optimizer steps of an epoch of so many batches; the last may have fewer.
+
+    Examples
+    --------
+    >>> optimizer_steps(TrainSettings(accumulate=4), batches=10)
+    3
+    """
+    return -(-batches // settings.accumulate)
+
+
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     """Make SGD with momentum over every trainable parameter.
 
@@ -176,6 +187,8 @@ def check_settings(settings: TrainSettings) -> None:
             "above 0, or null for no clipping",
         ),
         ("checkpoint_every", settings.checkpoint_every >= 1, "at least 1 (epochs)"),
+        ("accumulate", settings.accumulate >= 1, "at least 1 (batches)"),
+        ("ema_decay", 0 <= settings.ema_decay < 1, "in [0, 1); 0 is off"),
         (
             "warmup_epochs",
             0 <= settings.warmup_epochs < settings.epochs,

@@ -7,10 +7,10 @@ may anything of the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from topospike.contracts import TopologyUpdate
@@ -51,12 +51,30 @@ class TopologyController(Protocol):
 
 
 @runtime_checkable
+class SharedController(TopologyController, Protocol):
+    """A controller that can let process 0 decide for several processes.
+
+    ``peers`` has a ``rank`` and the collectives ``broadcast`` and ``gather``
+    (`topospike.train.Processes`).
+    """
+
+    def share_decisions(self, peers: Any) -> object:
+        """Take every later decision from process 0, and compare masks after each."""
+        ...
+
+    def shard(self, shard_model: Callable[[nn.Module], object], *, peers: Any) -> object:
+        """Spread the model over the processes by ``shard_model``, and its masks alike."""
+        ...
+
+
+@runtime_checkable
 class ImageBatches(Protocol):
     """A re-iterable source of ``(images, labels)`` of one split.
 
     Images are ``(batch, chan, height, width)`` floats, labels ``(batch,)`` int64. After
     ``set_epoch(e)`` order and augmentation depend on the seed and ``e`` alone (or on torch's
     global generator, which the checkpoint restores): this is what makes a resumed run exact.
+    Several processes take their parts of the same batches, so there it must be the seed and ``e``.
     """
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...

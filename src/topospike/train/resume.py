@@ -1,10 +1,11 @@
 """Stage train: what a checkpoint of a training run holds, and how a run takes it up again.
 
 Weights, buffers and masks (the model's state), optimizer slots, the topology controller's state,
-torch's generators, the record of the run so far, and the length of the metrics file. Together they
-fix every later number, bit for bit, on the same kind of machine, torch build and number of threads
-(on CUDA only with ``torch.use_deterministic_algorithms``). A run may only be resumed with the
-settings it began with: schedules depend on them, the number of epochs included.
+the average of the weights, torch's generators in every process, the record of the run so far, and
+the length of the metrics file. Together they fix every later number, bit for bit, on the same kind
+of machine, torch build and number of threads and processes (on CUDA only with
+``torch.use_deterministic_algorithms``). A run may only be resumed with the settings it began with:
+schedules depend on them, the number of epochs included.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from torch import nn
 
 from topospike.errors import CheckpointError
 from topospike.recipe import TrainSettings
+from topospike.train.average import WeightAverage
 from topospike.train.checkpoint import CheckpointWarning, LoadedCheckpoint
+from topospike.train.distributed import Processes
 from topospike.train.protocols import TopologyController, TrainingData
 
 # Settings that change no number of the run.
@@ -31,12 +34,19 @@ FREE_SETTINGS = ("checkpoint_every",)
 
 @dataclass(frozen=True)
 class Trainee:
-    """The objects whose state a run changes, and where they live."""
+    """The objects whose state a run changes, and where they live.
+
+    ``network`` is what is called in training: the model itself, or what averages its gradients
+    over processes.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     sparsifier: TopologyController | None
     device: torch.device
+    network: nn.Module
+    average: WeightAverage | None
+    processes: Processes
 
 
 @dataclass(frozen=True)
@@ -88,11 +98,8 @@ def identity_of(
 def snapshot(
     trainee: Trainee, history: History, *, identity: Mapping[str, Any], metrics_offset: int
 ) -> dict[str, Any]:
-    """Collect the payload of a checkpoint (references, not copies)."""
-    generators = {"cpu": torch.get_rng_state()}
-    if trainee.device.type == "cuda":
-        generators["cuda"] = torch.cuda.get_rng_state(trainee.device)
-    sparsifier = trainee.sparsifier
+    """Collect the payload of a checkpoint (references, not copies), on every process."""
+    sparsifier, average = trainee.sparsifier, trainee.average
     return {
         "identity": dict(identity),
         "history": dataclasses.asdict(history),
@@ -100,9 +107,29 @@ def snapshot(
         "model": trainee.model.state_dict(),
         "optimizer": trainee.optimizer.state_dict(),
         "sparsifier": None if sparsifier is None else sparsifier.state_dict(),
-        "generators": generators,
-        "platform": platform_of(trainee.device),
+        "average": None if average is None else average.state_dict(),
+        "generators": generator_states(trainee),
+        "platform": platform_of(trainee.device, trainee.processes),
     }
+
+
+def generator_states(trainee: Trainee) -> list[dict[str, torch.Tensor]]:
+    """Collect the states of torch's global generators, by process."""
+    states = {"cpu": torch.get_rng_state()}
+    if trainee.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(trainee.device)
+    gathered = {name: trainee.processes.gather(state) for name, state in states.items()}
+    return [dict(zip(gathered, row, strict=True)) for row in zip(*gathered.values(), strict=True)]
+
+
+def restore_generators(trainee: Trainee, stored: list[dict[str, torch.Tensor]]) -> None:
+    """Put this process's generators where they were; one without a state keeps its seed."""
+    if trainee.processes.rank >= len(stored):
+        return
+    states = stored[trainee.processes.rank]
+    torch.set_rng_state(states["cpu"])
+    if trainee.device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], trainee.device)
 
 
 def restore(
@@ -134,10 +161,10 @@ def restore(
     match_memory_format(trainee.optimizer)
     if trainee.sparsifier is not None:
         trainee.sparsifier.load_state_dict(payload["sparsifier"])
-    torch.set_rng_state(payload["generators"]["cpu"])
-    if trainee.device.type == "cuda" and "cuda" in payload["generators"]:
-        torch.cuda.set_rng_state(payload["generators"]["cuda"], trainee.device)
-    warn_if_moved(payload["platform"], platform_of(trainee.device), path)
+    if trainee.average is not None:
+        trainee.average.load_state_dict(payload["average"])
+    restore_generators(trainee, payload["generators"])
+    warn_if_moved(payload["platform"], platform_of(trainee.device, trainee.processes), path)
     return History(**payload["history"]), payload["metrics_offset"]
 
 
@@ -168,12 +195,13 @@ def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
                 slots[name] = torch.empty_like(parameter, dtype=slot.dtype).copy_(slot)
 
 
-def platform_of(device: torch.device) -> dict[str, Any]:
+def platform_of(device: torch.device, processes: Processes) -> dict[str, Any]:
     """Collect what the order of floating-point sums depends on."""
     return {
         "torch": torch.__version__,
         "device": device.type,
         "threads": torch.get_num_threads(),
+        "processes": processes.count,
     }
 
 
