@@ -11,6 +11,7 @@ from torch import nn
 
 from topospike.convert import convert
 from topospike.convert.qcfs import QCFS
+from topospike.errors import ConfigError
 from topospike.snn import SpikingNetwork
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
@@ -57,6 +58,17 @@ def test_an_abandoned_run_leaves_no_state() -> None:
     steps.close()
     assert all(site.decoded is None and site.time_step == 0 for site in snn.sites.values())
     torch.testing.assert_close(snn.analog(x), model(x))
+
+
+def test_a_second_run_inside_a_run_is_refused() -> None:
+    snn, x, _ = network()
+    for t, _ in snn.steps(x, 3):
+        if t == 2:
+            with pytest.raises(ConfigError, match="a simulation of this network is in progress"):
+                snn.analog(x)
+            with pytest.raises(ConfigError, match="in progress"):
+                snn(x, 2)
+    assert snn(x, 2).shape[0] == 2
 
 
 def test_state_dict_holds_weights_and_thresholds_but_no_run() -> None:

@@ -26,6 +26,11 @@ from topospike.convert.thresholds import (
     given_thresholds,
     solve_thresholds,
 )
+from topospike.convert.trained import (
+    require_integrate_and_fire,
+    take_out_activations,
+    trained_threshold,
+)
 from topospike.errors import ConfigError, ConversionError, MissingDataError, NonFiniteError
 from topospike.models.capture import capture
 from topospike.registry import suggestion
@@ -111,6 +116,10 @@ def convert(
 
     Notes
     -----
+    A network trained with `topospike.convert.qcfs.QCFS` activations brings its own thresholds;
+    then nothing is solved for. The methods ``qcfs`` and ``cs-qcfs`` applied to a ReLU network
+    calibrate integrate-and-fire neurons for it, layer-wise or channel-wise; they do not train.
+
     The reference code solves for 100 iterations from 1, which is not converged for the number of
     levels it uses; ``solver="iterations"`` repeats that, the default finds the optimum
     (docs/deviations.md). Thresholds are computed on the calibration images alone, never on test
@@ -128,6 +137,8 @@ def convert(
         method, timesteps, coding, neuron, levels, solver, granularity, quantisation_levels
     )
     check_masks(model)
+    plain, activations = take_out_activations(model)
+    require_integrate_and_fire(activations, plan.neuron)
     batches = calibration_batches(calibration)
     first = next(batches, None)
     if first is None:
@@ -135,7 +146,7 @@ def convert(
             "there are no calibration images; pass calibration=batches with at least one batch of "
             "training images, normalised as in training."
         )
-    network = copy.deepcopy(capture(model, first)).requires_grad_(False)
+    network = copy.deepcopy(capture(plain, first)).requires_grad_(False)
     folded = fold_batch_norms(network) if fold else []
     placed = place_sites(
         network,
@@ -150,10 +161,11 @@ def convert(
         network, [site for site, _ in placed], first, batches, plan.granularity, quantile
     )
     for site, node in placed:
+        theta = trained_threshold(site, node, activations)
         if site.name in given:
             shape = tuple(node.meta["val"].shape)
             theta = given_thresholds(given[site.name], site=site.name, shape=shape)
-        else:
+        elif theta is None:
             theta = solve_thresholds(
                 statistics[site.name],
                 plan.solver,
@@ -166,7 +178,7 @@ def convert(
         coding=plan.coding.name,
         neuron=plan.neuron.name,
         levels=plan.neuron.levels,
-        solver=plan.solver,
+        solver="trained" if len(activations) == len(placed) else plan.solver,
         granularity=plan.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),

@@ -104,7 +104,6 @@ class SpikingNetwork(nn.Module):
     ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
         """Yield ``(t, logits, values)`` with the values of ``nodes`` of the graph at each step."""
         self._check(x, timesteps)
-        self.reset()
         sites = list(self.sites.values())
         image_part, step_part = self._parts(tuple(nodes))
         try:
@@ -126,10 +125,15 @@ class SpikingNetwork(nn.Module):
     def analog(self, x: Tensor) -> Tensor:
         """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
         self._check(x, 1)
-        self.reset()
         return self.ann(x)
 
     def _check(self, x: Tensor, timesteps: int) -> None:
+        if any(site.time_step for site in self.sites.values()):
+            raise ConfigError(
+                "a simulation of this network is in progress, and its sites hold that run's "
+                "state. Finish the loop over steps() first, call reset() to abandon it, or "
+                "simulate a copy.deepcopy of the network."
+            )
         if timesteps < 1:
             raise ConfigError(
                 f"timesteps is {timesteps}; at least 1 is required. Pass timesteps=8 for DCGS, "

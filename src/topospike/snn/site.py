@@ -33,6 +33,8 @@ class Site(nn.Module):
     ----------
     threshold : Tensor
         Base threshold theta, broadcastable to the activation; a buffer, empty until calibration.
+    activation : Module or None
+        What the site is at time step 0, where that is neither ReLU nor identity (a trained QCFS).
     time_step : int
         0 while the site acts as the ANN's activation; the current step t during simulation.
     decoded, spikes : Tensor or None
@@ -49,6 +51,7 @@ class Site(nn.Module):
         self.neuron = neuron
         self.coding = coding
         self.register_buffer("threshold", torch.empty(0))
+        self.activation: nn.Module | None = None
         self.observer: Callable[[Tensor], None] | None = None
         self.reset()
 
@@ -63,6 +66,8 @@ class Site(nn.Module):
         if self.time_step == 0:
             if self.observer is not None:
                 self.observer(r_in)
+            if self.activation is not None:
+                return self.activation(r_in)
             return torch.relu(r_in) if self.gated else r_in
         t = self.time_step
         if self.decoded is None:
