@@ -59,13 +59,7 @@ def digest(settings: dict[str, Any]) -> str:
 def train_network(run: Run, network: Network) -> None:
     """Train one network, sparse ones with an evolving topology, and save it."""
     name, settings = f"train {network.name}", training_settings(run, network)
-    before = run.ledger.settings(name)
-    changed = [] if before is None else list(differences(before, settings))
-    if changed and not run.overwrite:
-        raise ConfigError(
-            f"{network.folder} holds a network trained with other settings: {', '.join(changed)}. "
-            "Choose another --folder, go back to those settings, or --overwrite to train again."
-        )
+    changed = changed_settings(run, network)
 
     def action() -> list[Path]:
         is_main = run.processes.is_main
@@ -97,6 +91,27 @@ def train_network(run: Run, network: Network) -> None:
         return outputs
 
     run.stage(name, settings, action)
+
+
+def changed_settings(run: Run, network: Network) -> list[str]:
+    """Return the settings in which a network already trained in the folder differs."""
+    before = run.ledger.settings(f"train {network.name}")
+    return [] if before is None else list(differences(before, training_settings(run, network)))
+
+
+def refuse_changed_settings(run: Run) -> None:
+    """Raise `ConfigError` if the folder holds networks trained with other settings.
+
+    Asked before anything is written, so that a refused command leaves the folder as it was.
+    """
+    for network in run.networks:
+        changed = changed_settings(run, network)
+        if changed and not run.overwrite:
+            raise ConfigError(
+                f"{network.folder} holds a network trained with other settings: "
+                f"{', '.join(changed)}. Choose another --folder, go back to those settings, or "
+                "--overwrite to train again."
+            )
 
 
 def remove_results(network: Network) -> None:
