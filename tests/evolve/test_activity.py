@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from topospike.evolve import active_hidden_neurons, active_neurons
+from topospike.evolve import Coupling, Feeding, active_hidden_neurons, active_neurons
 
 
 def test_the_reference_count_takes_all_inputs_and_the_last_outputs():
@@ -37,3 +37,16 @@ def test_behind_a_flatten_a_channel_owns_a_block():
 
 def test_nothing_hidden_is_nothing_active():
     assert active_hidden_neurons({}, []) == 0.0
+
+
+def test_attention_needs_both_factors_and_a_reader():
+    masks = {
+        "q": torch.tensor([[True], [True], [False]]),
+        "k": torch.tensor([[True], [False], [True]]),
+        "v": torch.tensor([[True], [True], [False]]),
+        "o": torch.tensor([[True, False, True]]),
+    }
+    relations = [Coupling("q", "k", (0, 1, 2), (0, 1, 2)), Feeding("v", "o", (0, 1, 2))]
+    # One of three in q, in k and in v; the output of o goes to something dense.
+    assert active_hidden_neurons(masks, relations) == pytest.approx(4 / 10)
+    assert masks["q"].sum() == 2

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.errors import ShapeError
-from topospike.evolve import percolate
+from topospike.evolve import Coupling, Feeding, percolate, percolate_network
 from topospike.evolve.percolation import has_input, has_output
 
 derandomised = settings(deadline=None, derandomize=True, max_examples=25)
@@ -38,22 +38,50 @@ def test_a_chain_equals_the_reference_exactly(oracle, name, layers):
         assert np.array_equal(mask.numpy(), stored[f"out_{layer}"].astype(bool))
 
 
-@pytest.mark.parametrize(
-    "chain", [("v", "o"), pytest.param(("gate", "up", "down"), id="gated feed-forward")]
-)
-def test_transformer_pairs_equal_the_reference_exactly(oracle, chain):
+def test_attention_and_gated_layers_equal_the_reference_exactly(oracle):
     stored = oracle("percolation_transformer")
-    masks = {name: torch.from_numpy(stored[name]).bool() for name in chain}
-    if chain == ("v", "o"):
-        masks = dict(zip(chain, percolate([masks["v"], masks["o"]]), strict=True))
-    else:
-        # Gate and up multiply element by element: a row goes from both if empty in either.
-        alive = has_input(masks["gate"]) & has_input(masks["up"])
-        masks["gate"], masks["up"] = masks["gate"] & alive[:, None], masks["up"] & alive[:, None]
-        masks["gate"], masks["down"] = percolate([masks["gate"], masks["down"]])
-        masks["up"], masks["down"] = percolate([masks["up"], masks["down"]])
-    for name in chain:
-        assert np.array_equal(masks[name].numpy(), stored[f"{name}_out"].astype(bool)), name
+    names = ["q", "k", "v", "o", "gate", "up", "down"]
+    masks = {name: torch.from_numpy(stored[name]).bool() for name in names}
+    width, hidden = tuple(range(24)), tuple(range(40))
+    relations = [
+        Coupling("q", "k", width, width),
+        Coupling("gate", "up", hidden, hidden),
+        Feeding("v", "o", width),
+        Feeding("gate", "down", hidden),
+        Feeding("up", "down", hidden),
+    ]
+    for name, mask in percolate_network(masks, relations).items():
+        assert np.array_equal(mask.numpy(), stored[f"{name}_out"].astype(bool)), name
+
+
+def test_a_fused_projection_percolates_like_its_slices(oracle):
+    stored = oracle("percolation_transformer")
+    fused = torch.cat([torch.from_numpy(stored[name]).bool() for name in "qkv"])
+    masks = {"qkv": fused, "o": torch.from_numpy(stored["o"]).bool()}
+    q, k, v = (tuple(range(start, start + 24)) for start in (0, 24, 48))
+    result = percolate_network(masks, [Coupling("qkv", "qkv", q, k), Feeding("qkv", "o", v)])
+    expected = np.concatenate([stored[f"{name}_out"] for name in "qkv"]).astype(bool)
+    assert np.array_equal(result["qkv"].numpy(), expected)
+    assert np.array_equal(result["o"].numpy(), stored["o_out"].astype(bool))
+    assert torch.equal(masks["qkv"], fused)
+
+
+def test_a_key_shared_by_two_queries_dies_with_both():
+    empty_first = torch.tensor([[False], [True], [False], [False]])
+    masks = {"q": empty_first, "k": torch.ones(2, 1, dtype=torch.bool)}
+    relation = Coupling("q", "k", (0, 1, 2, 3), (0, 0, 1, 1))
+    assert percolate_network(masks, [relation])["k"].tolist() == [[True], [False]]
+
+
+def test_sweeps_repeat_until_no_neuron_is_half_dead():
+    # Emptying a row of k by q leaves a neuron of the layer before it without output.
+    masks = {
+        "before": torch.eye(2, dtype=torch.bool),
+        "q": torch.tensor([[True, True], [False, False]]),
+        "k": torch.eye(2, dtype=torch.bool),
+    }
+    result = percolate_network(masks, [("before", "k"), Coupling("q", "k", (0, 1), (0, 1))])
+    assert result["before"].tolist() == [[True, False], [False, False]]
 
 
 def test_one_update_of_a_chain_equals_the_reference_exactly(oracle):

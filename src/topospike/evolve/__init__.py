@@ -4,9 +4,13 @@ from topospike.evolve.activity import active_hidden_neurons as active_hidden_neu
 from topospike.evolve.activity import active_neurons as active_neurons
 from topospike.evolve.build import sparsify as sparsify
 from topospike.evolve.chains import find_chains as find_chains
+from topospike.evolve.connections import Coupling as Coupling
+from topospike.evolve.connections import Feeding as Feeding
+from topospike.evolve.connections import find_relations as find_relations
 from topospike.evolve.conv import ch_scores_conv as ch_scores_conv
 from topospike.evolve.link_prediction import ch_scores as ch_scores
 from topospike.evolve.percolation import percolate as percolate
+from topospike.evolve.percolation import percolate_network as percolate_network
 from topospike.evolve.plan import LayerPlan as LayerPlan
 from topospike.evolve.regrowth import grow_best as grow_best
 from topospike.evolve.regrowth import grow_drawn as grow_drawn
@@ -28,6 +32,8 @@ __all__ = [
     "REMOVAL_CRITERIA",
     "RULES",
     "SCORE_RULES",
+    "Coupling",
+    "Feeding",
     "GrowthInput",
     "LayerPlan",
     "Rule",
@@ -38,6 +44,7 @@ __all__ = [
     "ch_scores",
     "ch_scores_conv",
     "find_chains",
+    "find_relations",
     "grow_best",
     "grow_drawn",
     "grow_uniform",
@@ -45,6 +52,7 @@ __all__ = [
     "keep_drawn",
     "mest_importance",
     "percolate",
+    "percolate_network",
     "relative_importance",
     "removal_exponent",
     "sparsify",

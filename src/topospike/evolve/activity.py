@@ -13,7 +13,8 @@ from itertools import pairwise
 from jaxtyping import Bool
 from torch import Tensor
 
-from topospike.evolve.percolation import has_input, has_output
+from topospike.evolve.connections import Connection, Feeding
+from topospike.evolve.percolation import drop_rows, has_input, has_output
 
 
 def active_neurons(masks: Sequence[Bool[Tensor, " n_out *rest"]]) -> float:
@@ -42,7 +43,7 @@ def active_neurons(masks: Sequence[Bool[Tensor, " n_out *rest"]]) -> float:
 
 def active_hidden_neurons(
     masks: Mapping[str, Bool[Tensor, " n_out *rest"]],
-    chains: Sequence[Sequence[str]],
+    relations: Sequence[Sequence[str] | Connection],
 ) -> float:
     """Return the share of hidden neurons with links on both sides.
 
@@ -51,9 +52,10 @@ def active_hidden_neurons(
     masks
         Masks by layer name; the outputs of each layer are hidden neurons (leave out a sparse
         classifier).
-    chains
-        Which layer feeds which. Behind the last layer of a chain, and behind a layer in no chain,
-        comes something dense, so incoming links suffice there.
+    relations
+        Which layer feeds which: chains, couplings and feedings. Behind a layer that feeds none of
+        ``masks`` comes something dense, so incoming links suffice there. Of neurons that are
+        multiplied by others, both need links.
 
     Examples
     --------
@@ -62,11 +64,27 @@ def active_hidden_neurons(
     >>> round(active_hidden_neurons(masks, [("a", "b")]), 3)
     0.667
     """
-    following = {before: after for chain in chains for before, after in pairwise(chain)}
-    active = total = 0
-    for name, mask in masks.items():
-        alive = has_input(mask)
-        if following.get(name) in masks:
-            alive = alive & has_output(mask.shape[0], masks[following[name]].contiguous())
-        active, total = active + int(alive.sum()), total + alive.numel()
-    return active / total if total else 0.0
+    reduced = {name: mask.contiguous() for name, mask in masks.items()}
+    alive = {name: has_input(mask) for name, mask in reduced.items()}
+    for relation in relations:
+        if isinstance(relation, Connection):
+            restrict(alive, reduced, relation)
+            continue
+        for before, after in pairwise(relation):
+            if before in alive and after in reduced:
+                alive[before] = alive[before] & has_output(alive[before].numel(), reduced[after])
+    total = sum(side.numel() for side in alive.values())
+    return sum(int(side.count_nonzero()) for side in alive.values()) / total if total else 0.0
+
+
+def restrict(alive: dict[str, Tensor], masks: Mapping[str, Tensor], relation: Connection) -> None:
+    """Mark as dead the neurons without a counterpart, or without a link behind them."""
+    if isinstance(relation, Feeding):
+        if relation.source in alive and relation.target in masks:
+            useful = masks[relation.target].any(0)
+            drop_rows(alive[relation.source], relation.rows, useful)
+    elif relation.first in alive and relation.second in alive:
+        first, second = alive[relation.first], alive[relation.second]
+        useful = first[[*relation.first_rows]] & second[[*relation.second_rows]]
+        drop_rows(first, relation.first_rows, useful)
+        drop_rows(second, relation.second_rows, useful)

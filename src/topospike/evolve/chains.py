@@ -106,7 +106,12 @@ def find_chains(
     >>> find_chains(model, torch.zeros(2, 4), ["0", "2"])
     [('0', '2')]
     """
-    nodes = weight_nodes(capture(model, example).graph)
+    return chains_of(capture(model, example).graph, layers)
+
+
+def chains_of(graph: fx.Graph, layers: Collection[str]) -> list[tuple[str, ...]]:
+    """Find the chains in a captured graph, see `find_chains`."""
+    nodes = weight_nodes(graph)
     following: dict[str, str] = {}
     for name, node in nodes.items():
         after = next_weight_node(node)

@@ -4,13 +4,15 @@ A neuron without outgoing links makes its incoming links useless, and one withou
 outgoing ones. One backward sweep (remove links into neurons with no output) and one forward sweep
 (remove links out of neurons with no input) over a chain of consecutive layers reach the fixpoint:
 the forward sweep only empties neurons that have no input, so it cannot create a neuron with input
-but no output. Inputs of the first and outputs of the last layer are never tested. Which layers form
-a chain is found in `chains`; the freed links are grown again by `regrowth` in the same layer.
+but no output. Inputs of the first and outputs of the last layer are never tested. Neurons that are
+multiplied by another (query and key) are useless without it as well. Which layers form a chain is
+found in `chains`, the other relations in `connections`; the freed links are grown again by
+`regrowth` in the same layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -18,6 +20,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from topospike.errors import ShapeError
+from topospike.evolve.connections import Connection, Coupling, Feeding
 
 
 def percolate(masks: Sequence[Bool[Tensor, " n_out *rest"]]) -> list[Bool[Tensor, " n_out *rest"]]:
@@ -61,6 +64,82 @@ def percolate(masks: Sequence[Bool[Tensor, " n_out *rest"]]) -> list[Bool[Tensor
     for before, after in pairwise(result):
         input_blocks(after, before.shape[0])[:, ~has_input(before)] = False
     return result
+
+
+def percolate_network(
+    masks: Mapping[str, Bool[Tensor, " n_out *rest"]],
+    relations: Sequence[Sequence[str] | Connection],
+) -> dict[str, Bool[Tensor, " n_out *rest"]]:
+    """Remove the links of dead neurons along all chains and connections of a network.
+
+    Parameters
+    ----------
+    masks
+        Layer name -> mask.
+    relations
+        Chains (layer names, input side first), couplings and feedings, as
+        `topospike.evolve.find_relations` lists them.
+
+    Returns
+    -------
+    dict
+        New masks under the same names. Sweeps are repeated until no link goes any more; for chains
+        one is enough.
+
+    Examples
+    --------
+    Row 1 of the query is empty, so row 1 of the key goes.
+
+    >>> masks = {"q": torch.tensor([[True], [False]]), "k": torch.tensor([[True], [True]])}
+    >>> percolate_network(masks, [Coupling("q", "k", (0, 1), (0, 1))])["k"].tolist()
+    [[True], [False]]
+    """
+    result = {
+        name: mask.clone(memory_format=torch.contiguous_format) for name, mask in masks.items()
+    }
+    plain = not any(isinstance(relation, Connection) for relation in relations)
+    before = -1
+    while (links := sum(int(mask.count_nonzero()) for mask in result.values())) != before:
+        for relation in relations:
+            sweep(result, relation)
+        if plain:
+            break
+        before = links
+    return result
+
+
+def sweep(masks: dict[str, Tensor], relation: Sequence[str] | Connection) -> None:
+    """Remove, in ``masks``, what one relation makes useless."""
+    if isinstance(relation, Coupling):
+        drop_uncoupled(masks, relation)
+    elif isinstance(relation, Feeding):
+        drop_unfed(masks, relation)
+    else:
+        masks.update(zip(relation, percolate([masks[name] for name in relation]), strict=True))
+
+
+def drop_uncoupled(masks: Mapping[str, Tensor], coupling: Coupling) -> None:
+    """Empty, in place, the rows of two layers whose counterparts are all empty."""
+    first, second = masks[coupling.first], masks[coupling.second]
+    alive = has_input(first)[[*coupling.first_rows]] & has_input(second)[[*coupling.second_rows]]
+    drop_rows(first, coupling.first_rows, alive)
+    drop_rows(second, coupling.second_rows, alive)
+
+
+def drop_unfed(masks: Mapping[str, Tensor], feeding: Feeding) -> None:
+    """Empty, in place, rows that feed no link and the inputs that are fed by none."""
+    source, target = masks[feeding.source], masks[feeding.target]
+    drop_rows(source, feeding.rows, target.any(0))
+    target[:, ~has_input(source)[[*feeding.rows]]] = False
+
+
+def drop_rows(mask: Tensor, rows: Sequence[int], useful: Bool[Tensor, " n"]) -> None:
+    """Empty, in place, those of ``rows`` that are useful in none of their places."""
+    places = torch.tensor(rows, device=mask.device)
+    dropped = torch.zeros(mask.shape[0], dtype=torch.bool, device=mask.device)
+    dropped[places] = True
+    dropped[places[useful]] = False
+    mask[dropped] = False
 
 
 def has_input(mask: Bool[Tensor, " n_out *rest"]) -> Bool[Tensor, " n_out"]:

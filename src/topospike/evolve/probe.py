@@ -2,7 +2,7 @@
 
 The model's graph needs one input of the right shape. A forward pre-hook notes the shape in passing;
 it computes nothing, adds no operation, and is removed when the topology is frozen. The graph itself
-is read by `chains`, once, when the first update needs it.
+is read by `chains` and `connections`, once, when the first update needs it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from topospike.errors import ConversionError
-from topospike.evolve.chains import find_chains
+from topospike.evolve.connections import Connection, find_relations
 
 
 class InputProbe:
@@ -47,7 +47,7 @@ class InputProbe:
 
 
 class LazyChains:
-    """The chains of consecutive layers of a model, found when first asked for.
+    """Which layers of a model feed or multiply which, found when first asked for.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class LazyChains:
     example
         One input batch, or ``None``.
     wanted
-        ``False`` answers "no chains" without looking.
+        ``False`` answers "none" without looking.
     """
 
     def __init__(
@@ -67,15 +67,17 @@ class LazyChains:
         self.model = model
         self.layers = tuple(layers)
         self.example = example
-        self.found: list[tuple[str, ...]] | None = None if wanted and len(layers) > 1 else []
+        self.found: list[tuple[str, ...] | Connection] | None = (
+            None if wanted and len(layers) > 1 else []
+        )
         self.probe: InputProbe | None = None
         self.handle: RemovableHandle | None = None
         if self.found is None and example is None:
             self.probe = InputProbe()
             self.handle = model.register_forward_pre_hook(self.probe, with_kwargs=True)
 
-    def get(self) -> list[tuple[str, ...]]:
-        """Return the chains; if they cannot be found, warn once and return none."""
+    def get(self) -> list[tuple[str, ...] | Connection]:
+        """Return the relations; if they cannot be found, warn once and return none."""
         if self.found is None:
             example = self.example
             if example is None and self.probe is not None:
@@ -83,12 +85,12 @@ class LazyChains:
             self.found = self.search(example)
         return self.found
 
-    def search(self, example: Tensor | None) -> list[tuple[str, ...]]:
+    def search(self, example: Tensor | None) -> list[tuple[str, ...] | Connection]:
         """Read the model's graph; percolation is off, with a warning, where that is impossible."""
         reason = "the model was never called, so the shape of its input is unknown"
         if example is not None:
             try:
-                return find_chains(self.model, example, self.layers)
+                return find_relations(self.model, example, self.layers)
             except ConversionError as error:
                 reason = str(error)
         warnings.warn(

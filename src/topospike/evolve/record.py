@@ -8,6 +8,7 @@ from torch import Tensor
 
 from topospike.contracts import LayerChange, TopologyUpdate
 from topospike.evolve.activity import active_hidden_neurons, active_neurons
+from topospike.evolve.connections import Connection
 from topospike.evolve.plan import LayerPlan
 
 
@@ -16,7 +17,7 @@ def record_of(
     *,
     masks: Mapping[str, Tensor],
     layers: Mapping[str, LayerPlan],
-    chains: Sequence[Sequence[str]],
+    chains: Sequence[Sequence[str] | Connection],
     ever_active: Mapping[str, Tensor],
     update_index: int,
     epoch: int,

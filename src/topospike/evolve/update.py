@@ -1,20 +1,21 @@
 """Stage 2 (evolve): the arithmetic of one topology update, on masks alone.
 
-Order: links lost to falling density -> removal of the share zeta -> percolation along the chains ->
-regrowth up to the exact target. The functions take weights, masks and seeds and return new masks;
+Order: links lost to falling density -> removal of the share zeta -> percolation -> regrowth up to
+the exact target. The functions take weights, masks and seeds and return new masks;
 weights, optimizer slots and records are the controller's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from topospike.contracts import LayerChange
 from topospike.errors import NonFiniteError
-from topospike.evolve.percolation import percolate
+from topospike.evolve.connections import Connection
+from topospike.evolve.percolation import percolate_network
 from topospike.evolve.regrowth import grow_best, grow_drawn, grow_uniform
 from topospike.evolve.removal import (
     REMOVAL_CRITERIA,
@@ -72,7 +73,7 @@ class LayerOutcome:
 
 def evolve_masks(
     layers: Sequence[LayerState],
-    chains: Sequence[Sequence[str]],
+    relations: Sequence[Sequence[str] | Connection],
     settings: UpdateSettings,
 ) -> dict[str, LayerOutcome]:
     """Compute the new links of all layers; nothing is changed in place.
@@ -81,8 +82,8 @@ def evolve_masks(
     ----------
     layers
         All layers that take part, in plan order.
-    chains
-        Names of consecutive layers, for percolation; layers outside any chain do not percolate.
+    relations
+        Which layers feed or multiply which, for percolation; other layers do not percolate.
     settings
         Rule, criteria and seeds.
 
@@ -94,7 +95,7 @@ def evolve_masks(
     for layer in layers:
         check_finite(layer)
     removed = {layer.name: remove(layer, settings) for layer in layers}
-    kept = percolate_chains(removed, chains)
+    kept = percolate_network(removed, relations)
     return {
         layer.name: regrow(layer, removed[layer.name], kept[layer.name], settings)
         for layer in layers
@@ -140,16 +141,6 @@ def keep(
         return keep_best(scores, mask, n_keep)
     generator = derived_generator(settings.seed, settings.update_index, layer.position, "removal")
     return keep_drawn(scores, mask, n_keep, exponent=settings.exponent, generator=generator)
-
-
-def percolate_chains(
-    masks: Mapping[str, Tensor], chains: Sequence[Sequence[str]]
-) -> dict[str, Tensor]:
-    """Percolate every chain; layers outside the chains keep their links."""
-    result = dict(masks)
-    for chain in chains:
-        result.update(zip(chain, percolate([masks[name] for name in chain]), strict=True))
-    return result
 
 
 def regrow(
