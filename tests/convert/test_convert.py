@@ -145,13 +145,20 @@ class Unknown(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes")  # torch.export, of LSTM's own list
 def test_hopeless_models_are_refused_with_the_reason() -> None:
-    with pytest.raises(ConversionError, match="no ReLU-like operation was found"):
+    with pytest.raises(ConversionError, match=r"lstm runs aten\.lstm\.input.*Rewrite it"):
         convert(Unknown(), calibration=[images()])
     with pytest.raises(ConversionError, match="no activation at all"):
         convert(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), calibration=[images()])
     with pytest.raises(ConversionError, match=r"uses GELU"):
         convert(
             nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.GELU(), nn.Linear(4, 2)),
+            calibration=[images()],
+            scheme="relu",
+        )
+    with pytest.raises(ConversionError, match=r"uses GELU"):
+        convert(
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.GELU(), nn.Linear(4, 2)),
+            "qcfs",
             calibration=[images()],
         )
 

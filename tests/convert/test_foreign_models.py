@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from topospike.convert import convert
+from topospike.measure import evaluate
 from topospike.snn.neurons import Identity
 
 
@@ -145,3 +146,24 @@ def test_wiring_of_the_foreign_models() -> None:
         "stem": "image", "convs.0": "spikes", "convs.1": "spikes", "convs.2": "spikes",
         "head": "spikes",
     }  # fmt: skip
+
+
+class Upsampling(nn.Module):
+    """A transposed convolution with a batch norm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, 2, 1)
+        self.up, self.norm = nn.ConvTranspose2d(8, 6, 2, 2), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.up(self.down(x).relu())).relu().mean((2, 3)))
+
+
+def test_transposed_convolutions_convert_and_count() -> None:
+    model, x = prepared(Upsampling)
+    snn = convert(model.double(), calibration=[x.double()], neuron=Identity())
+    torch.testing.assert_close(snn(x.double(), 2)[1], model(x.double()), rtol=0, atol=1e-10)
+    result = evaluate(snn, [(x.double(), torch.zeros(64, dtype=torch.long))], 1)
+    assert {la.name: la.macs for la in result.layers}["up"] == 8 * 8 * 8 * 6 * 4

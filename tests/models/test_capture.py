@@ -74,6 +74,9 @@ def test_capture_of_a_hugging_face_vit(attention: str) -> None:
     graph = capture(model, torch.randn(2, 3, 8, 8))
     x = torch.randn(3, 3, 8, 8)
     torch.testing.assert_close(graph(x), model(x).logits)
+    names = targets(graph)
+    assert names.count("aten.matmul.default") == 2
+    assert not [name for name in names if "scaled_dot_product" in name]
 
 
 class DataDependent(nn.Module):

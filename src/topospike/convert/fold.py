@@ -38,8 +38,9 @@ def is_foldable(norm: fx.Node, graph: fx.Graph) -> bool:
     layer = norm.args[0]
     if not isinstance(layer, fx.Node) or layer.target not in CONVOLUTIONS | LINEARS:
         return False
-    if layer.target is aten.convolution.default and layer.args[6]:
-        return False  # transposed: output channels are not the first axis
+    transposed = layer.target is aten.convolution.default and bool(layer.args[6])
+    if transposed or "transpose" in str(layer.target):
+        return False  # the weight's output channels are not on its first axis
     if len(layer.users) != 1 or layer.meta["val"].ndim < 2:
         return False
     if layer.target in LINEARS and layer.meta["val"].ndim != 2:

@@ -37,6 +37,16 @@ UNSUPPORTED = {
     aten.softplus.default: "softplus",
 }
 
+NONLINEAR = frozenset(
+    {*UNSUPPORTED, aten.softmax.int, aten._softmax.default, aten.hardsigmoid.default}
+    | {aten.mish.default, aten.selu.default, aten.log_sigmoid.default, aten.exp.default}
+)
+UNCOUNTED = frozenset(
+    {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
+    | {aten.addmm.default, aten.baddbmm.default, aten.addbmm.default, aten.bilinear.default}
+    | {aten.einsum.default, aten.addmv.default, aten.mv.default, aten.dot.default}
+)
+
 
 @dataclass(frozen=True)
 class Rectifier:
@@ -150,15 +160,37 @@ def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
         relu.meta["val"] = pool.meta["val"]
 
 
-def unique_name(node: fx.Node, names: dict[str, int]) -> str:
-    """Return the module path for a ReLU module, the path plus ``relu`` for a functional one."""
-    path = node_module(node)
+def unique_name(
+    node: fx.Node, names: dict[str, int], *, base: str | None = None, suffix: str = "relu"
+) -> str:
+    """Return the path of an activation module, or else the path of the caller plus a suffix."""
+    path = node_module(node) if base is None else base
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     owner = stack[-1][1] if stack else ""
-    is_module = "activation" in str(owner)
-    name = path if is_module and path else ".".join(part for part in (path, "relu") if part)
+    is_module = base is None and suffix == "relu" and "activation" in str(owner)
+    name = path if is_module and path else ".".join(part for part in (path, suffix) if part)
     names[name] = names.get(name, 0) + 1
     return name if names[name] == 1 else f"{name}_{names[name]}"
+
+
+def refuse_uncounted_layers(graph: fx.Graph) -> None:
+    """Raise `ConversionError` if a layer has weights that no rule here covers.
+
+    It would keep its graded input and its operations would be missing from every count.
+    """
+    for node in graph.nodes:
+        if node.target in UNCOUNTED:
+            place = node_module(node) or "the model itself"
+            raise ConversionError(
+                f"{place} runs {node.target}, a weighted operation without a spiking counterpart "
+                "here; convolutions, linear layers and matmul are known. Rewrite it with these, or "
+                "convert the part of the model without it."
+            )
+
+
+def has_nonlinearity(graph: fx.Graph) -> bool:
+    """Tell whether the graph is more than one linear map of its input."""
+    return any(node.target in NONLINEAR for node in graph.nodes)
 
 
 def nothing_to_replace(graph: fx.Graph) -> str:

@@ -37,13 +37,13 @@ def take_out_activations(model: nn.Module) -> tuple[nn.Module, dict[str, QCFS]]:
     return plain, activations
 
 
-def require_integrate_and_fire(activations: dict[str, QCFS], neuron: Neuron) -> None:
+def require_integrate_and_fire(activations: dict[str, QCFS], neuron: Neuron | None) -> None:
     """Refuse a neuron whose decoded values the network was not trained for."""
     if activations and not isinstance(neuron, IntegrateAndFire):
         raise ConversionError(
             f"the network was trained with QCFS activations ({', '.join(activations)}), which are "
-            f"the decoded values of integrate-and-fire neurons, not of {neuron.name} ones. Use "
-            "method='qcfs' or 'cs-qcfs', or train with ReLU for 'dcgs'."
+            "the decoded values of integrate-and-fire neurons. Use method='qcfs' or 'cs-qcfs', or "
+            "train with ReLU for 'dcgs'."
         )
 
 

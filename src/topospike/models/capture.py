@@ -9,9 +9,11 @@ layers feed which) read it. This module only captures; it changes nothing and in
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OperatorBase
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
 
@@ -22,6 +24,41 @@ CHECK_OPS = (
     torch.ops.aten._assert_scalar.default,
     torch.ops.aten.sym_constrain_range_for_size.default,
 )
+
+
+def attention_in_two_products(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Write fused attention as product, softmax, product, so that its operands are visible.
+
+    ``softmax(query key^T scale + mask) value``; the default scale is 1 / sqrt(last axis).
+    """
+    if is_causal or enable_gqa or dropout_p:
+        raise ConversionError(
+            "attention with is_causal, grouped queries or dropout is not supported in a captured "
+            "graph; pass an explicit attn_mask, repeat the keys, and evaluate without dropout."
+        )
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query, key.transpose(-2, -1)) * factor
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, float("-inf"))
+        else:
+            scores = scores + attn_mask
+    return torch.matmul(torch.softmax(scores, dim=-1), value)
+
+
+DECOMPOSITIONS: dict[OperatorBase, Callable[..., Tensor]] = {
+    torch.ops.aten.scaled_dot_product_attention.default: attention_in_two_products
+}
 
 
 def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
@@ -106,7 +143,7 @@ def export_in_eval_mode(model: nn.Module, example: Tensor) -> ExportedProgram:
             # torch 2.13 warns inside export about its own use of a name it has deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             program = export(model, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
-            return program.run_decompositions({})
+            return program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:
         # torch.export has no common base class for what it can raise; every one of them means the
         # same to the user, so the cause is kept and the remedy added.

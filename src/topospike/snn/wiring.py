@@ -28,6 +28,7 @@ aten = torch.ops.aten
 CONVOLUTIONS = frozenset(
     {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.convolution.default}
     | {aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding}
+    | {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 )
 LINEARS = frozenset({aten.linear.default})
 PRODUCTS = frozenset({aten.matmul.default, aten.mm.default, aten.bmm.default})

@@ -1,0 +1,122 @@
+"""Run the ANN over the calibration images once, and give every site its threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, fx
+
+from topospike.convert.plan import Plan
+from topospike.convert.qcfs import QCFS
+from topospike.convert.statistics import SiteObserver, SiteStatistics
+from topospike.convert.thresholds import given_thresholds, solve_thresholds
+from topospike.convert.trained import trained_threshold
+from topospike.errors import ConfigError, ConversionError, NonFiniteError
+from topospike.registry import suggestion
+from topospike.snn.site import Site
+
+Batch = Tensor | tuple[Tensor, ...] | list[Tensor]
+
+
+def calibration_batches(calibration: Iterable[Batch] | Tensor | None) -> Iterator[Tensor]:
+    """Yield checked batches of images from whatever the user gave."""
+    if calibration is None:
+        return
+    batches = [calibration] if isinstance(calibration, Tensor) else calibration
+    for number, batch in enumerate(batches):
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        if not isinstance(images, Tensor):
+            raise ConfigError(
+                f"calibration batch {number} is {type(batch).__name__} of "
+                f"{type(images).__name__}; x or (x, y) with a tensor x is required."
+            )
+        if not bool(torch.isfinite(images).all()):
+            raise NonFiniteError(
+                f"calibration batch {number} holds NaN or infinite values; finite images are "
+                "required. Check the data loading and normalisation."
+            )
+        if len(images):
+            yield images
+
+
+@torch.no_grad()
+def observe_sites(
+    network: fx.GraphModule,
+    sites: list[Site],
+    first: Tensor,
+    rest: Iterator[Tensor],
+    plan: Plan,
+    percentile: float,
+) -> tuple[dict[str, SiteStatistics], int]:
+    """Return each site's statistics over the calibration images, and the number of images."""
+    observers = {site.name: observer_for(site, plan, percentile) for site in sites}
+    for site in sites:
+        site.observer = observers[site.name]
+    images, varies = 0, False
+    batch: Tensor | None = first
+    try:
+        while batch is not None:
+            network(batch)
+            images += len(batch)
+            varies = varies or bool((batch != first.flatten()[0]).any())
+            batch = next(rest, None)
+    finally:
+        for site in sites:
+            site.observer = None
+    if not varies:
+        raise ConversionError(
+            f"all {images} calibration images are constant (every value is "
+            f"{float(first.flatten()[0]):g}), so no site can get a meaningful threshold. Pass "
+            "real training images."
+        )
+    return {name: observer.statistics for name, observer in observers.items()}, images
+
+
+def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:
+    """Return an observer that collects what the site's solver needs."""
+    rule = plan.rule(site.gated)
+    return SiteObserver(
+        site.name,
+        granularity=rule.granularity,
+        values=rule.values,
+        quantile_level=percentile if rule.solver == "percentile" else None,
+    )
+
+
+def set_thresholds(
+    placed: list[tuple[Site, fx.Node]],
+    statistics: Mapping[str, SiteStatistics],
+    plan: Plan,
+    *,
+    given: Mapping[str, Tensor | float],
+    trained: dict[str, QCFS],
+    like: Tensor,
+) -> None:
+    """Give every site its threshold: the user's, a trained one, or the solver's."""
+    check_names(given, [site.name for site, _ in placed])
+    for site, node in placed:
+        rule = plan.rule(site.gated)
+        theta = trained_threshold(site, node, trained)
+        if site.name in given:
+            shape = tuple(node.meta["val"].shape)
+            theta = given_thresholds(given[site.name], site=site.name, shape=shape)
+        elif theta is None:
+            theta = solve_thresholds(
+                statistics[site.name],
+                rule.solver,
+                quantisation_levels=rule.quantisation_levels,
+                signed=rule.signed,
+                scale=rule.scale,
+            )
+        site.threshold = theta.to(like)
+
+
+def check_names(thresholds: Mapping[str, Tensor | float], known: list[str]) -> None:
+    """Refuse thresholds for sites that do not exist."""
+    for name in thresholds:
+        if name not in known:
+            raise ConfigError(
+                f"thresholds names a site {name!r} that does not exist. Known: "
+                f"{', '.join(known)}.{suggestion(name, known)}"
+            )

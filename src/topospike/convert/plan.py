@@ -1,0 +1,116 @@
+"""The options of one conversion with every default filled in, for both kinds of site.
+
+A ReLU site takes the place of a rectifier: thresholds from the optimal quantiser of its values,
+one per channel. An operand site sits in front of a convolution, linear layer or product whose
+operand is a graded number (transformers): thresholds from a quantile of its magnitude times a
+scale, one per site, as the published settings for transformers do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from topospike.convert.methods import METHODS
+from topospike.convert.statistics import Granularity, Values
+from topospike.convert.thresholds import SOLVERS, decodable_levels
+from topospike.errors import ConfigError, ConversionError
+from topospike.registry import suggestion
+from topospike.snn.coding import CODINGS, Coding
+from topospike.snn.neurons import Identity, MultiThreshold, Neuron
+
+SCHEMES = ("auto", "relu", "operand")
+OPERAND_LEVELS = 8
+OPERAND_SCALE = 4.0
+
+
+@dataclass(frozen=True)
+class SiteRule:
+    """How sites of one kind fire and get their thresholds."""
+
+    neuron: Neuron | None
+    solver: str
+    granularity: Granularity
+    quantisation_levels: int
+    scale: float
+    values: Values
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One conversion: coding, where sites go, and the rules of the two kinds of site."""
+
+    scheme: str
+    coding: Coding
+    relu: SiteRule
+    operand: SiteRule
+
+    def rule(self, gated: bool) -> SiteRule:
+        """Return the rule of a ReLU site (gated) or an operand site."""
+        return self.relu if gated else self.operand
+
+
+def plan_for(
+    method: str,
+    timesteps: int,
+    *,
+    scheme: str,
+    coding: str | None,
+    neuron: Neuron | None,
+    levels: int | None,
+    solver: str | None,
+    granularity: Granularity | None,
+    quantisation_levels: int | None,
+    scale: float | None,
+    stat: str,
+) -> Plan:
+    """Fill in what was left open with the method's defaults, and refuse unknown names early."""
+    defaults = METHODS[method]
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"scheme is {scheme!r}. Known: {', '.join(SCHEMES)}.{suggestion(scheme, SCHEMES)}"
+        )
+    if stat not in ("absolute", "signed"):
+        raise ConfigError(f"stat is {stat!r}; 'absolute' or 'signed' is required.")
+    if solver is not None:
+        _ = SOLVERS[solver]  # an unknown name is refused before any image is read
+    relu_levels = defaults.levels if levels is None else levels
+    operand_levels = OPERAND_LEVELS if levels is None else levels
+    relu = SiteRule(
+        neuron=neuron_at(neuron or defaults.neuron(relu_levels), gated=True),
+        solver=solver or "optimal",
+        granularity=granularity or defaults.granularity,
+        quantisation_levels=quantisation_levels or decodable_levels(timesteps, relu_levels),
+        scale=1.0 if scale is None else scale,
+        values="rectified",
+        signed=False,
+    )
+    signed = neuron or (MultiThreshold(operand_levels, gated=False) if method == "dcgs" else None)
+    operand = SiteRule(
+        neuron=None if signed is None else neuron_at(signed, gated=False),
+        solver=solver or "percentile",
+        granularity=granularity or "layer",
+        quantisation_levels=quantisation_levels or decodable_levels(timesteps, operand_levels),
+        scale=OPERAND_SCALE if scale is None else scale,
+        values="absolute" if stat == "absolute" else "signed",
+        signed=True,
+    )
+    chosen = scheme
+    if operand.neuron is None:
+        if scheme == "operand":
+            raise ConversionError(
+                f"scheme 'operand' needs neurons with spikes of both signs; method {method!r} has "
+                "none. Use method='dcgs'."
+            )
+        chosen = "relu"
+    return Plan(chosen, CODINGS[coding or defaults.coding], relu, operand)
+
+
+def neuron_at(neuron: Neuron, *, gated: bool) -> Neuron | None:
+    """Return the neuron as it must be at a ReLU site (gated) or an operand site.
+
+    ``None`` for a neuron that cannot emit spikes of both signs freely.
+    """
+    if isinstance(neuron, MultiThreshold | Identity):
+        return replace(neuron, gated=gated)
+    return neuron if gated else None
