@@ -92,6 +92,14 @@ class Processes:
         """Go on when every process has come here."""
         self.gather(torch.zeros(1))
 
+    def everywhere(self, flag: Tensor) -> Tensor:
+        """Return whether a flag holds on all processes, without waiting for the answer."""
+        if self.count == 1:
+            return flag
+        holds = flag.to(self.device, torch.float32)
+        dist.all_reduce(holds, dist.ReduceOp.MIN)
+        return holds.to(flag.device) > 0
+
     def number_of_main(self, number: int) -> int:
         """Return process 0's whole number."""
         return int(self.broadcast(torch.tensor(number, dtype=torch.int64)))
@@ -134,6 +142,9 @@ class Processes:
                     f"{what} of process {rank} is {other}, that of process 0 {values[0]}; all "
                     "processes must get the same. Make it depend on the seed and the epoch alone."
                 )
+
+
+ALONE = Processes()
 
 
 def current_processes() -> Processes:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
+from topospike.train.batch_norm import whole_batch_norm
 from topospike.train.distributed import Processes, without_averaging
 from topospike.train.evaluation import check_logits, count_correct
 from topospike.train.finite import LossGuard, diagnose
@@ -75,7 +76,7 @@ def train_epoch(
     """
     processes, batches = trainee.processes, len(data.train)
     steps = optimizer_steps(settings, batches=batches)
-    totals, guard = Totals(trainee.device), LossGuard(trainee.device)
+    totals, guard = Totals(trainee.device), LossGuard(trainee.device, processes)
     learning_rate, seen = 0.0, 0
     data.train.set_epoch(epoch)
     trainee.network.train()
@@ -90,7 +91,8 @@ def train_epoch(
             x, y, counted = processes.share(x, y)
             x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
             weight, last = counted * processes.count / images, number == len(group)
-            with nullcontext() if last else without_averaging(trainee.network):
+            averaging = nullcontext() if last else without_averaging(trainee.network)
+            with whole_batch_norm(trainee.model, processes), averaging:
                 logits = forward(trainee.network, x, settings)
                 check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
                 loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)

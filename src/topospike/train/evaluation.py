@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, ShapeError
-from topospike.train.distributed import Processes
-
-ALONE = Processes()
+from topospike.train.distributed import ALONE, Processes
 
 
 def evaluate_accuracy(

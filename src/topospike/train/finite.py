@@ -7,6 +7,7 @@ is written. Nothing is repaired or skipped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import NonFiniteError
+from topospike.train.distributed import ALONE, Processes
 
 
 class LossGuard:
@@ -21,16 +23,19 @@ class LossGuard:
 
     Reading a number from a CUDA stream waits for everything queued on it. Here the one flag is
     copied right behind the forward pass and awaited after the backward pass has been queued, so
-    the device has work while the host waits.
+    the device has work while the host waits. Of several processes all learn of a loss that is not
+    finite in one, so that they stop at the same batch.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, processes: Processes = ALONE) -> None:
+        self._processes = processes
         self._event = torch.cuda.Event() if device.type == "cuda" else None
         self._finite = torch.ones((), dtype=torch.bool, pin_memory=self._event is not None)
 
     def watch(self, loss: Tensor) -> None:
         """Queue the check of ``loss``; call it before the backward pass."""
-        self._finite.copy_(torch.isfinite(loss.detach()), non_blocking=True)
+        finite = self._processes.everywhere(torch.isfinite(loss.detach()))
+        self._finite.copy_(finite, non_blocking=True)
         if self._event is not None:
             self._event.record()
 
@@ -61,7 +66,7 @@ def diagnose(
     forward
         Runs the forward pass of the batch again, in the same precision.
     loss
-        The loss that was found.
+        The loss that was found; if it is finite, that of another process was not.
     epoch, step
         Where: both counted from 0, the step within the epoch.
 
@@ -70,6 +75,11 @@ def diagnose(
     NonFiniteError
         To be raised by the caller; its message names the first layer, or the batch.
     """
+    if math.isfinite(loss):
+        return NonFiniteError(
+            f"the training loss of another process is not finite at epoch {epoch}, step {step}; "
+            "the message of that process says where it comes from."
+        )
     bad = count_nonfinite(images)
     place = (
         f"The batch itself holds {bad} non-finite values of {images.numel()}: look at the images "

@@ -140,8 +140,9 @@ def fit(
     Notes
     -----
     Inside a process group (`topospike.train.process_group`, ``torchrun``) every process calls this
-    with an equal model, controller and data; each takes its part of every batch. Batch norm then
-    sees a process's part, as is usual with DDP, and process 0's running statistics are kept.
+    with an equal model, controller and data; each takes its part of every batch. Batch norm sees
+    the whole batch, so the run is that of one process up to the order of sums, dropout's noise
+    apart.
 
     A resumed run equals an uninterrupted one bit for bit (see ``resume``). Unlike the reference
     code of Zhang et al. (2025), no optimizer step is skipped when the topology changes, and no
