@@ -8,6 +8,7 @@ from topospike.evolve.connections import Coupling as Coupling
 from topospike.evolve.connections import Feeding as Feeding
 from topospike.evolve.connections import find_relations as find_relations
 from topospike.evolve.conv import ch_scores_conv as ch_scores_conv
+from topospike.evolve.history import WeightHistory as WeightHistory
 from topospike.evolve.link_prediction import ch_scores as ch_scores
 from topospike.evolve.percolation import percolate as percolate
 from topospike.evolve.percolation import percolate_network as percolate_network
@@ -39,6 +40,7 @@ __all__ = [
     "Rule",
     "Sparsifier",
     "UpdateSchedule",
+    "WeightHistory",
     "active_hidden_neurons",
     "active_neurons",
     "ch_scores",

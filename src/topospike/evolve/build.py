@@ -6,6 +6,7 @@ run can choose about its topology is an argument here; the arithmetic is elsewhe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from jaxtyping import Float
@@ -32,7 +33,8 @@ def sparsify(
     rule: str | Rule = "chts",
     *,
     sparsity: float | Mapping[str, float] = 0.99,
-    epochs: int,
+    epochs: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     initial_sparsity: float | Mapping[str, float] | None = None,
     initial_topology: str | Mapping[str, str] = "er",
@@ -47,6 +49,7 @@ def sparsify(
     zeta_schedule: str = "cosine",
     density_decay: str | None = None,
     decay_k: float = 6.0,
+    elastic: float = 0.0,
     update_interval: int = 1,
     start_fraction: float = 0.0,
     stop_fraction: float = 0.75,
@@ -76,8 +79,10 @@ def sparsify(
         Share of absent links in the end: one number for all layers, or a mapping from kind
         (``linear``, ``conv``) or layer name (``features.0``). Kinds not listed, and sparsity 0,
         are dense. The classifier stays dense unless listed by name; depthwise convolutions always.
-    epochs
-        Length of the training; the schedules depend on it.
+    epochs, steps
+        Length of the training in epochs or in optimizer steps; the schedules depend on it. Exactly
+        one of them: with ``steps``, ``update_interval`` counts steps and `Sparsifier` is told, and
+        asked about, the number of the step (from 0) instead of the epoch.
     seed
         Of everything random here. Results do not depend on the global generator or the device.
     initial_sparsity
@@ -104,8 +109,12 @@ def sparsify(
         ``sigmoid``, ``sigmoid_literal``, ``cubic`` or ``linear``, see
         `topospike.topology.sparsity_at`; ``None`` takes the rule's own (``sigmoid`` for CHTss,
         ``cubic`` for GraNet and GMP).
+    elastic
+        Surplus of elastic mutation (MEST's EM&S) as a share of all positions, 0.05 in the paper;
+        it takes the place of ``zeta``. Every update removes down to the scheduled links and grows
+        the surplus (half of it late in the evolution), the last one grows none. 0 is off.
     update_interval, start_fraction, stop_fraction
-        Epochs between updates and the window, see `UpdateSchedule`.
+        Epochs (or steps) between updates and the window, see `UpdateSchedule`.
     percolation
         Remove links of dead neurons along chains of layers. Chains are found in the model's graph
         at the first update.
@@ -150,9 +159,17 @@ def sparsify(
     46
     """
     chosen = RULES[rule] if isinstance(rule, str) else rule
+    if elastic:
+        chosen = dataclasses.replace(chosen, elastic=elastic)
     settings = EvolutionSettings(
         rule=chosen,
-        schedule=UpdateSchedule(epochs, update_interval, start_fraction, stop_fraction),
+        schedule=schedule_for(
+            epochs,
+            steps,
+            interval=update_interval,
+            start_fraction=start_fraction,
+            stop_fraction=stop_fraction,
+        ),
         seed=seed,
         removal=removal_of(chosen, removal),
         removal_exponents=removal_exponents,
@@ -204,6 +221,24 @@ def sparsify(
         )
         register_mask(module, mask)
     return Sparsifier(model, plan, settings, example_input=example_input)
+
+
+def schedule_for(
+    epochs: int | None,
+    steps: int | None,
+    *,
+    interval: int,
+    start_fraction: float,
+    stop_fraction: float,
+) -> UpdateSchedule:
+    """Return the schedule in the unit in which the length of the training is given."""
+    if (epochs is None) == (steps is None):
+        raise ConfigError(
+            f"epochs={epochs!r}, steps={steps!r}; give the length of the training in exactly one "
+            "of the two, the schedules count the same unit."
+        )
+    length, unit = (steps, "step") if epochs is None else (epochs, "epoch")
+    return UpdateSchedule(length or 0, interval, start_fraction, stop_fraction, unit)
 
 
 def removal_of(rule: Rule, removal: str | None) -> str:

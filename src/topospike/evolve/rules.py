@@ -77,6 +77,9 @@ class Rule:
         Whether ``growth`` reads the gradient.
     early_stop
         Default of `sparsify`'s ``early_stop``.
+    elastic
+        Surplus of elastic mutation, as a share of all positions: every update removes down to the
+        scheduled count and grows this much beyond it; the last one grows nothing.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Rule:
     decay_removal: str = "magnitude"
     growth_needs_gradient: bool = False
     early_stop: Literal["off", "all", "layer"] = "off"
+    elastic: float = 0.0
 
 
 RULES: Registry[Rule] = Registry(
@@ -98,7 +102,7 @@ RULES: Registry[Rule] = Registry(
             Rule("chts", cannistraci_hebb_score, "drawn"),
             Rule("chtss", cannistraci_hebb_score, "drawn", decay="sigmoid", decay_removal="ri"),
             Rule("set"),
-            Rule("mest", removal="mest"),
+            Rule("mest", removal="mest", decay_removal="mest"),
             Rule("rigl", gradient_score, growth_needs_gradient=True),
             Rule("granet", gradient_score, decay="cubic", growth_needs_gradient=True),
             Rule("gmp", choice="none", decay="cubic"),

@@ -1,9 +1,10 @@
-"""Stage 2 (evolve): after which epochs the topology changes.
+"""Stage 2 (evolve): after which epochs (or optimizer steps) the topology changes.
 
 Epochs count from 0 and an update happens after an epoch has finished, so its time is
 t = epoch + 1 completed epochs. Updates fall on t = start + interval, start + 2 interval, ... up to
 stop (and on start itself if training begins before it). What happens at an update depends on t
-through `topospike.topology.schedules`.
+through `topospike.topology.schedules`. All this holds for optimizer steps as well, when the
+schedule counts those; the text says epochs for both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from topospike.errors import ConfigError
+
+UNITS = ("epoch", "step")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class UpdateSchedule:
         Epochs between updates.
     start_fraction, stop_fraction
         The window, as shares of ``epochs``; Bao et al. (2026) stop at 0.75.
+    unit
+        ``epoch`` or ``step``: what ``epochs`` and ``interval`` count, and what the controller is
+        told. Language models and translation are evolved every 100 steps (Zhang et al. 2025).
 
     Examples
     --------
@@ -40,12 +46,16 @@ class UpdateSchedule:
     interval: int = 1
     start_fraction: float = 0.0
     stop_fraction: float = 0.75
+    unit: str = "epoch"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.interval < 1:
             raise ConfigError(
-                f"epochs={self.epochs}, update_interval={self.interval}; both must be at least 1."
+                f"{self.unit}s={self.epochs}, update_interval={self.interval}; both must be at "
+                "least 1."
             )
+        if self.unit not in UNITS:
+            raise ConfigError(f"unit is {self.unit!r}. Known: {', '.join(UNITS)}.")
         if not 0.0 <= self.start_fraction <= self.stop_fraction <= 1.0:
             raise ConfigError(
                 f"start_fraction={self.start_fraction}, stop_fraction={self.stop_fraction}; "
@@ -64,24 +74,29 @@ class UpdateSchedule:
         return max(stop, 1) if self.stop_fraction > 0 else 0
 
     @cached_property
+    def update_range(self) -> range:
+        """The same as a range, in which a step is found at once."""
+        first = self.start if self.start > 0 else self.interval
+        return range(first - 1, self.stop, self.interval)
+
+    @property
     def update_epochs(self) -> tuple[int, ...]:
         """The epochs after which the topology changes."""
-        first = self.start if self.start > 0 else self.interval
-        return tuple(range(first - 1, self.stop, self.interval))
+        return tuple(self.update_range)
 
     @property
     def first(self) -> int:
         """Time of the first update; 0 if there is none."""
-        return self.update_epochs[0] + 1 if self.update_epochs else 0
+        return self.update_range[0] + 1 if self.update_range else 0
 
     @property
     def last(self) -> int:
         """Time of the last update; 0 if there is none."""
-        return self.update_epochs[-1] + 1 if self.update_epochs else 0
+        return self.update_range[-1] + 1 if self.update_range else 0
 
     def is_update_epoch(self, epoch: int) -> bool:
         """Say whether the topology changes after ``epoch``."""
-        return epoch in self.update_epochs
+        return epoch in self.update_range
 
     def progress(self, epoch: int) -> float:
         """Return the share of the evolution that is over after ``epoch``, in [0, 1]."""

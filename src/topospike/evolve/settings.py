@@ -67,6 +67,11 @@ class EvolutionSettings:
             raise ConfigError(
                 f"early_stop_overlap is {self.early_stop_overlap!r}; it must lie in (0, 1]."
             )
+        if not 0 <= self.rule.elastic < 1 or (self.rule.elastic and self.rule.choice == "none"):
+            raise ConfigError(
+                f"elastic is {self.rule.elastic!r}; it is a share of all positions in [0, 1), and "
+                "needs a rule that replaces links."
+            )
         if self.rule.decay is None:
             return
         if self.density_decay == "constant":
@@ -95,9 +100,15 @@ def description(settings: EvolutionSettings, layers: Mapping[str, LayerPlan]) ->
         for field in dataclasses.fields(settings)
         if field.name not in ("rule", "schedule")
     }
+    # Written only where they are used, so that checkpoints from before they existed still match.
+    newer = {"elastic": settings.rule.elastic} if settings.rule.elastic else {}
+    schedule = dataclasses.asdict(settings.schedule)
+    if schedule["unit"] == "epoch":
+        del schedule["unit"]
     return {
         "rule": settings.rule.name,
-        **dataclasses.asdict(settings.schedule),
+        **newer,
+        **schedule,
         **options,
         "removal_exponents": list(settings.removal_exponents),
         "layers": {

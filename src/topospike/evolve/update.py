@@ -25,14 +25,16 @@ from topospike.evolve.removal import (
     removal_count,
 )
 from topospike.evolve.rules import GrowthInput, Rule, derived_generator
+from topospike.topology import share_count
 
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
     """A layer as the update finds it.
 
-    ``zeta`` is the share of its links to replace, ``target`` the number it shall leave with;
-    ``position`` in the plan fixes its random draws.
+    ``zeta`` is the share of its links to replace (of all positions, for a rule with elastic
+    mutation), ``target`` the number it shall leave with; ``position`` in the plan fixes its random
+    draws.
     """
 
     name: str
@@ -121,8 +123,11 @@ def remove(layer: LayerState, settings: UpdateSettings) -> Tensor:
         links = layer.target
     if settings.rule.choice == "none":
         return mask
-    n_keep = links - removal_count(links, layer.zeta)
-    if n_keep == links:
+    if settings.rule.elastic:
+        n_keep = layer.target - share_count(mask.numel(), layer.zeta)
+    else:
+        n_keep = links - removal_count(links, layer.zeta)
+    if n_keep >= links:
         return mask
     return keep(layer, mask, n_keep, REMOVAL_CRITERIA[settings.removal], settings)
 
