@@ -30,7 +30,6 @@ from topospike.evolve.gradients import GradientMasker, clear_slots
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.probe import LazyChains
 from topospike.evolve.record import record_of, unchanged
-from topospike.evolve.removal import removal_exponent
 from topospike.evolve.settings import EvolutionSettings, description, digest_of
 from topospike.evolve.state import (
     check_format,
@@ -39,7 +38,7 @@ from topospike.evolve.state import (
     require_same_plan,
     unpack_bits,
 )
-from topospike.evolve.targets import replaced_share, target_links
+from topospike.evolve.targets import exponent_of_removal, replaced_share, target_links
 from topospike.evolve.update import LayerOutcome, LayerState, UpdateSettings, evolve_masks
 from topospike.topology import (
     Topology,
@@ -274,16 +273,10 @@ class Sparsifier:
     def update_settings(self, epoch: int) -> UpdateSettings:
         """Collect what all layers share in the update after ``epoch``."""
         settings = self.settings
-        start, end = settings.removal_exponents
         return UpdateSettings(
             rule=settings.rule,
             removal=settings.removal,
-            exponent=removal_exponent(
-                settings.schedule.progress(epoch),
-                start=start,
-                end=end,
-                schedule=settings.exponent_schedule,
-            ),
+            exponent=exponent_of_removal(settings, epoch=epoch),
             unfold=settings.conv_unfold,
             seed=settings.seed,
             update_index=self.update_index,
