@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,13 @@ import torch
 
 from topospike.errors import ConfigError
 from topospike.evolve.agreement import message_bytes
-from topospike.train import LostProcessError, Processes, current_processes, process_group
+from topospike.train import (
+    CheckpointWarning,
+    LostProcessError,
+    Processes,
+    current_processes,
+    process_group,
+)
 from topospike.train.distributed import local_device, losses_explained
 
 
@@ -27,10 +34,11 @@ def script():
 
 def results(folder, *tasks):
     module("launch").pair(Path(__file__).with_name("pair.py"), folder, *tasks)
-    return {
+    found = {
         task: [torch.load(folder / f"{task}-{rank}.pt", weights_only=True) for rank in range(2)]
         for task in tasks
     }
+    return {"folder": folder, **found}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +135,19 @@ def test_resume_on_two_processes_is_bit_identical(thorough):
             assert torch.equal(cut["state"][name], value), name
         states.append(cut["state"])
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_one_process_goes_on_where_two_stopped_and_says_so(thorough, script, tmp_path):
+    shutil.copytree(thorough["folder"] / "resume" / "whole", tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoint" / "epoch-00004")
+    options = {"network": script.noisy_network, "rule": "chtss", "settings": script.SETTINGS}
+    with pytest.warns(CheckpointWarning, match=r"processes 2 -> 1.*not bit for bit"):
+        resumed = script.trained(folder=tmp_path, **options)
+    # The links change for the last time before that, so they are the same.
+    assert resumed["digest"] == thorough["resume"][0]["whole"]["digest"]
+    assert resumed["loss"] == pytest.approx(thorough["resume"][0]["whole"]["loss"], rel=0.1)
 
 
 @pytest.mark.slow
