@@ -89,6 +89,16 @@ def test_data_dependent_control_flow_is_named() -> None:
         capture(DataDependent(), torch.randn(2, 3))
 
 
+class FixedBatch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(len(x), -1)
+
+
+def test_a_batch_size_made_constant_is_refused() -> None:
+    with pytest.raises(ConversionError, match=r"FixedBatch turns the batch size.*x\.shape\[0\]"):
+        capture(FixedBatch(), torch.randn(4, 3, 2))
+
+
 def test_empty_batch_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"shape \(0, 3\)"):
         capture(nn.Linear(3, 2), torch.zeros(0, 3))

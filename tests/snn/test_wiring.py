@@ -8,9 +8,10 @@ from topospike.convert import convert
 from topospike.snn.wiring import WeightLayerInput
 
 
-def wiring(model: nn.Module, x: torch.Tensor) -> dict[str, WeightLayerInput]:
+def wiring(model: nn.Module, x: torch.Tensor, scheme: str) -> dict[str, WeightLayerInput]:
     torch.manual_seed(0)
-    return {layer.name: layer for layer in convert(model, calibration=[x]).weight_layers}
+    snn = convert(model, calibration=[x], scheme=scheme)
+    return {layer.name: layer for layer in snn.weight_layers}
 
 
 class Cases(nn.Module):
@@ -35,7 +36,7 @@ class Cases(nn.Module):
 
 
 def test_each_way_of_being_fed_is_told_apart() -> None:
-    found = wiring(Cases().eval(), torch.randn(8, 2, 6, 6))
+    found = wiring(Cases().eval(), torch.randn(8, 2, 6, 6), "relu")
     assert {name: layer.fed_by for name, layer in found.items()} == {
         "stem": "image", "plain": "spikes", "raw": "image", "graded": "graded",
         "mixed": "graded", "scaled": "spikes", "pooled": "spikes", "maximum": "maxpool",
@@ -44,6 +45,15 @@ def test_each_way_of_being_fed_is_told_apart() -> None:
     assert not found["plain"].pooled
     assert "sigmoid" in found["graded"].reason
     assert "raw image" in found["mixed"].reason
+
+
+def test_auto_puts_operand_sites_where_numbers_would_arrive() -> None:
+    snn = convert(Cases().eval(), calibration=[torch.randn(8, 2, 6, 6)], scheme="auto")
+    fed = {layer.name: layer.fed_by for layer in snn.weight_layers}
+    assert (fed["graded"], fed["mixed"], fed["stem"]) == ("spikes", "spikes", "image")
+    assert {name for name, site in snn.sites.items() if not site.gated} == {
+        "graded.input", "mixed.input",
+    }  # fmt: skip
 
 
 class Shared(nn.Module):
@@ -56,7 +66,7 @@ class Shared(nn.Module):
 
 
 def test_a_layer_called_twice_is_two_layers() -> None:
-    found = wiring(Shared(), torch.randn(8, 6))
+    found = wiring(Shared(), torch.randn(8, 6), "relu")
     assert [(name, layer.fed_by) for name, layer in found.items()] == [
         ("fc", "image"),
         ("fc#2", "spikes"),
@@ -76,9 +86,9 @@ class Attention(nn.Module):
         return ((q @ k.transpose(1, 2)) @ v).mean(1) @ self.table
 
 
-def test_products_of_activations_are_macs_and_say_so() -> None:
+def test_products_of_activations_are_fed_by_two_sites() -> None:
     snn = convert(Attention(), calibration=[torch.randn(8, 5, 6)])
     products = [layer for layer in snn.weight_layers if layer.kind == "matmul"]
-    assert products[0].fed_by == "graded"
+    assert products[0].fed_by == "product"
     assert products[0].reason == "product of two activations"
-    assert any("counted as MAC at every step" in line for line in snn.report.advice)
+    assert products[1].fed_by == "product"

@@ -22,6 +22,11 @@ CHOICES: dict[str, dict[str, str]] = {
         "non-zero sum (the DCGS reference code)",
         "mac": "as nonzero, but a pooled value is a real number and costs MACs",
     },
+    "products": {
+        "three_term": "a product of two spiking operands costs an accumulate where both fire, and "
+        "where one fires and the other holds a value (the DCGS reference code)",
+        "single": "a product of two spiking operands costs an accumulate where both fire",
+    },
     "links": {
         "existing": "links of the topology only (mask true)",
         "dense": "every position of the weight tensor, as if no link were missing",
@@ -37,6 +42,7 @@ class Conventions:
     ----------
     first_layer : {"mac_once", "mac_per_step", "ac"}
     pooled : {"fold", "nonzero", "mac"}
+    products : {"three_term", "single"}
     links : {"existing", "dense"}
 
     Raises
@@ -54,6 +60,7 @@ class Conventions:
 
     first_layer: str = "mac_once"
     pooled: str = "fold"
+    products: str = "three_term"
     links: str = "existing"
 
     def __post_init__(self) -> None:

@@ -137,6 +137,7 @@ class Tally:
             conventions={
                 "first_layer": conventions.first_layer,
                 "pooled": conventions.pooled,
+                "products": conventions.products,
                 "links": conventions.links,
                 "energy_model": model.name,
                 "mac_joule": model.mac_joule,

@@ -91,22 +91,25 @@ def counts_at_sites(
         site: torch.zeros_like(values[site], dtype=torch.float64, requires_grad=True)
         for site in layer.sites
     }
-    arriving = events_at_operand(layer, seeds, values)
+    arriving = events_at(layer, layer.operand, seeds, values)
     grads = torch.autograd.grad((arriving * counts).sum(), list(seeds.values()))
     return dict(zip(seeds, grads, strict=True))
 
 
-def events_at_operand(
+def events_at(
     layer: WeightLayerInput,
+    operand: fx.Node,
     at_sites: Mapping[fx.Node, Tensor],
     values: Mapping[fx.Node, Any],
 ) -> Tensor:
-    """Push events from the sites to the operand; pools add up, factors and constants drop out.
+    """Push events from the sites to an operand; pools add up, factors and constants drop out.
 
     Parameters
     ----------
     layer
         The weight layer the events arrive at.
+    operand
+        Which of its operands.
     at_sites
         Site node -> events (numbers, or signed spike values), batch first.
     values
@@ -115,7 +118,7 @@ def events_at_operand(
     reached: dict[fx.Node, Any] = dict(at_sites)
     for node in layer.path:
         reached[node] = push_events(node, reached, values)
-    return reached[layer.operand]
+    return reached[operand]
 
 
 def push_events(

@@ -19,7 +19,7 @@ from topospike.measure.conventions import Conventions
 from topospike.measure.fanout import (
     constants_on_path,
     counts_at_sites,
-    events_at_operand,
+    events_at,
     link_counts,
     probe_shapes,
 )
@@ -86,6 +86,18 @@ def prepare(
     return CountedLayer(layer, float(links.sum()), float(dense.sum()), counted[0], at_sites)
 
 
+def meetings(left: Tensor, right: Tensor) -> Tensor:
+    """Return in how many multiplications of ``left @ right`` both factors are true.
+
+    Examples
+    --------
+    >>> one = torch.tensor([[True, False], [True, True]])
+    >>> meetings(one, one).item()
+    4.0
+    """
+    return (left.double().sum(-2) * right.double().sum(-1)).sum()
+
+
 class OperationCounter:
     """Counts operations over batches; feed it after each step of a simulation.
 
@@ -126,6 +138,8 @@ class OperationCounter:
         kind = layer.wiring.fed_by
         if kind == "maxpool" or (kind == "image" and self.conventions.first_layer == "ac"):
             return [layer.wiring.operand]
+        if kind == "product":
+            return [*layer.wiring.operands, *constants_on_path(layer.wiring)]
         if kind == "spikes" and not layer.at_sites:
             return constants_on_path(layer.wiring)
         return []
@@ -145,7 +159,12 @@ class OperationCounter:
             self.sops[index, t - 1] += float(sops)
             self.macs[index, t - 1] += float(macs)
         # the sites overwrite their outputs at the next step
-        kept = {la.wiring.operand for la in self.layers if la.wiring.fed_by == "maxpool"}
+        kept = {
+            operand
+            for layer in self.layers
+            if layer.wiring.fed_by in ("maxpool", "product")
+            for operand in layer.wiring.operands
+        }
         self._before = {node: values[node].clone() for node in kept}
 
     def _operations(
@@ -160,6 +179,8 @@ class OperationCounter:
             return 0.0, layer.macs * self._batch
         if kind == "image":
             return self._first_layer(layer, t, values)
+        if kind == "product":
+            return self._product(layer.wiring, values), 0.0
         if layer.at_sites:
             return sum(
                 (self._fired(site, fired) * links).sum() for site, links in layer.at_sites.items()
@@ -179,6 +200,18 @@ class OperationCounter:
         charged = t == 1 or convention == "mac_per_step"
         return 0.0, layer.macs * self._batch if charged else 0.0
 
+    def _product(self, wiring: WeightLayerInput, values: dict[fx.Node, Any]) -> Tensor | float:
+        """Count a product of two activations: sum over k of (rows active in k) (columns active)."""
+        spikes = {node: self._spikes(node) for node in wiring.sites}
+        left, right = (
+            events_at(wiring, operand, spikes, values) != 0 for operand in wiring.operands
+        )
+        count = meetings(left, right)
+        if self.conventions.products == "three_term" and self._before:
+            held_left, held_right = (self._before[operand] != 0 for operand in wiring.operands)
+            count = count + meetings(left, held_right) + meetings(held_left, right)
+        return count
+
     def _fired(self, node: fx.Node, fired: dict[fx.Node, Tensor]) -> Tensor:
         """Return in how many images of the batch each neuron of a site fired at this step."""
         if node not in fired:
@@ -196,7 +229,7 @@ class OperationCounter:
         if wiring.fed_by == "maxpool":
             return self._changed(wiring.operand, values[wiring.operand], t)
         spikes = {node: self._spikes(node) for node in wiring.sites}
-        return events_at_operand(wiring, spikes, values) != 0
+        return events_at(wiring, wiring.operand, spikes, values) != 0
 
     def _changed(self, node: fx.Node, value: Tensor, t: int) -> Tensor:
         """Tell where a non-zero number arrives: the stream behind the decoded value."""

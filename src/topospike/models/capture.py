@@ -105,6 +105,7 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
         )
     program = export_in_eval_mode(model, two_rows(example))
     graph = parameters_as_attributes(program)
+    require_free_batch_axis(graph, model)
     drop_checks(graph)
     keep_one_output(graph, program)
     used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
@@ -178,6 +179,22 @@ def parameters_as_attributes(program: ExportedProgram) -> fx.Graph:
             node.replace_all_uses_with(attribute)
         graph.erase_node(node)
     return graph
+
+
+def require_free_batch_axis(graph: fx.Graph, model: nn.Module) -> None:
+    """Refuse a graph that was recorded for one batch size: the last batch would not fit it."""
+    for node in graph.nodes:
+        if node.op == "placeholder" and is_constant(node.meta["val"].shape[0]):
+            raise ConversionError(
+                f"the forward pass of {type(model).__name__} turns the batch size into a constant "
+                "(for example by len(x) or int(x.shape[0])), so its graph would hold for one batch "
+                "size only. Use x.shape[0] or x.size(0) as they are, or -1 in reshapes."
+            )
+
+
+def is_constant(size: int | torch.SymInt) -> bool:
+    """Tell whether a size is one number, written as such or tied to it by a guard."""
+    return isinstance(size, int) or size.node.maybe_as_int() is not None
 
 
 def drop_checks(graph: fx.Graph) -> None:

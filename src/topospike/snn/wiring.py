@@ -1,13 +1,14 @@
 """Which site feeds which weight layer, and through what.
 
 For every convolution, linear layer and product of two activations, walk from its operand back to
-the sites. Four answers are possible:
+the sites. Five answers are possible:
 
 ``image``   the operand depends on the image alone (the first layer): constant in time;
 ``spikes``  only event-preserving operations (reshapes, concatenation, channel scaling, residual
             adds) and average pooling lie between: an event arrives as an event;
 ``maxpool`` as ``spikes``, with a max-pool on the way: an event may be swallowed, so arriving
             changes have to be looked at;
+``product`` both operands of a product of activations are fed by spikes;
 ``graded``  anything else: the operand is a real number at every step, hence a MAC.
 
 Nothing is counted here; `topospike.measure` does that.
@@ -66,19 +67,25 @@ MAX_POOLS = frozenset(
 class WeightLayerInput:
     """One weight layer of the graph and what feeds it.
 
-    ``path`` lists the nodes between the sites and the operand, in execution order, ``sites`` the
-    nodes that call those sites. ``pooled`` tells whether an average pool lies on the way.
+    ``operands`` are the inputs that change with the image: one, or two of a product. ``path``
+    lists the nodes between the sites and the operands, in execution order, ``sites`` the nodes
+    that call those sites. ``pooled`` tells whether an average pool lies on the way.
     """
 
     name: str
     kind: str
     node: fx.Node
-    operand: fx.Node
+    operands: tuple[fx.Node, ...]
     fed_by: str
     reason: str
     pooled: bool
     sites: tuple[fx.Node, ...]
     path: tuple[fx.Node, ...]
+
+    @property
+    def operand(self) -> fx.Node:
+        """The operand of a layer that has one."""
+        return self.operands[0]
 
 
 def find_weight_layers(network: fx.GraphModule) -> list[WeightLayerInput]:
@@ -138,13 +145,15 @@ def describe(
     for operand in operands:
         walk.back_from(operand)
     fed_by, reason = walk.verdict()
-    if kind == "matmul" and len(operands) == 2 and fed_by in ("spikes", "maxpool"):
-        fed_by, reason = "graded", "product of two activations"
+    if len(operands) == 2 and fed_by in ("spikes", "maxpool"):
+        complete = all(operand not in timeless for operand in operands)
+        fed_by = "product" if fed_by == "spikes" and complete else "graded"
+        reason = "product of two activations"
     return WeightLayerInput(
         name=weight_name(node),
         kind=kind,
         node=node,
-        operand=operands[0],
+        operands=tuple(operands),
         fed_by=fed_by,
         reason=reason,
         pooled=walk.pooled,
