@@ -13,6 +13,8 @@ PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 8 --benchma
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
+# Options of every benchmark.
+BENCH ?=
 
 help:
 	@echo "make demo      train, convert, measure and report the small example (runs/demo)"
@@ -20,7 +22,7 @@ help:
 	@echo "make test-all  the whole test suite"
 	@echo "make lint      ruff, basedpyright, import-linter"
 	@echo "make docs      build the documentation into site/, strictly"
-	@echo "make bench     the benchmarks"
+	@echo "make bench     the benchmarks, one after the other; BENCH=--quick: about a minute each"
 	@echo "make clean     remove the environment and every built file, keep runs/"
 
 demo: $(VENV)/.installed-run
@@ -43,7 +45,7 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-dev
 	@for script in benchmarks/*.py; do \
-	  echo "$$script"; $(TEST_ENV) $(BIN)/python "$$script" || exit 1; done
+	  echo "$$script"; $(TEST_ENV) $(BIN)/python "$$script" $(BENCH) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis .benchmarks \

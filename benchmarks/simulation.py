@@ -5,7 +5,7 @@ repetitions counts. Networks: ``small`` (conv 64-64-A-128-128-A-256-256-A, fc 51
 ``vgg16`` (512-wide head), average pools, batch norms folded in both. The figure is the ratio of
 process CPU times, so a busy machine does not change it much.
 
-    python benchmarks/simulation.py [--net small|vgg16] [--repetitions 3]
+    python benchmarks/simulation.py [--net small|vgg16] [--repetitions 3] [--quick]
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", choices=sorted(NETWORKS), default="small")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one repetition, T up to 8")
     options = parser.parse_args()
+    repetitions, horizons = (1, (4, 8)) if options.quick else (options.repetitions, (4, 8, 16))
     torch.set_num_threads(1)
     torch.manual_seed(1)
     print("; ".join(f"{key} {value}" for key, value in hardware().items()))
@@ -82,8 +84,8 @@ def main() -> None:
             f"{method}: conversion and calibration cost {seconds / (2 * forward):.1f} forwards "
             "of the calibration data"
         )
-        for timesteps in (4, 8, 16):
-            value = ratio(snn, x, timesteps, options.repetitions)
+        for timesteps in horizons:
+            value = ratio(snn, x, timesteps, repetitions)
             per_step = value / timesteps
             print(
                 f"{method}: T={timesteps:<3d} {value:6.1f} forwards ({per_step:.2f} x T), "
