@@ -125,6 +125,9 @@ class TrainSettings:
     ----------
     schedule
         ``cosine``, ``linear``, ``step`` or ``constant``, after ``warmup_epochs`` of linear ramp.
+    milestones, milestone_factor
+        Epochs at which ``step`` multiplies the rate by the factor; none named means one half and
+        three quarters of the run.
     restart_every_epochs, restart_warmup_epochs
         Iterative warm-up: ramp the rate up again every so many epochs (fractions allowed), over
         so many epochs; 0 is off.
@@ -143,6 +146,8 @@ class TrainSettings:
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
     final_learning_rate_fraction: float = 0.0
+    milestones: tuple[float, ...] = ()
+    milestone_factor: float = 0.1
     restart_every_epochs: float = 0.0
     restart_warmup_epochs: float = 0.0
     label_smoothing: float = 0.0

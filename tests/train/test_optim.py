@@ -162,3 +162,25 @@ def test_settings_that_cannot_be_trained_with(change, message):
 
 def test_default_settings_are_fine():
     check_settings(TrainSettings())
+
+
+def test_milestones_are_the_published_ones_of_resnet() -> None:
+    published = TrainSettings(
+        epochs=200, schedule="step", milestones=(60, 120, 160), milestone_factor=0.2
+    )
+    rates = [learning_rate_at(published, 10 * e, steps_per_epoch=10) for e in (59, 60, 120, 160)]
+    assert rates == pytest.approx([0.1, 0.02, 0.004, 0.0008])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"milestones": (5,)}, "left out unless schedule='step'"),
+        ({"schedule": "step", "milestones": (8, 5)}, "rising epochs"),
+        ({"schedule": "step", "milestones": (10,)}, "below epochs=10"),
+        ({"schedule": "step", "milestones": (5,), "milestone_factor": 0.0}, "above 0"),
+    ],
+)
+def test_impossible_milestones_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_settings(TrainSettings(epochs=10, **options))

@@ -15,7 +15,7 @@ remembers a step, so a resumed run cannot drift; nothing here knows about masks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -38,7 +38,10 @@ def linear_decay(progress: float, final: float) -> float:
 
 
 def step_decay(progress: float, final: float) -> float:
-    """Divide by 10 at one half and again at three quarters of the run; ``final`` has no part."""
+    """Divide by 10 at one half and again at three quarters of the run; ``final`` has no part.
+
+    Milestones of one's own replace these, see `learning_rate_factor`.
+    """
     return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
 
 
@@ -60,6 +63,8 @@ def learning_rate_factor(
     schedule: str = "cosine",
     warmup_steps: int = 0,
     final_fraction: float = 0.0,
+    milestones: Sequence[int] = (),
+    milestone_factor: float = 0.1,
     restart_every: int = 0,
     restart_warmup_steps: int = 0,
 ) -> float:
@@ -77,6 +82,9 @@ def learning_rate_factor(
         Length of the linear ramp from 0; the schedule proper starts after it.
     final_fraction
         Where ``cosine`` and ``linear`` end, as a share of the full rate.
+    milestones, milestone_factor
+        Steps at which ``step`` multiplies the rate by the factor, counted from the start of the
+        run; without any, the published ones for CIFAR.
     restart_every, restart_warmup_steps
         Ramp the rate up again from 0 over ``restart_warmup_steps`` at every multiple of
         ``restart_every`` steps, so that links just grown are not moved by a full-size step with
@@ -99,12 +107,16 @@ def learning_rate_factor(
     [0.0, 0.25, 0.5, 0.75, 1.0, 0.854, 0.5, 0.146]
     >>> [learning_rate_factor(t, 8, schedule="step") for t in (3, 4, 6)]
     [1.0, 0.1, 0.010000000000000002]
+    >>> [learning_rate_factor(t, 8, schedule="step", milestones=[5]) for t in (4, 5, 7)]
+    [1.0, 0.1, 0.1]
     """
     ramp = 1.0
     if restart_every > 0 and step % restart_every < restart_warmup_steps:
         ramp = (step % restart_every) / restart_warmup_steps
     if step < warmup_steps:
         return ramp * step / warmup_steps
+    if schedule == "step" and milestones:
+        return ramp * milestone_factor ** sum(step >= milestone for milestone in milestones)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return ramp * SCHEDULES[schedule](progress, final_fraction)
 
@@ -117,6 +129,8 @@ def learning_rate_at(settings: TrainSettings, step: int, *, steps_per_epoch: int
         schedule=settings.schedule,
         warmup_steps=round(settings.warmup_epochs * steps_per_epoch),
         final_fraction=settings.final_learning_rate_fraction,
+        milestones=[round(epoch * steps_per_epoch) for epoch in settings.milestones],
+        milestone_factor=settings.milestone_factor,
         restart_every=round(settings.restart_every_epochs * steps_per_epoch),
         restart_warmup_steps=round(settings.restart_warmup_epochs * steps_per_epoch),
     )
@@ -194,6 +208,18 @@ def check_settings(settings: TrainSettings) -> None:
             0 <= settings.warmup_epochs < settings.epochs,
             f"at least 0 and below epochs={settings.epochs}",
         ),
+        (
+            "milestones",
+            not settings.milestones or shape == "step",
+            "left out unless schedule='step'",
+        ),
+        (
+            "milestones",
+            all(0 < epoch < settings.epochs for epoch in settings.milestones)
+            and list(settings.milestones) == sorted(set(settings.milestones)),
+            f"rising epochs above 0 and below epochs={settings.epochs}",
+        ),
+        ("milestone_factor", 0 < settings.milestone_factor <= 1, "above 0 and at most 1"),
         ("restart_every_epochs", settings.restart_every_epochs >= 0, "at least 0 (0 is off)"),
         (
             "restart_warmup_epochs",
