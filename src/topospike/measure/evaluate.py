@@ -93,8 +93,9 @@ class Tally:
         self.counter = OperationCounter(snn, images, timesteps, conventions)
         self.correct = [0] * timesteps
         self.ann_correct = 0
-        self.spikes = {name: [0.0] * timesteps for name in snn.sites}
-        self.neurons = dict.fromkeys(snn.sites, 0)
+        self.sites = snn.sites
+        self.spikes = {name: [0.0] * timesteps for name in self.sites}
+        self.neurons = dict.fromkeys(self.sites, 0)
 
     def add_batch(self, images: Tensor, labels: Tensor) -> None:
         """Simulate one batch and add what it did."""
@@ -105,7 +106,7 @@ class Tally:
         for t, logits, watched in self.snn.watch(images, self.timesteps, self.counter.watched):
             self.correct[t - 1] += int((logits.argmax(1) == labels).sum())
             self.counter.observe(t, watched)
-            for name, site in self.snn.sites.items():
+            for name, site in self.sites.items():
                 if site.spikes is not None:
                     self.spikes[name][t - 1] += float(site.spikes.count_nonzero())
                     self.neurons[name] = site.spikes[0].numel()
