@@ -73,6 +73,11 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-5)
 
 
+def fused_adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW in one kernel: no separate square root over moments that are zero."""
+    return torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+
 def networks(*, vit_blocks: int, batch: int = 128) -> dict[str, Network]:
     """Return the networks by name."""
     small = {"conv": 0.78, "linear": 0.99}
@@ -86,6 +91,14 @@ def networks(*, vit_blocks: int, batch: int = 128) -> dict[str, Network]:
             224,
             2,
             adamw,
+        ),
+        "ViT-B-fused": Network(
+            f"ViT-B fused, {vit_blocks} of 12 blocks",
+            lambda: vision_transformer(vit_blocks),
+            {"linear": 0.7},
+            224,
+            2,
+            fused_adamw,
         ),
     }
 
