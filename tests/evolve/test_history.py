@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from topospike.errors import CheckpointError
-from topospike.evolve import WeightHistory
+from topospike.evolve import Sparsifier, WeightHistory, sparsify
 
 
 def test_links_come_back_with_their_last_weight_and_new_ones_with_zero():
@@ -28,3 +29,62 @@ def test_the_state_survives_a_checkpoint_and_refuses_another_network():
     assert bool((weight == 1).all())
     with pytest.raises(CheckpointError, match=r"'fc' has shape \(2, 3\), the layer \(3, 2\)"):
         other.load_state_dict(history.state_dict(), {"fc": (3, 2)})
+
+
+def train(model: nn.Module, sparsifier: Sparsifier, epochs: range) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sparsifier.attach(optimizer)
+    generator = torch.Generator().manual_seed(epochs.start)
+    for epoch in epochs:
+        x = torch.randn(16, 12, generator=generator)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        sparsifier.update_topology(epoch)
+    return optimizer
+
+
+def sparse_mlp(**options: bool) -> tuple[nn.Module, Sparsifier]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 20), nn.Linear(20, 3))
+    return model, sparsify(
+        model, "set", sparsity=0.5, epochs=8, zeta_schedule="constant", stop_fraction=1.0,
+        percolation=False, **options,
+    )  # fmt: skip
+
+
+def test_links_grown_again_restart_from_their_last_weight() -> None:
+    model, sparsifier = sparse_mlp(history=True)
+    train(model, sparsifier, range(2))
+    before = model[2].weight.detach().clone()
+    mask = model[2].weight_mask.clone()
+    last = {**sparsifier.history.last}["2"]
+    sparsifier.update_topology(2)
+    grown = model[2].weight_mask & (~mask | (model[2].weight != before))
+    expected = torch.where(mask, before, last)
+    assert grown.any()
+    assert torch.equal(model[2].weight[grown], expected[grown])
+
+
+def test_without_history_new_links_start_at_zero_and_checkpoints_do_not_grow() -> None:
+    model, sparsifier = sparse_mlp()
+    train(model, sparsifier, range(2))
+    mask = model[2].weight_mask.clone()
+    sparsifier.update_topology(2)
+    assert not model[2].weight[model[2].weight_mask & ~mask].any()
+    assert "history" not in sparsifier.state_dict()
+
+
+def test_history_is_resumed() -> None:
+    model, sparsifier = sparse_mlp(history=True)
+    train(model, sparsifier, range(3))
+    state = (model.state_dict(), sparsifier.state_dict())
+    again, other = sparse_mlp(history=True)
+    again.load_state_dict(state[0])
+    other.load_state_dict(state[1])
+    for one in (sparsifier, other):
+        one.update_topology(3)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )

@@ -56,6 +56,7 @@ def sparsify(
     percolation: bool = True,
     early_stop: str | None = None,
     early_stop_overlap: float = 0.9,
+    history: bool = False,
     csti_features: Float[Tensor, "sample feature"] | None = None,
     beta: float = 0.25,
     r: float = 0.25,
@@ -118,6 +119,8 @@ def sparsify(
     percolation
         Remove links of dead neurons along chains of layers. Chains are found in the model's graph
         at the first update.
+    history
+        Start a link that is grown again from the weight it last had, instead of 0.
     early_stop, early_stop_overlap
         Stop evolving when more than this share of the grown links had just been removed, in
         ``all`` layers or ``layer`` by layer; ``off`` never stops. ``None`` takes the rule's own
@@ -182,6 +185,7 @@ def sparsify(
         conv_unfold=conv_unfold,
         early_stop=early_stop or chosen.early_stop,
         early_stop_overlap=early_stop_overlap,
+        history=history,
     )
     _ = WEIGHT_INITS[weight_init]
     plan = build_plan(

@@ -42,6 +42,7 @@ class EvolutionSettings:
     conv_unfold: str
     early_stop: str
     early_stop_overlap: float
+    history: bool = False
 
     def __post_init__(self) -> None:
         _ = REMOVAL_CRITERIA[self.removal], ZETA_SCHEDULES[self.zeta_schedule]
@@ -98,10 +99,11 @@ def description(settings: EvolutionSettings, layers: Mapping[str, LayerPlan]) ->
     options = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
-        if field.name not in ("rule", "schedule")
+        if field.name not in ("rule", "schedule", "history")
     }
     # Written only where they are used, so that checkpoints from before they existed still match.
-    newer = {"elastic": settings.rule.elastic} if settings.rule.elastic else {}
+    newer: dict[str, Any] = {"elastic": settings.rule.elastic} if settings.rule.elastic else {}
+    newer |= {"history": True} if settings.history else {}
     schedule = dataclasses.asdict(settings.schedule)
     if schedule["unit"] == "epoch":
         del schedule["unit"]

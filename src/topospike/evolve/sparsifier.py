@@ -27,6 +27,7 @@ from topospike.evolve.agreement import (
     whole,
 )
 from topospike.evolve.gradients import GradientMasker, clear_slots
+from topospike.evolve.history import WeightHistory
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.probe import LazyChains
 from topospike.evolve.record import record_of, unchanged
@@ -38,8 +39,8 @@ from topospike.evolve.state import (
     require_same_plan,
     unpack_bits,
 )
-from topospike.evolve.targets import exponent_of_removal, replaced_share, target_links
-from topospike.evolve.update import LayerOutcome, LayerState, UpdateSettings, evolve_masks
+from topospike.evolve.targets import replaced_share, settings_of_update, target_links
+from topospike.evolve.update import LayerOutcome, LayerState, evolve_masks
 from topospike.topology import (
     Topology,
     check_masks,
@@ -93,6 +94,7 @@ class Sparsifier:
         self.modules = {name: model.get_submodule(name) for name in self.layers}
         self.ever_active = {name: mask.clone() for name, mask in self.masks.items()}
         self.stopped = dict.fromkeys(self.layers, False)
+        self.history = WeightHistory() if settings.history else None
         self.masker = GradientMasker(tuple(self.modules.values()), record=settings.needs_gradient)
         self.optimizer: Optimizer | None = None
         self.handle: Any = None
@@ -148,6 +150,8 @@ class Sparsifier:
         An update gathers whole weights and masks, one layer after another, decides on process 0
         and gives every process its part of the result.
         """
+        if self.history is not None:
+            raise ConfigError("history=True keeps whole weights; it cannot be used with shard().")
         masks = self.masks
         self.chains.get()  # The graph of a sharded model cannot be read any more.
         shard_model(self.model)
@@ -236,11 +240,12 @@ class Sparsifier:
     def decide(self, epoch: int) -> dict[str, LayerOutcome]:
         """Compute the update after ``epoch``, or receive what process 0 computed."""
         states, chains = self.layer_states(epoch), self.chains.get()
+        shared = settings_of_update(self.settings, epoch=epoch, update_index=self.update_index)
         if self.peers is None:
-            return evolve_masks(states, chains, self.update_settings(epoch))
+            return evolve_masks(states, chains, shared)
         shapes = {name: plan.shape for name, plan in self.layers.items()}
         if self.peers.rank == 0:
-            message = encode(evolve_masks(states, chains, self.update_settings(epoch)))
+            message = encode(evolve_masks(states, chains, shared))
         else:
             message = torch.empty(message_bytes(shapes), dtype=torch.uint8)
         message = self.peers.broadcast(message)
@@ -270,26 +275,18 @@ class Sparsifier:
             for position, (name, plan) in enumerate(self.layers.items())
         ]
 
-    def update_settings(self, epoch: int) -> UpdateSettings:
-        """Collect what all layers share in the update after ``epoch``."""
-        settings = self.settings
-        return UpdateSettings(
-            rule=settings.rule,
-            removal=settings.removal,
-            exponent=exponent_of_removal(settings, epoch=epoch),
-            unfold=settings.conv_unfold,
-            seed=settings.seed,
-            update_index=self.update_index,
-        )
-
     def write(self, name: str, outcome: LayerOutcome) -> None:
         """Bring mask, weight and optimizer slots of a layer in line with an update."""
         module = self.modules[name]
         weight: nn.Parameter = module.weight  # pyright: ignore[reportAssignmentType]
         gone = laid_out_as(~outcome.kept, weight)
+        if self.history is not None:
+            self.history.remember(name, weight, self.masks[name])
         # A link that was removed and grown again in one update starts at 0 like any new link.
         weight.masked_fill_(gone, 0)
         set_mask(module, laid_out_as(outcome.mask, weight))
+        if self.history is not None:
+            self.history.revive(name, weight, outcome.mask & ~outcome.kept)
         if self.optimizer is not None:
             clear_slots(self.optimizer, weight, gone)
         # The model may have been moved to a device since the masks were first noted.
@@ -369,6 +366,7 @@ class Sparsifier:
             "stopped": dict(self.stopped),
             "links": {name: int(mask.sum()) for name, mask in self.masks.items()},
             "ever_active": {name: pack_bits(seen) for name, seen in self.ever_active.items()},
+            **({} if self.history is None else {"history": self.history.state_dict()}),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -394,3 +392,6 @@ class Sparsifier:
         self.stopped = {name: bool(state_dict["stopped"][name]) for name in self.layers}
         for name, seen in self.ever_active.items():
             seen.copy_(unpack_bits(state_dict["ever_active"][name], self.layers[name].shape))
+        if self.history is not None:
+            shapes = {name: plan.shape for name, plan in self.layers.items()}
+            self.history.load_state_dict(state_dict["history"], shapes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.removal import removal_exponent
 from topospike.evolve.settings import EvolutionSettings
+from topospike.evolve.update import UpdateSettings
 from topospike.topology import active_count, share_count, sparsity_at, zeta_at
 
 # Elastic mutation: until this share of the evolution the whole surplus is grown, then half of it.
@@ -72,4 +73,18 @@ def exponent_of_removal(settings: EvolutionSettings, *, epoch: int) -> float:
         start=start,
         end=end,
         schedule=settings.exponent_schedule,
+    )
+
+
+def settings_of_update(
+    settings: EvolutionSettings, *, epoch: int, update_index: int
+) -> UpdateSettings:
+    """Collect what all layers share in the update after ``epoch``."""
+    return UpdateSettings(
+        rule=settings.rule,
+        removal=settings.removal,
+        exponent=exponent_of_removal(settings, epoch=epoch),
+        unfold=settings.conv_unfold,
+        seed=settings.seed,
+        update_index=update_index,
     )
