@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from topospike.analyse import TopologyReport
 from topospike.cli.main import main
 from topospike.contracts import Evaluation
-from topospike.topology import Topology
+from topospike.topology import Topology, active_count
 
 FILES = (
     "record.json",
@@ -222,3 +222,15 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, tiny_recipe):
 def test_the_topology_report_is_about_the_saved_topology(original_run):
     report = TopologyReport.load(original_run / "topology_report.json")
     assert report.digest == Topology.load(original_run / "topology.npz").digest
+
+
+def test_a_topology_of_correlated_pixels_starts_from_the_training_images(tmp_path, tiny_recipe):
+    folder = tmp_path / "csti"
+    options = ["--sparsity.initial_topology", "csti", "--sparsity.rule", "static"]
+    options += ["--dense_twin", "false", "--train.epochs", "1"]
+    assert main(["train", str(tiny_recipe), "--folder", str(folder), *options]) == 0
+    first = Topology.load(folder / "topology.npz").masks["layers.0.weight"]
+    # digits leave their outer columns almost blank: constant pixels correlate with nothing
+    assert first.sum() == active_count(first.numel(), 0.8)
+    assert not first[:, 0].any()
+    assert first[:, 27].any()

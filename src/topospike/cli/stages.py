@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from topospike.analyse import analyse
@@ -37,6 +38,7 @@ from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "evaluation.json")
 RESULT_FILES = (*CONVERSION_FILES, "topology_report.json")
+CORRELATED_IMAGES = 20_000
 # Settings that change how fast or how safely a network is trained, not what comes out.
 FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
 
@@ -126,6 +128,19 @@ def fresh_model(run: Run) -> nn.Module:
     return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
 
 
+def correlated_pixels(run: Run) -> Tensor:
+    """Return training images, one flattened image a row, for topologies of correlated pixels.
+
+    Normalisation shifts and scales each channel, which leaves every correlation as it is.
+    """
+    rows: list[Tensor] = []
+    for images, _ in run.data.calibration:
+        rows.append(images.flatten(1))
+        if sum(len(part) for part in rows) >= CORRELATED_IMAGES:
+            break
+    return torch.cat(rows)[:CORRELATED_IMAGES]
+
+
 def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
     """Make a fresh network sparse as the recipe says."""
     settings = run.recipe.sparsity
@@ -139,6 +154,7 @@ def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
         epochs=run.recipe.train.epochs,
         seed=run.recipe.seed,
         initial_topology=settings.initial_topology,
+        csti_features=correlated_pixels(run) if settings.initial_topology == "csti" else None,
         weight_init=settings.weight_init,
         linear_score=settings.linear_score,
         conv_score=settings.conv_score,
