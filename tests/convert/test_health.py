@@ -1,0 +1,86 @@
+"""What the conversion report says of sites and layers, by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from topospike.convert import conversion_text, convert
+from topospike.convert.health import HealthObserver, sources_of
+from topospike.snn.coding import Differential
+from topospike.snn.neurons import MultiThreshold
+from topospike.snn.site import Site
+
+
+def observed(gated: bool, threshold: float, r_in: torch.Tensor) -> HealthObserver:
+    neuron = MultiThreshold(4, gated=gated)
+    site = Site("a", gated=gated, neuron=neuron, coding=Differential())
+    site.threshold = torch.tensor(threshold)
+    seen = HealthObserver(site)
+    seen(r_in)
+    return seen
+
+
+def test_shares_of_a_relu_site() -> None:
+    # four neurons: one never positive, one above the threshold in one of two images
+    seen = observed(True, 1.0, torch.tensor([[-3.0, 0.5, 2.0, 0.1], [-0.1, 0.2, 0.3, 1.0]]))
+    assert seen.dead_share == 0.25
+    assert seen.saturated_share == 1 / 8
+
+
+def test_shares_of_an_operand_site_look_at_both_signs() -> None:
+    seen = observed(False, 1.0, torch.tensor([[-3.0, 0.0, 0.5, 1.0]]))
+    assert seen.dead_share == 0.25
+    assert seen.saturated_share == 0.25
+
+
+def dead_and_clipped() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 3))
+    with torch.no_grad():
+        model[0].bias[:7] = -1000.0
+    return model
+
+
+def test_advice_names_dead_and_saturated_sites() -> None:
+    x = torch.randn(64, 4)
+    snn = convert(dead_and_clipped(), calibration=[x], thresholds={"1": 0.05})
+    (site,) = snn.report.sites
+    assert site.dead_share == pytest.approx(0.7)
+    assert site.saturated_share > 0.02
+    saturated, dead = snn.report.advice
+    assert saturated.startswith("1: ")
+    assert "exceed the threshold" in saturated
+    assert "70% of its neurons are driven by no calibration image" in dead
+    text = conversion_text(snn.report)
+    assert saturated in text
+    assert "70.0%" in text
+
+
+def test_a_healthy_network_gets_no_advice() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 3))
+    assert convert(model, calibration=[torch.randn(256, 4)], solver="max").report.advice == ()
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.c(torch.relu(self.a(x) + self.b(x))))
+
+
+def test_sources_are_the_layers_before_a_site_and_none_behind_another_site() -> None:
+    snn = convert(Branches(), calibration=[torch.randn(16, 4)])
+    assert [site.sources for site in snn.report.sites] == [("a", "b"), ("c",)]
+    calls = [node for node in snn.ann.graph.nodes if node.op == "call_module"]
+    assert sources_of(calls[1]) == ["c"]
+
+
+def test_layers_fed_graded_numbers_are_named_with_the_operation_between() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Sigmoid(), nn.Linear(8, 3))
+    snn = convert(model, calibration=[torch.randn(16, 4)], scheme="relu")
+    (line,) = [line for line in snn.report.advice if "MAC" in line]
+    assert line.startswith("3 is counted as MAC at every step")
+    assert "aten.sigmoid" in line
