@@ -199,3 +199,30 @@ def test_bad_data_is_refused() -> None:
         evaluate(snn, [], 2)
     with pytest.raises(ConfigError, match="timesteps is 0"):
         evaluate(snn, labelled(x, 5), 0)
+
+
+class ByParameter(nn.Module):
+    """Products of an activation with a parameter, on either side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.right = nn.Parameter(torch.randn(6, 4))
+        self.left = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(torch.relu(x) @ self.right)
+        return (self.left @ hidden.unsqueeze(-1)).squeeze(-1)
+
+
+def test_products_with_a_parameter_count_as_layers() -> None:
+    x = torch.randn(8, 6)
+    snn = convert(ByParameter(), calibration=[x])
+    result = evaluate(snn, labelled(x, 3), 2)
+    assert [layer.macs for layer in result.layers] == [24.0, 12.0]
+    first, second = snn.sites.values()
+    expected: list[int] = []
+    for _ in snn.steps(x, 1):
+        assert first.spikes is not None
+        assert second.spikes is not None
+        expected = [4 * int(first.spikes.count_nonzero()), 3 * int(second.spikes.count_nonzero())]
+    assert [layer.sops[0] * 8 for layer in result.layers] == expected

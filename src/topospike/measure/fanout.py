@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from topospike.snn.wiring import AVERAGE_POOLS, RESCALING, WeightLayerInput
+from topospike.snn.wiring import AVERAGE_POOLS, PRODUCTS, RESCALING, WeightLayerInput
 
 aten = torch.ops.aten
 
@@ -70,6 +70,10 @@ def link_counts(layer: WeightLayerInput, mask: Tensor, operand: Tensor) -> Tenso
 
 def apply_mask(layer: WeightLayerInput, mask: Tensor, operand: Tensor) -> Tensor:
     """Evaluate the layer with its mask in the place of its weights and without bias."""
+    if layer.node.target in PRODUCTS:  # with a parameter, on whichever side it stands
+        left = layer.node.args[0] is layer.operand
+        factors = (operand, mask.double()) if left else (mask.double(), operand)
+        return layer.node.target(*factors)  # pyright: ignore[reportCallIssue]
     settings = layer.node.args[3:]  # stride, padding, ... of a convolution; nothing for a linear
     return layer.node.target(operand, mask.to(torch.float64), None, *settings)  # pyright: ignore[reportCallIssue]
 

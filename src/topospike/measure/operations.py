@@ -67,11 +67,11 @@ def prepare(
     conventions: Conventions,
 ) -> CountedLayer:
     """Work out the link counts of one weight layer."""
-    if layer.kind == "matmul":
+    if len(layer.operands) == 2:
         operand = values[layer.operand]
         macs = float(values[layer.node].numel() * operand.shape[-1])
         return CountedLayer(layer, macs, macs, None, {})
-    weight = values[layer.node.args[1]]  # pyright: ignore[reportArgumentType]
+    (weight,) = (values[n] for n in layer.node.args[:2] if n is not layer.operand)  # pyright: ignore[reportArgumentType]
     mask = existing_links(snn, layer, weight)
     everything = torch.ones_like(mask)
     operand = values[layer.operand]
