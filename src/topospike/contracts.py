@@ -82,6 +82,11 @@ class TopologyUpdate:
     itop_rate: float
 
 
+# Shares from which on a site is worth a look; the converter's advice and the report page agree.
+DEAD_LIMIT = 0.6
+SATURATED_LIMIT = 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class SiteReport:
     """One spiking site of a converted network and the health of its thresholds."""

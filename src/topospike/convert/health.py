@@ -10,13 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from topospike.contracts import ConversionReport, LayerInput, SiteReport
+from topospike.contracts import (
+    DEAD_LIMIT,
+    SATURATED_LIMIT,
+    ConversionReport,
+    LayerInput,
+    SiteReport,
+)
 from topospike.models.capture import node_module
 from topospike.snn.site import Site
 from topospike.snn.wiring import WEIGHT_OPS, WeightLayerInput, weight_name
-
-SATURATED_SHARE = 0.02
-DEAD_SHARE = 0.6
 
 
 class HealthObserver:
@@ -101,13 +104,13 @@ def advise(report: ConversionReport) -> tuple[str, ...]:
         f"{site.name}: {site.saturated_share:.1%} of its values exceed the threshold and are "
         f"clipped at first; use solver 'max' or a higher percentile instead of {solver!r}."
         for site in sites
-        if site.saturated_share > SATURATED_SHARE
+        if site.saturated_share > SATURATED_LIMIT
     ]
     advice += [
         f"{site.name}: {site.dead_share:.0%} of its neurons are driven by no calibration image; "
         "give more images, or expect these neurons to stay silent."
         for site in sites
-        if site.dead_share > DEAD_SHARE
+        if site.dead_share > DEAD_LIMIT
     ]
     advice += [
         f"{layer.name} is counted as MAC at every step, because {layer.reason}."

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topospike.contracts import ConversionReport, SiteReport
+from topospike.contracts import DEAD_LIMIT, SATURATED_LIMIT, ConversionReport, SiteReport
 from topospike.report.chart import Table
 from topospike.report.folder import Run
 from topospike.report.labels import series_name
 from topospike.report.simulation import MAC_INPUTS
 from topospike.report.units import count, percent, plain
 
-# Above these shares a site is pointed out; the converter's advice begins at the same ones.
-DEAD_LIMIT, SATURATED_LIMIT = 0.6, 0.02
 FLAG = "\N{BLACK UP-POINTING TRIANGLE}\N{NO-BREAK SPACE}"
 
 SITE_COLUMNS = (
