@@ -35,3 +35,7 @@ class ConversionError(TopospikeError):
 
 class MissingDataError(TopospikeError, FileNotFoundError):
     """A data folder, split or column is not there."""
+
+
+class MissingDependencyError(TopospikeError, ImportError):
+    """An optional package is not installed; names the extra that brings it."""

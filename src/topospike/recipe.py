@@ -71,8 +71,15 @@ class ModelSettings:
     hidden
         Widths of the hidden linear layers before the classifier.
     pool
-        ``max`` or ``avg``. Every ``None`` means the network's own default; an option that a
-        network does not have is an error.
+        ``max`` or ``avg``.
+    heads, patch, dropout
+        Of a vision transformer: attention heads, side of a patch in pixels, share of activations
+        dropped in training.
+
+    Notes
+    -----
+    Every ``None`` means the network's own default; an option that a network does not have is an
+    error.
     """
 
     name: str = "small_cnn"
@@ -80,6 +87,9 @@ class ModelSettings:
     hidden: tuple[int, ...] | None = None
     blocks: tuple[int, ...] | None = None
     pool: str | None = None
+    heads: int | None = None
+    patch: int | None = None
+    dropout: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ SMALL = {
     "conv6fc2": ModelSettings("conv6fc2", widths=(4,) * 6, hidden=(8,)),
     "mlp": ModelSettings("mlp", hidden=(8,)),
     "small_cnn": ModelSettings("small_cnn", widths=(4, 4), hidden=(8,), pool="max"),
+    "vit": ModelSettings("vit", widths=(16,), blocks=(1,), hidden=(32,), heads=2, patch=8),
 }
 
 

@@ -10,6 +10,7 @@ from topospike.models.mlp import mlp as mlp
 from topospike.models.resnet import resnet18 as resnet18
 from topospike.models.small_cnn import small_cnn as small_cnn
 from topospike.models.vgg import vgg16 as vgg16
+from topospike.models.vit import vit as vit
 
 __all__ = [
     "MODELS",
@@ -21,5 +22,6 @@ __all__ = [
     "resnet18",
     "small_cnn",
     "vgg16",
+    "vit",
     "weight_layers",
 ]

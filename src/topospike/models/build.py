@@ -14,6 +14,7 @@ from topospike.models.mlp import mlp
 from topospike.models.resnet import resnet18
 from topospike.models.small_cnn import small_cnn
 from topospike.models.vgg import vgg16
+from topospike.models.vit import vit
 from topospike.recipe import ModelSettings
 from topospike.registry import Registry
 
@@ -25,10 +26,11 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "conv6fc2": conv6fc2,
         "mlp": mlp,
         "small_cnn": small_cnn,
+        "vit": vit,
     },
 )
 GIVEN_BY_DATA = ("classes", "channels", "image_size")
-OPTIONS = ("widths", "hidden", "blocks", "pool")
+OPTIONS = ("widths", "hidden", "blocks", "pool", "heads", "patch", "dropout")
 
 
 def build_model(

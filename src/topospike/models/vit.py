@@ -1,0 +1,142 @@
+"""Models: vision transformers of Hugging Face ``transformers``, answering with logits alone.
+
+The network and its parameter names are those of ``ViTForImageClassification``, so published
+weights load by name and a trained network goes back; only the answer differs, a tensor of logits
+where ``transformers`` returns a record, because that is what training and measuring expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import cast
+
+from torch import Tensor, nn
+
+from topospike.errors import ConfigError, MissingDependencyError
+from topospike.models.sizes import check_positive
+
+
+def vit(
+    classes: int = 1000,
+    *,
+    channels: int = 3,
+    image_size: tuple[int, int] = (224, 224),
+    widths: Sequence[int] = (768,),
+    blocks: Sequence[int] = (12,),
+    hidden: Sequence[int] = (3072,),
+    heads: int = 12,
+    patch: int = 16,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """Build ViT-B/16, or a smaller network of the same form.
+
+    Parameters
+    ----------
+    classes, channels, image_size
+        Classes to tell apart; channels and (height, width) of the images, which must be square.
+    widths
+        Width of the token vectors, one value.
+    blocks
+        Number of transformer blocks, one value.
+    hidden
+        Width of the hidden layer of each block's perceptron, one value.
+    heads
+        Attention heads; they share the width evenly.
+    patch
+        Side of a patch in pixels; must divide the image's side.
+    dropout
+        Share of activations dropped after projections in training.
+
+    Raises
+    ------
+    ConfigError
+        If the sizes do not fit together; names the option.
+    MissingDependencyError
+        If ``transformers`` is not installed.
+
+    Notes
+    -----
+    Pre-norm blocks with class token and learnt positions (Dosovitskiy et al. 2021). DeiT-S is
+    ``widths=(384,), hidden=(1536,), heads=6``. ``transformers`` has no stochastic depth, which
+    DeiT's own training uses (Touvron et al. 2021, rate 0.1).
+
+    Examples
+    --------
+    >>> model = vit(10, channels=1, image_size=(8, 8), widths=(16,), blocks=(1,), hidden=(32,),
+    ...             heads=2, patch=4)
+    >>> import torch
+    >>> model(torch.zeros(3, 1, 8, 8)).shape
+    torch.Size([3, 10])
+    """
+    check_positive(
+        "vit",
+        classes=classes,
+        channels=channels,
+        widths=widths,
+        blocks=blocks,
+        hidden=hidden,
+        heads=heads,
+        patch=patch,
+    )
+    width, depth, inner = (
+        only_value(name, values)
+        for name, values in (("widths", widths), ("blocks", blocks), ("hidden", hidden))
+    )
+    check_fit(width, heads, image_size, patch)
+    network, config = transformer_classes()
+    return network(
+        config(
+            hidden_size=width,
+            num_hidden_layers=depth,
+            num_attention_heads=heads,
+            intermediate_size=inner,
+            image_size=image_size[0],
+            patch_size=patch,
+            num_channels=channels,
+            num_labels=classes,
+            hidden_dropout_prob=dropout,
+        )
+    )
+
+
+def only_value(option: str, values: Sequence[int]) -> int:
+    """Return the one value of an option that other networks have one a stage of."""
+    if len(values) != 1:
+        raise ConfigError(
+            f"vit: {option} = {tuple(values)} has {len(values)} values; all blocks of a vision "
+            "transformer are alike, so give one"
+        )
+    return values[0]
+
+
+def check_fit(width: int, heads: int, image_size: tuple[int, int], patch: int) -> None:
+    """Refuse sizes that do not divide one another."""
+    if width % heads:
+        raise ConfigError(f"vit: heads = {heads} must divide the width {width}")
+    if image_size[0] != image_size[1]:
+        raise ConfigError(f"vit: image_size = {tuple(image_size)} must be square")
+    if image_size[0] % patch:
+        raise ConfigError(
+            f"vit: patch = {patch} must divide the image's side {image_size[0]}; "
+            "set model.patch or data.image_size"
+        )
+
+
+@cache
+def transformer_classes() -> tuple[type[nn.Module], type]:
+    """Import the network of ``transformers``, which is slow, and let it answer with logits."""
+    try:
+        from transformers import ViTConfig, ViTForImageClassification
+    except ImportError as missing:
+        raise MissingDependencyError(
+            "model 'vit' needs the package transformers; pip install 'topospike[hf]'"
+        ) from missing
+
+    class VisionTransformer(ViTForImageClassification):
+        """A vision transformer that returns the logits of a batch of images."""
+
+        def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return cast("Tensor", super().forward(pixel_values=x).logits)
+
+    return VisionTransformer, ViTConfig
