@@ -18,6 +18,7 @@ from topospike.train.evaluation import evaluate_accuracy as evaluate_accuracy
 from topospike.train.finite import check_weights as check_weights
 from topospike.train.loop import FitResult as FitResult
 from topospike.train.loop import fit as fit
+from topospike.train.method import TrainingMethod as TrainingMethod
 from topospike.train.metrics import MetricsLog as MetricsLog
 from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
@@ -37,6 +38,7 @@ __all__ = [
     "SharedController",
     "TopologyController",
     "TrainingData",
+    "TrainingMethod",
     "WeightAverage",
     "build_optimizer",
     "check_weights",

@@ -1,6 +1,6 @@
 """Stage train: one pass over the training batches.
 
-A batch is forward (in bf16 if asked), cross-entropy with label smoothing, backward; after one
+A batch is forward (in bf16 if asked), the method's loss, backward; after one
 batch, or as many as gradients are accumulated over: mask the gradients, clip, step. The gradient is
 always that of the mean over the images of a step, whatever number of batches and processes they
 are spread over. Sums stay on the device; the host waits once a batch for one flag, "the loss is
@@ -16,7 +16,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
@@ -24,7 +23,8 @@ from topospike.train.batch_norm import whole_batch_norm
 from topospike.train.distributed import Processes, without_averaging
 from topospike.train.evaluation import check_logits, count_correct
 from topospike.train.finite import LossGuard, diagnose
-from topospike.train.optim import learning_rate_at, optimizer_steps, set_learning_rate
+from topospike.train.method import CLASSIFICATION, TrainingMethod
+from topospike.train.optim import optimizer_steps, set_learning_rate
 from topospike.train.protocols import TrainingData
 from topospike.train.resume import Trainee
 
@@ -33,7 +33,8 @@ from topospike.train.resume import Trainee
 class EpochSummary:
     """Means over the images of one epoch, seen while the weights moved.
 
-    ``train_loss`` is in nats (label smoothing included), ``train_accuracy`` a fraction,
+    ``train_loss`` is in the unit of the loss (nats, label smoothing included, for cross-entropy),
+    ``train_accuracy`` a fraction,
     ``learning_rate`` that of the last step.
     """
 
@@ -49,6 +50,7 @@ def train_epoch(
     *,
     epoch: int,
     advance: Callable[[], None] = lambda: None,
+    method: TrainingMethod = CLASSIFICATION,
 ) -> EpochSummary:
     """Train on every batch once.
 
@@ -59,11 +61,13 @@ def train_epoch(
     data
         Its ``train`` batches are gone through in the order of ``epoch``.
     settings
-        Loss, precision, clipping and learning rate.
+        Precision, clipping, and the numbers that loss and learning rate read.
     epoch
         Counted from 0.
     advance
         Called after each optimizer step.
+    method
+        Loss and learning rate.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def train_epoch(
     for step, group in enumerate(groups(data.train, settings.accumulate)):
         if step == 0:
             processes.require_same("the order of the first training batch", order_of(group[0][1]))
-        learning_rate = learning_rate_at(settings, epoch * steps + step, steps_per_epoch=steps)
+        learning_rate = method.learning_rate(settings, epoch * steps + step, steps_per_epoch=steps)
         set_learning_rate(trainee.optimizer, learning_rate)
         trainee.optimizer.zero_grad()
         images = sum(len(y) for _, y in group)
@@ -95,7 +99,7 @@ def train_epoch(
             with whole_batch_norm(trainee.model, processes), averaging:
                 logits = forward(trainee.network, x, settings)
                 check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
-                loss = F.cross_entropy(logits.float(), y, label_smoothing=settings.label_smoothing)
+                loss = method.loss(logits.float(), y, settings)
                 guard.watch(loss)
                 (loss * weight).backward()
             if not guard.passed():

@@ -45,8 +45,9 @@ from topospike.train.distributed import (
 from topospike.train.epoch import train_epoch
 from topospike.train.evaluation import evaluate_accuracy
 from topospike.train.finite import check_weights
+from topospike.train.method import CLASSIFICATION, TrainingMethod
 from topospike.train.metrics import MetricsLog
-from topospike.train.optim import build_optimizer, check_settings, optimizer_steps
+from topospike.train.optim import check_settings, optimizer_steps
 from topospike.train.protocols import TopologyController, TrainingData
 from topospike.train.resume import History, Trainee, identity_of, restore, seeded, snapshot
 
@@ -62,7 +63,7 @@ class FitResult:
     epochs
         Epochs trained, those before an interruption included.
     train_loss
-        Mean loss over the images of the last epoch, in nats.
+        Mean loss over the images of the last epoch (in nats for cross-entropy).
     validation_accuracy
         Of the last epoch's weights, in [0, 1]; ``None`` without validation images.
     best_epoch
@@ -92,6 +93,7 @@ def fit(
     device: str | torch.device = "cpu",
     resume: bool = True,
     label: str = "",
+    method: TrainingMethod = CLASSIFICATION,
 ) -> FitResult:
     """Train a model in place, sparse if a topology controller is given.
 
@@ -117,6 +119,8 @@ def fit(
         checkpoints and metrics there.
     label
         Shown beside the progress bar and in the log.
+    method
+        Loss, optimizer and learning rate; by default cross-entropy, SGD and a schedule by step.
 
     Returns
     -------
@@ -168,13 +172,21 @@ def fit(
     metrics = MetricsLog(
         folder / "metrics.jsonl" if folder is not None and processes.is_main else None
     )
-    run = Run(data, settings, folder, metrics, label)
+    run = Run(data, settings, folder, metrics, label, method)
     try:
         with losses_explained(), seeded(processes.seed(seed), device):
             trainee = prepare(
-                model, settings, sparsifier=sparsifier, device=device, processes=processes
+                model,
+                settings,
+                sparsifier=sparsifier,
+                device=device,
+                processes=processes,
+                method=method,
             )
-            identity = identity_of(settings, data, seed=seed, sparsifier=sparsifier)
+            identity = {
+                **identity_of(settings, data, seed=seed, sparsifier=sparsifier),
+                **method.identity,
+            }
             history = begin(trainee, run, identity=identity, resume=resume)
             history = train(trainee, run, history, identity=identity)
     except (KeyboardInterrupt, NonFiniteError, LostProcessError) as stop:
@@ -202,6 +214,7 @@ class Run:
     folder: Path | None
     metrics: MetricsLog
     label: str
+    method: TrainingMethod
 
 
 def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str, Any]) -> History:
@@ -233,7 +246,9 @@ def train_and_record(
     """Train one epoch, update the topology, validate, and write the metrics."""
     started = time.perf_counter()
     epoch, sparsifier = history.epochs, trainee.sparsifier
-    summary = train_epoch(trainee, run.data, run.settings, epoch=epoch, advance=advance)
+    summary = train_epoch(
+        trainee, run.data, run.settings, epoch=epoch, advance=advance, method=run.method
+    )
     check_weights(trainee.model, epoch=epoch)
     settle_buffers(trainee)
     if sparsifier is not None and sparsifier.is_update_epoch(epoch):
@@ -280,6 +295,7 @@ def prepare(
     sparsifier: TopologyController | None,
     device: torch.device,
     processes: Processes,
+    method: TrainingMethod = CLASSIFICATION,
 ) -> Trainee:
     """Move the model, make its optimizer, attach the controller and join the processes.
 
@@ -288,7 +304,7 @@ def prepare(
     model.to(device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = build_optimizer(model, settings)
+    optimizer = method.optimizer(model, settings)
     if sparsifier is not None:
         sparsifier.attach(optimizer)
     connect(sparsifier, processes)
