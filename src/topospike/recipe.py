@@ -133,6 +133,8 @@ class TrainSettings:
 
     Attributes
     ----------
+    optimizer
+        ``sgd``, or ``adamw``, whose first-moment decay is ``momentum``.
     schedule
         ``cosine``, ``linear``, ``step`` or ``constant``, after ``warmup_epochs`` of linear ramp.
     milestones, milestone_factor
@@ -150,6 +152,7 @@ class TrainSettings:
     """
 
     epochs: int = 200
+    optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -194,7 +197,10 @@ class MeasureSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One complete run: a dense twin, a sparse twin, their conversions, and the analysis."""
+    """One complete run: a dense twin, a sparse twin, their conversions, and the analysis.
+
+    ``dense_twin`` and ``sparse_twin`` leave one of the two networks out.
+    """
 
     name: str = "run"
     seed: int = 0
@@ -203,6 +209,7 @@ class Recipe:
     train: TrainSettings = field(default_factory=TrainSettings)
     sparsity: SparsitySettings = field(default_factory=SparsitySettings)
     dense_twin: bool = True
+    sparse_twin: bool = True
     convert: tuple[ConversionSettings, ...] = (
         ConversionSettings("dcgs"),
         ConversionSettings("qcfs"),

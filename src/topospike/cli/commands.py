@@ -105,7 +105,13 @@ def analyse(options: Namespace) -> None:
         target = path.with_name(f"{path.stem}_report.json")
         analyse_topology(Topology.load(path), progress=say).save(target)
     else:
-        at_work = Run(recorded_recipe(path), path)
+        recipe = recorded_recipe(path)
+        if not recipe.sparse_twin:
+            raise ConfigError(
+                f"{path} holds a dense network only, which has no topology to analyse; give a run "
+                "with a sparse one."
+            )
+        at_work = Run(recipe, path)
         with at_work.recorded():
             target = analyse_network(at_work)
     output().print(topology_table(TopologyReport.load(target)))

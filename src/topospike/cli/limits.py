@@ -77,6 +77,11 @@ def check_limits(recipe: Recipe) -> None:
         for name, limit in CONVERSION_LIMITS.items():
             check(f"convert[{index}].{name}", getattr(settings, name), limit)
     check_conversions(recipe)
+    if not (recipe.dense_twin or recipe.sparse_twin):
+        raise ConfigError(
+            "dense_twin and sparse_twin are both false, so there is nothing to train; one of them "
+            "must be true."
+        )
 
 
 def check(key: str, value: Any, limit: Limit) -> None:

@@ -47,7 +47,7 @@ def run_everything(run: Run) -> None:
             for network in run.networks:
                 convert_network(run, network, settings)
                 measure_network(run, network, settings)
-        if run.recipe.analyse:
+        if run.recipe.analyse and run.recipe.sparse_twin:
             analyse_network(run)
     print_summary(run)
     print_report(run)

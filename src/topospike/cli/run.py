@@ -19,13 +19,17 @@ import torch
 from topospike.cli.display import say, warn
 from topospike.cli.ledger import Ledger
 from topospike.cli.names import check_names
+from topospike.cli.recipes import to_plain
 from topospike.cli.record import RunRecord, collecting_warnings
 from topospike.data import DataBundle, load_data
 from topospike.errors import ConfigError
-from topospike.recipe import Recipe
+from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
 from topospike.train import current_processes
 from topospike.train.distributed import local_device
+
+# What a stage of an older version was begun with, for the settings it did not have.
+DEFAULTS = {**to_plain(Recipe()), "conversion": to_plain(ConversionSettings())}
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Run:
             torch.set_num_threads(recipe.threads)
         folder.mkdir(parents=True, exist_ok=True)
         self.processes = current_processes()
-        self.ledger = Ledger(folder, writes=self.processes.is_main)
+        self.ledger = Ledger(folder, writes=self.processes.is_main, defaults=DEFAULTS)
         self.record = RunRecord(
             folder,
             recipe,
@@ -88,7 +92,8 @@ class Run:
         """The networks of the recipe, dense first."""
         dense = Network("dense", self.folder / "dense", is_sparse=False)
         sparse = Network(self.recipe.sparsity.rule, self.folder, is_sparse=True)
-        return (dense, sparse) if self.recipe.dense_twin else (sparse,)
+        wanted = ((dense, self.recipe.dense_twin), (sparse, self.recipe.sparse_twin))
+        return tuple(network for network, is_wanted in wanted if is_wanted)
 
     @cached_property
     def data(self) -> DataBundle:

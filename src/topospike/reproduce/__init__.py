@@ -1,0 +1,1 @@
+"""Reproduce: the published numbers, a recipe for each, and ours beside them."""
