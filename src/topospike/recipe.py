@@ -173,6 +173,86 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class NeuronSettings:
+    """One kind of spiking neuron of a network trained through time; see `topospike.direct`.
+
+    Attributes
+    ----------
+    kind
+        ``if`` (no leak), ``lif`` (time constant ``tau``, in steps), ``plif`` (leak trained, at
+        first ``1 / tau``).
+    surrogate, surrogate_width, train_width
+        Curve in the place of the derivative of a spike, its width, and whether that is trained.
+    reset, detach_reset
+        ``hard`` (to 0) or ``soft`` (by the threshold); held constant in the backward pass or not.
+    strict
+        Fire above the threshold only, not on it.
+    """
+
+    kind: str = "plif"
+    threshold: float = 1.0
+    tau: float = 2.0
+    surrogate: str = "arctan"
+    surrogate_width: float = 2.0
+    train_width: bool = False
+    reset: str = "hard"
+    detach_reset: bool = True
+    strict: bool = True
+
+
+@dataclass(frozen=True)
+class DirectSettings:
+    """Training the spiking network itself, through time, instead of converting an ANN.
+
+    The defaults are what the released code of DPAP and SD-SNN runs (Han et al. 2022).
+
+    Attributes
+    ----------
+    rule
+        ``None``: train an ANN and convert it. Otherwise the structure rule: ``dense``, ``dpap``,
+        ``sd-snn``, or ``evolve`` (the dynamic sparse training of ``sparsity``).
+    conv, linear
+        Neurons behind convolutions, and behind linear layers.
+    output
+        ``spikes``: the classifier has spiking neurons and answers with their rates; ``membrane``:
+        with the mean of its inputs.
+    loss
+        ``mse`` (rates against one-hot labels) or ``cross_entropy``.
+    optimizer, schedule
+        ``adamw`` or ``sgd``; the rate changes by ``epoch`` (as released) or by ``step``.
+    released_normalisation
+        Normalise training images by ImageNet's constants and test images by CIFAR-10's.
+    mask_every_step
+        Keep absent links at 0 during an epoch too, not only after it.
+    scale_epochs
+        Scale the rules' epochs (made for runs of 600) to the length of this run.
+    guard_constant
+        DPAP: skip a layer whose importance is the same everywhere, instead of pruning it whole.
+    range_layers, regrow, patience
+        SD-SNN: layers whose weight ranges adapt (``all``, or ``linear`` as released), whether
+        synapses grow again, and the epochs a condition must last.
+    """
+
+    rule: str | None = None
+    timesteps: int = 8
+    conv: NeuronSettings = field(default_factory=lambda: NeuronSettings(train_width=True))
+    linear: NeuronSettings = field(
+        default_factory=lambda: NeuronSettings("lif", threshold=0.5, surrogate="triangular")
+    )
+    output: str = "spikes"
+    loss: str = "mse"
+    optimizer: str = "adamw"
+    schedule: str = "epoch"
+    released_normalisation: bool = False
+    mask_every_step: bool = False
+    scale_epochs: bool = False
+    guard_constant: bool = True
+    range_layers: str = "all"
+    regrow: bool = True
+    patience: int = 18
+
+
+@dataclass(frozen=True)
 class ConversionSettings:
     """How the trained network becomes a spiking one; ``None`` means the method's own default."""
 
@@ -208,6 +288,7 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     sparsity: SparsitySettings = field(default_factory=SparsitySettings)
+    direct: DirectSettings = field(default_factory=DirectSettings)
     dense_twin: bool = True
     sparse_twin: bool = True
     convert: tuple[ConversionSettings, ...] = (
