@@ -40,7 +40,10 @@ def test_a_stage_that_only_began_is_incomplete_and_remembers_its_settings(tmp_pa
     Ledger(tmp_path).begin("train", SETTINGS)
     ledger = Ledger(tmp_path)
     assert not ledger.is_complete("train", SETTINGS)
-    assert ledger.settings("train") == {"train": {"epochs": 3, "milestones": [1, 2]}, "seed": 0}
+    assert ledger.settings("train", like=SETTINGS) == {
+        "train": {"epochs": 3, "milestones": [1, 2]},
+        "seed": 0,
+    }
     assert ledger.seconds == {}
 
 
@@ -62,3 +65,14 @@ def test_differences_are_dotted_and_show_both_values():
         "train.momentum (0.9, now 0.8)",
         "extra (None, now 1)",
     ]
+
+
+def test_a_setting_that_did_not_exist_yet_counts_as_its_default(finished):
+    defaults = {"train": {"epochs": 200, "optimizer": "sgd"}}
+    ledger = Ledger(finished, defaults=defaults)
+    grown = {"train": {**SETTINGS["train"], "optimizer": "sgd"}, "seed": 0}
+    assert ledger.is_complete("train", grown)
+    assert ledger.settings("train", like=grown)["train"]["optimizer"] == "sgd"
+    grown["train"]["optimizer"] = "adamw"
+    assert not ledger.is_complete("train", grown)
+    assert not Ledger(finished).is_complete("train", grown)

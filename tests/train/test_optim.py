@@ -128,6 +128,28 @@ def test_sgd_step_by_hand():
     assert model.weight.item() == pytest.approx(1.62875)
 
 
+def test_adamw_decays_weights_only():
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.weight, 2.0)
+    nn.init.constant_(model.bias, 2.0)
+    settings = TrainSettings(optimizer="adamw", learning_rate=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(model, settings)
+    assert [(len(g["params"]), g["weight_decay"]) for g in optimizer.param_groups] == [
+        (1, 0.5),
+        (1, 0.0),
+    ]
+    model.weight.grad, model.bias.grad = torch.ones(1, 1), torch.ones(1)
+    optimizer.step()
+    # the first step of Adam is one rate long; decay takes another 0.1 * 0.5 of the weight
+    assert model.weight.item() == pytest.approx(2 - 0.1 - 0.1)
+    assert model.bias.item() == pytest.approx(2 - 0.1)
+
+
+def test_unknown_optimizer_is_an_error():
+    with pytest.raises(ConfigError, match=r"unknown optimizer 'adam'.*'adamw'"):
+        check_settings(TrainSettings(optimizer="adam"))
+
+
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ConfigError, match=r"Linear has no parameter with requires_grad"):
         build_optimizer(nn.Linear(2, 2).requires_grad_(False), TrainSettings())

@@ -13,7 +13,7 @@ from topospike.errors import CheckpointError
 from topospike.recipe import TrainSettings
 from topospike.train import CheckpointWarning, fit
 from topospike.train.checkpoint import list_checkpoints
-from topospike.train.resume import History, match_memory_format
+from topospike.train.resume import History, check_identity, match_memory_format
 
 
 def slots(controller, model):
@@ -280,3 +280,11 @@ def test_settings_of_the_toy_run_use_dropout_jitter_and_clipping(toy):
     assert not torch.equal(first, next(iter(train))[0])
     assert isinstance(toy.SETTINGS, TrainSettings)
     assert toy.SETTINGS.gradient_clip is not None
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tmp_path):
+    stored = {"epochs": 3, "seed": 0}
+    current = {"epochs": 3, "optimizer": "sgd", "seed": 0}
+    check_identity(stored, current, tmp_path)
+    with pytest.raises(CheckpointError, match=r"optimizer was 'sgd' and is now 'adamw'"):
+        check_identity(stored, {**current, "optimizer": "adamw"}, tmp_path)

@@ -21,11 +21,18 @@ Settings = Mapping[str, Any]
 
 
 class Ledger:
-    """The stages of one run folder; unless it ``writes``, the file stays as it is."""
+    """The stages of one run folder; unless it ``writes``, the file stays as it is.
 
-    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+    A setting that a stage was begun without, because no such setting existed then, counts as its
+    value among ``defaults``: a new setting's default is what was done before there was a choice.
+    """
+
+    def __init__(
+        self, folder: Path, *, writes: bool = True, defaults: Settings | None = None
+    ) -> None:
         self.folder = folder
         self.writes = writes
+        self.defaults = plain(defaults or {})
         self._entries = read(folder / FILE)
 
     @property
@@ -33,15 +40,20 @@ class Ledger:
         """Seconds of every stage that ended, in the order they first began."""
         return {name: entry["seconds"] for name, entry in self._entries.items() if ended(entry)}
 
-    def settings(self, stage: str) -> dict[str, Any] | None:
-        """Return what a stage last began with, ``None`` if it never began."""
+    def settings(self, stage: str, *, like: Settings) -> dict[str, Any] | None:
+        """Return what a stage last began with, ``None`` if it never began.
+
+        Keys of ``like`` that are missing there and have a default get it.
+        """
         entry = self._entries.get(stage)
-        return None if entry is None else entry["settings"]
+        return None if entry is None else with_defaults(entry["settings"], like, self.defaults)
 
     def is_complete(self, stage: str, settings: Settings) -> bool:
         """Tell whether a stage ended with these settings and all its files are still there."""
         entry = self._entries.get(stage)
-        if entry is None or not ended(entry) or entry["settings"] != plain(settings):
+        if entry is None or not ended(entry):
+            return False
+        if self.settings(stage, like=settings) != plain(settings):
             return False
         return all(size_of(self.folder / name) == size for name, size in entry["outputs"].items())
 
@@ -93,6 +105,24 @@ def size_of(path: Path) -> int | None:
 def plain(settings: Settings) -> dict[str, Any]:
     """Return settings as JSON gives them back, so that they can be compared."""
     return json.loads(json.dumps(settings))
+
+
+def with_defaults(stored: Settings, like: Settings, defaults: Settings) -> dict[str, Any]:
+    """Return stored settings, completed by the defaults of the keys of ``like`` they lack.
+
+    Examples
+    --------
+    >>> with_defaults({"a": {"b": 1}}, {"a": {"b": 2, "c": 3, "d": 4}}, {"a": {"b": 5, "c": 6}})
+    {'a': {'b': 1, 'c': 6}}
+    """
+    result = dict(stored)
+    for key, wanted in like.items():
+        default = defaults.get(key)
+        if key not in result and key in defaults and not isinstance(default, Mapping):
+            result[key] = default
+        elif isinstance(wanted, Mapping) and isinstance(default, Mapping) and key in result:
+            result[key] = with_defaults(result[key], wanted, default)
+    return result
 
 
 def differences(old: Settings, new: Settings, place: str = "") -> Iterator[str]:

@@ -22,10 +22,11 @@ from topospike.topology import (
     WEIGHT_INITS,
     ZETA_SCHEDULES,
 )
-from topospike.train.optim import SCHEDULES
+from topospike.train.optim import OPTIMIZERS, SCHEDULES
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "model.name": MODELS,
+    "train.optimizer": OPTIMIZERS,
     "train.schedule": SCHEDULES,
     "sparsity.rule": RULES,
     "sparsity.initial_topology": INITIAL_TOPOLOGIES,

@@ -97,8 +97,9 @@ def train_network(run: Run, network: Network) -> None:
 
 def changed_settings(run: Run, network: Network) -> list[str]:
     """Return the settings in which a network already trained in the folder differs."""
-    before = run.ledger.settings(f"train {network.name}")
-    return [] if before is None else list(differences(before, training_settings(run, network)))
+    settings = training_settings(run, network)
+    before = run.ledger.settings(f"train {network.name}", like=settings)
+    return [] if before is None else list(differences(before, settings))
 
 
 def refuse_changed_settings(run: Run) -> None:

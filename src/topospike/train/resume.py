@@ -169,11 +169,16 @@ def restore(
 
 
 def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
-    """Refuse to resume a run under other settings, naming each field that differs."""
+    """Refuse to resume a run under other settings, naming each field that differs.
+
+    A field that did not exist when the checkpoint was written counts as its default, which is what
+    was done before there was a choice.
+    """
+    stored = {**dataclasses.asdict(TrainSettings()), **stored}
     differences = [
         f"{name} was {stored.get(name)!r} and is now {current.get(name)!r}"
-        for name in dict.fromkeys([*stored, *current])
-        if stored.get(name) != current.get(name)
+        for name in current
+        if stored.get(name) != current[name]
     ]
     if differences:
         raise CheckpointError(
