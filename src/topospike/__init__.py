@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from topospike.analyse import power_law as power_law
     from topospike.contracts import Evaluation as Evaluation
     from topospike.convert import convert as convert
+    from topospike.convert import load as load
+    from topospike.convert import save as save
     from topospike.evolve import Sparsifier as Sparsifier
     from topospike.evolve import ch_scores as ch_scores
     from topospike.evolve import ch_scores_conv as ch_scores_conv
@@ -44,9 +46,11 @@ HOMES = {
     "coalescent_embedding": "topospike.analyse",
     "evaluate": "topospike.measure",
     "layered_graph": "topospike.analyse",
+    "load": "topospike.convert",
     "percolate": "topospike.evolve",
     "power_law": "topospike.analyse",
     "saturation_time": "topospike.measure",
+    "save": "topospike.convert",
     "sparsify": "topospike.evolve",
 }
 CALLABLE_STAGES = ("analyse", "convert")
@@ -65,9 +69,11 @@ __all__ = [
     "convert",
     "evaluate",
     "layered_graph",
+    "load",
     "percolate",
     "power_law",
     "saturation_time",
+    "save",
     "sparsify",
 ]
 

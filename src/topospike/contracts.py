@@ -129,6 +129,19 @@ class ConversionReport:
     layers: tuple[LayerInput, ...]
     advice: tuple[str, ...] = ()
 
+    @classmethod
+    def from_plain(cls, raw: Mapping[str, Any]) -> ConversionReport:
+        """Build it from what `to_json` made; `TypeError` if a field is missing or unknown."""
+        parts = {
+            "sites": tuple(
+                SiteReport(**{**site, "sources": tuple(site["sources"])}) for site in raw["sites"]
+            ),
+            "layers": tuple(LayerInput(**layer) for layer in raw["layers"]),
+            "batch_norms_folded": tuple(raw["batch_norms_folded"]),
+            "advice": tuple(raw.get("advice", ())),
+        }
+        return cls(**{**raw, **parts})
+
 
 @dataclass(frozen=True, slots=True)
 class LayerOperations:

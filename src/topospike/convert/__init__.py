@@ -1,7 +1,9 @@
 """STAGE 4: turn a trained network into a spiking one."""
 
 from topospike.convert.api import convert as convert
+from topospike.convert.archive import load as load
+from topospike.convert.archive import save as save
 from topospike.convert.health import conversion_text as conversion_text
 from topospike.convert.methods import METHODS as METHODS
 
-__all__ = ["METHODS", "conversion_text", "convert"]
+__all__ = ["METHODS", "conversion_text", "convert", "load", "save"]
