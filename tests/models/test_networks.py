@@ -193,3 +193,21 @@ def test_every_relu_is_a_module_of_its_own(model, x):
 def test_impossible_sizes(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_vgg_drops_activations_in_training_only():
+    sizes = {"widths": [4], "blocks": [1], "hidden": [64, 64], "image_size": (4, 4)}
+    plain, dropping = vgg16(**sizes), vgg16(**sizes, dropout=0.5)
+    assert sum(isinstance(m, nn.Dropout) for m in dropping.modules()) == 2
+    assert not any(isinstance(m, nn.Dropout) for m in plain.modules())
+    x = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    dropping.train()
+    torch.manual_seed(0)
+    assert not torch.equal(dropping(x), dropping(x))
+    dropping.eval()
+    assert torch.equal(dropping(x), dropping(x))
+
+
+def test_vgg_refuses_an_impossible_dropout():
+    with pytest.raises(ConfigError, match=r"vgg16: dropout = 1.0 must be at least 0 and below 1"):
+        vgg16(dropout=1.0)

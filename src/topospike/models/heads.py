@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def linear_head(inputs: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
-    """Hidden linear layers with ReLU, then the classifier.
+def linear_head(
+    inputs: int, hidden: Sequence[int], classes: int, *, dropout: float = 0.0
+) -> nn.Sequential:
+    """Hidden linear layers with ReLU, and dropout if asked, then the classifier.
 
     Examples
     --------
@@ -22,6 +24,7 @@ def linear_head(inputs: int, hidden: Sequence[int], classes: int) -> nn.Sequenti
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Linear(inputs, width), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout else []
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, classes))
 

@@ -22,6 +22,12 @@ def check_positive(model: str, **sizes: int | Sequence[int]) -> None:
             raise ConfigError(f"{model}: {option} = {value} must be 1 or larger everywhere")
 
 
+def check_dropout(model: str, dropout: float) -> None:
+    """Refuse a share of dropped activations outside [0, 1)."""
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"{model}: dropout = {dropout} must be at least 0 and below 1")
+
+
 def pooled_size(model: str, image_size: tuple[int, int], pools: int) -> tuple[int, int]:
     """Size of a map after halving (rounding down) ``pools`` times; at least one pixel must remain.
 

@@ -1,1 +1,42 @@
-"""Reproduce: the published numbers, a recipe for each, and ours beside them."""
+"""Reproduce: the published numbers, a recipe for each row, and ours beside them.
+
+This stage knows what is to be run and reads what was; the command ``topospike reproduce`` runs it.
+"""
+
+from topospike.reproduce.comparison import Cell as Cell
+from topospike.reproduce.comparison import Line as Line
+from topospike.reproduce.comparison import compare as compare
+from topospike.reproduce.drawings import draw as draw
+from topospike.reproduce.experiments import Experiment as Experiment
+from topospike.reproduce.experiments import MissingStageError as MissingStageError
+from topospike.reproduce.experiments import experiment as experiment
+from topospike.reproduce.outcomes import Outcome as Outcome
+from topospike.reproduce.outcomes import read_outcome as read_outcome
+from topospike.reproduce.published import PublishedRow as PublishedRow
+from topospike.reproduce.published import PublishedTable as PublishedTable
+from topospike.reproduce.published import published as published
+from topospike.reproduce.render import write_comparison as write_comparison
+from topospike.reproduce.scales import SCALES as SCALES
+from topospike.reproduce.targets import TARGETS as TARGETS
+from topospike.reproduce.targets import Target as Target
+from topospike.reproduce.targets import chosen_rows as chosen_rows
+
+__all__ = [
+    "SCALES",
+    "TARGETS",
+    "Cell",
+    "Experiment",
+    "Line",
+    "MissingStageError",
+    "Outcome",
+    "PublishedRow",
+    "PublishedTable",
+    "Target",
+    "chosen_rows",
+    "compare",
+    "draw",
+    "experiment",
+    "published",
+    "read_outcome",
+    "write_comparison",
+]

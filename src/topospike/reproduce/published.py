@@ -130,8 +130,10 @@ def without_method(row: PublishedRow) -> tuple[str, ...]:
 
 def in_joule(values: Mapping[str, Any]) -> dict[str, Any]:
     """Add the energy in joules to the printed one."""
-    energies = {"energy_joule": values[k] * unit for k, unit in ENERGY_UNITS.items() if k in values}
-    return {**values, **energies}
+    for quantity, unit in ENERGY_UNITS.items():
+        if quantity in values:
+            return {**values, "energy_joule": values[quantity] * unit}
+    return dict(values)
 
 
 def absolute(values: Mapping[str, Any], dense: PublishedRow | None) -> Mapping[str, Any]:

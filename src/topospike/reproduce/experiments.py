@@ -1,0 +1,242 @@
+"""Reproduce: which recipe gives which published row.
+
+A row is one network, trained in one way, converted by one method. Its recipe is a packaged one
+(a YAML file to be read) with a few changes laid over it: what distinguishes the row, then what the
+scale shortens. Rows that differ in the conversion alone share the trained network, because they
+share the recipe. What the paper leaves open is decided here and in the recipes' comments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from topospike.errors import TopospikeError
+from topospike.registry import Registry
+from topospike.reproduce.published import DENSE, PublishedRow, hyperparameters, published
+from topospike.reproduce.scales import changes_of
+
+Changes = Mapping[str, Any]
+
+BASES: Mapping[tuple[str, str], str] = {
+    ("CIFAR-10", "VGG-16"): "cifar10-vgg16",
+    ("CIFAR-10", "ResNet-18"): "cifar10-resnet18",
+    ("CIFAR-10", "6Conv2FC"): "cifar10-conv6fc2",
+    ("CIFAR-100", "VGG-16"): "cifar100-vgg16",
+    ("CIFAR-100", "ResNet-18"): "cifar100-resnet18",
+    ("CIFAR-100", "6Conv2FC"): "cifar100-conv6fc2",
+    ("ImageNet-1K", "ViT-B"): "imagenet-vit-b",
+}
+# Weights of 6Conv2FC's hidden linear layer; the classifier's 512 per class stay dense.
+HIDDEN_WEIGHTS, CLASSIFIER_WEIGHTS = 32768 * 512, 512
+CLASSES: Mapping[str, int] = {"CIFAR-10": 10, "CIFAR-100": 100}
+# Convolutions start from a fifth of their links absent, or from the end where that is below it.
+INITIAL_CONV = 0.2
+# Bao et al. (2026), section 4.4: the two sparsities of table 3 that table 2 does not have.
+SENSITIVITY: Mapping[str, tuple[float, float]] = {
+    "72.84": (0.10, 0.90),
+    "72.68": (0.10, 0.90),
+    "90.62": (0.60, 0.99),
+    "90.42": (0.60, 0.99),
+}
+ALIGNED: Mapping[str, str] = {
+    "35.26": "sd-snn",
+    "57.87": "dpap",
+    "37.02": "sd-snn",
+    "57.75": "dpap",
+}
+
+
+class MissingStageError(TopospikeError):
+    """A row needs a stage that this version of the package does not have."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One trained network of a published row.
+
+    Attributes
+    ----------
+    name
+        For folders, such as ``cifar10-vgg16-cht``.
+    base
+        Packaged recipe.
+    changes
+        What is laid over it.
+    network
+        ``dense``, ``sparse``, or ``initial``: which network of the run is meant; ``initial`` is
+        the topology before training.
+    conversion
+        Which conversion of it, if any.
+    """
+
+    name: str
+    base: str
+    changes: Changes
+    network: str
+    conversion: str | None
+
+
+def experiment(row: PublishedRow, *, scale: str = "full", seed: int = 0) -> Experiment:
+    """Return the recipe of a published row at a scale.
+
+    Raises
+    ------
+    ConfigError
+        Unknown scale.
+    MissingStageError
+        The row's method needs a stage that is not there.
+
+    Examples
+    --------
+    >>> from topospike.reproduce.published import published
+    >>> chosen = experiment(published("table1").rows[4])
+    >>> chosen.name, chosen.base, chosen.network, chosen.conversion
+    ('cifar10-vgg16-cht', 'cifar10-vgg16', 'sparse', 'dcgs')
+    """
+    labels = row.labels
+    dataset, network, method = labels["dataset"], labels["network"], labels["method"]
+    own = METHODS[method](row)
+    changes = together(own, conversions_of(row), changes_of(scale, network), {"seed": seed})
+    evolved = "cht" if method == "initial" else method
+    parts = [BASES[dataset, network], evolved, *particulars(row)]
+    return Experiment(
+        name="-".join(parts),
+        base=BASES[dataset, network],
+        changes=changes,
+        network=method if method in (DENSE, "initial") else "sparse",
+        conversion=labels.get("conversion"),
+    )
+
+
+def together(*layers: Changes) -> dict[str, Any]:
+    """Lay changes over one another, group by group; later ones win.
+
+    Examples
+    --------
+    >>> together({"train": {"epochs": 3, "momentum": 0.9}}, {"train": {"epochs": 5}})
+    {'train': {'epochs': 5, 'momentum': 0.9}}
+    """
+    result: dict[str, Any] = {}
+    for changes in layers:
+        for key, value in changes.items():
+            below = result.get(key)
+            if isinstance(value, Mapping) and isinstance(below, Mapping):
+                value = together(below, value)
+            result[key] = value
+    return result
+
+
+def particulars(row: PublishedRow) -> list[str]:
+    """Return what else distinguishes the trained network of a row, for its name."""
+    if "aligned" in row.labels:
+        return [f"as-{row.labels['aligned']}", f"for-{row.labels['conversion']}"]
+    if "sparsity" in row.labels:
+        number = row.labels["sparsity"].removesuffix(" %")
+        return [f"as-{ALIGNED[number]}", "for-dcgs"] if number in ALIGNED else [number]
+    return []
+
+
+def dense(row: PublishedRow) -> Changes:
+    """Train the dense network alone."""
+    return together({"sparse_twin": False}, dropout_of(row))
+
+
+def cht(row: PublishedRow) -> Changes:
+    """Train the network with an evolving topology alone, at the row's sparsity."""
+    return together({"dense_twin": False}, dropout_of(row), sparsity_of(row), schedule_of(row))
+
+
+def dropout_of(row: PublishedRow) -> Changes:
+    """Return the dropout of VGG's hidden linear layers, which dense networks need more of."""
+    if row.labels["network"] != "VGG-16":
+        return {}
+    given = hyperparameters("tableA1", "VGG-16")["dropout"]
+    return {"model": {"dropout": given["dense" if row.labels["method"] == DENSE else "cht"]}}
+
+
+def sparsity_of(row: PublishedRow) -> Changes:
+    """Return the sparsities of rows that do not have those of their recipe."""
+    if row.labels["network"] != "6Conv2FC":
+        return {}
+    conv, linear = sparsities(row)
+    start = min(INITIAL_CONV, conv)
+    return {"sparsity": {"conv": conv, "linear": linear, "initial_conv": start}}
+
+
+def sparsities(row: PublishedRow) -> tuple[float, float]:
+    """Return the sparsity of 6Conv2FC's convolutions and of its hidden linear layer.
+
+    The sparsities of table A2 are shares of all linear weights. The classifier stays dense, so the
+    hidden layer takes the rest upon itself.
+
+    Examples
+    --------
+    >>> row = published("table2").rows[1]
+    >>> row.labels["aligned"], [round(100 * share, 3) for share in sparsities(row)]
+    ('dpap', [3.35, 72.762])
+    """
+    number = row.labels.get("sparsity", "").removesuffix(" %")
+    if number in SENSITIVITY:
+        return SENSITIVITY[number]
+    aligned = row.labels.get("aligned", ALIGNED.get(number))
+    dataset = row.labels["dataset"]
+    for line in published("tableA2").rows:
+        if dict(line.labels) == {"dataset": dataset, "method": aligned}:
+            conv, linear = (line.values[f"{kind}_sparsity"] / 100 for kind in ("conv", "linear"))
+            everything = HIDDEN_WEIGHTS + CLASSIFIER_WEIGHTS * CLASSES[dataset]
+            return conv, linear * everything / HIDDEN_WEIGHTS
+    raise MissingStageError(f"no published sparsity for {row.key}")
+
+
+def schedule_of(row: PublishedRow) -> Changes:
+    """Return the epochs of rows whose conversion trains further and shares the budget with it."""
+    return {"train": {"epochs": epochs_of(row)}} if row.labels["network"] == "6Conv2FC" else {}
+
+
+def epochs_of(row: PublishedRow) -> int:
+    """Return the epochs of ANN training of 6Conv2FC, appendix C.2: 600 in all."""
+    return hyperparameters("tableA1", "6Conv2FC")["epochs"][row.labels["conversion"]]
+
+
+def conversions_of(row: PublishedRow) -> Changes:
+    """Return the conversions of a row's trained network, those of its neighbours included."""
+    if row.labels["network"] == "ViT-B":
+        # Where operands are converted the method's own defaults are the paper's: n = 8, c = 4 and
+        # the 99.9th percentile.
+        return {"convert": [{"method": "dcgs", "timesteps": 8}], "measure": {"timesteps": 32}}
+    dcgs = {"method": "dcgs", "levels": 4, "solver": "iterations", "timesteps": 8}
+    if row.labels["network"] != "6Conv2FC":
+        return {
+            "convert": [dcgs, {"method": "cs-qcfs", "timesteps": 16}],
+            "measure": {"timesteps": 32},
+        }
+    chosen = dcgs if row.labels["conversion"] == "dcgs" else {"method": "cs-qcfs", "timesteps": 8}
+    return {"convert": [chosen], "measure": {"timesteps": 32}}
+
+
+def missing(stage: str) -> Any:
+    """Return what stands for a method whose stage is not part of this version."""
+
+    def refuse(row: PublishedRow) -> Changes:
+        raise MissingStageError(f"the stage {stage!r} is not part of this version")
+
+    return refuse
+
+
+METHODS: Registry[Any] = Registry(
+    "method of a published row",
+    {
+        DENSE: dense,
+        "cht": cht,
+        "initial": cht,
+        "depgraph": missing("prune"),
+        **{
+            name: missing("prune")
+            for name in ("sparsegpt", "ria-rec", "wanda-rec", "ria", "wanda", "ri", "magnitude")
+        },
+        "dpap": missing("direct"),
+        "sd-snn": missing("direct"),
+    },
+)

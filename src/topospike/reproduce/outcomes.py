@@ -1,0 +1,132 @@
+"""Reproduce: what came out of one row, read from its run folder.
+
+Nothing is computed here but the step from shares and joules to a row's quantities. A row without
+a folder, or whose run failed, has an outcome that says so and holds no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topospike.analyse.report import TopologyReport
+from topospike.contracts import Evaluation
+from topospike.report.folder import Run, read_run
+from topospike.reproduce.experiments import Experiment
+
+DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+INITIAL_REPORT = "initial_topology_report.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row with one seed.
+
+    Attributes
+    ----------
+    state
+        ``done``, ``failed`` or ``not run``.
+    reason
+        Why it is not done; empty for what is.
+    values
+        Measured quantities: shares in per cent, energies in joules, as in the published rows.
+    circumstances
+        Dataset, images, epochs, seed, hardware and seconds of the run.
+    evaluation, topology
+        The whole curve, and the topology's analysis, where there are any.
+    """
+
+    state: str
+    reason: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    circumstances: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    topology: TopologyReport | None = None
+
+
+def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None) -> Outcome:
+    """Read the outcome of one row from the folder of its run.
+
+    Parameters
+    ----------
+    folder
+        Where the run was, or was to be.
+    experiment
+        Which network and conversion of it.
+    timesteps
+        Time step of the row.
+    """
+    if not (folder / "record.json").is_file():
+        return Outcome(NOT_RUN, "no run")
+    run = read_run(folder)
+    evaluation, topology = evaluation_of(run, experiment), topology_of(run, experiment)
+    if evaluation is None and topology is None:
+        return Outcome(NOT_RUN, "the run has not come to its end")
+    values: dict[str, float] = {}
+    if evaluation is not None:
+        values |= values_of(evaluation, timesteps)
+        values |= sparsity_of(run, experiment)
+    if topology is not None and topology.gamma is not None:
+        values["gamma"] = topology.gamma
+    return Outcome(DONE, "", values, circumstances_of(run, evaluation), evaluation, topology)
+
+
+def evaluation_of(run: Run, experiment: Experiment) -> Evaluation | None:
+    """Return the evaluation of the row's network by the row's conversion."""
+    network = network_name(run, experiment)
+    for candidate in run.networks:
+        if candidate.name == network and experiment.conversion is not None:
+            return candidate.evaluations.get(experiment.conversion)
+    return None
+
+
+def network_name(run: Run, experiment: Experiment) -> str:
+    """Return the name of the row's network in its run."""
+    return "dense" if experiment.network == "dense" else run.recipe["sparsity"]["rule"]
+
+
+def topology_of(run: Run, experiment: Experiment) -> TopologyReport | None:
+    """Return the analysis of the row's topology: the trained one, or that before training."""
+    if experiment.network == "initial":
+        path = run.folder / INITIAL_REPORT
+        return TopologyReport.load(path) if path.is_file() else None
+    return run.topology if experiment.network == "sparse" else None
+
+
+def values_of(evaluation: Evaluation, timesteps: int | None) -> dict[str, float]:
+    """Return accuracy and energy at the row's time step, and the saturation time."""
+    values = {"ann_accuracy": 100 * evaluation.ann_accuracy}
+    if evaluation.saturation_time is not None:
+        values["saturation_time"] = evaluation.saturation_time
+    if timesteps in evaluation.timesteps:
+        place = evaluation.timesteps.index(timesteps)
+        values["snn_accuracy"] = 100 * evaluation.accuracy[place]
+        values["energy_joule"] = evaluation.energy_joule[place]
+    return values
+
+
+def sparsity_of(run: Run, experiment: Experiment) -> dict[str, float]:
+    """Return the share of absent links among all weights, from the run's summary."""
+    name = network_name(run, experiment)
+    found = [row.sparsity for row in run.rows if row.network == name]
+    return {"network_sparsity": 100 * found[0]} if found else {}
+
+
+def circumstances_of(run: Run, evaluation: Evaluation | None) -> dict[str, Any]:
+    """Return what must stand beside every number: data, length, seed, machine."""
+    record, data = run.record, run.record.get("data") or {}
+    hardware = record.get("hardware", {})
+    machine = ", ".join(hardware.get("gpu") or [hardware.get("cpu", "unknown processor")])
+    return {
+        "data": data.get("name", "unknown"),
+        "training images": data.get("train"),
+        "test images": evaluation.images if evaluation is not None else data.get("test"),
+        "epochs": run.recipe.get("train", {}).get("epochs"),
+        "seed": record.get("seed"),
+        "hardware": machine,
+        "threads": hardware.get("threads"),
+        "seconds": round(sum(record.get("seconds", {}).values()), 1),
+        "commit": record.get("commit"),
+    }

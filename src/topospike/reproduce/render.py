@@ -1,0 +1,226 @@
+"""Reproduce: a comparison as Markdown, CSV and one self-contained HTML page.
+
+Markdown and HTML round for reading; the CSV file has every digit, joules and per cent. All three
+have a line for every row of the target, run or not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from topospike.contracts import write_atomically
+from topospike.report.labels import display_name
+from topospike.report.units import NO_VALUE, energy
+from topospike.reproduce.comparison import Cell, Line
+from topospike.reproduce.targets import Target
+
+TITLES: Mapping[str, str] = {
+    "network_sparsity": "network sparsity (%)",
+    "ann_accuracy": "ANN accuracy (%)",
+    "snn_accuracy": "SNN accuracy (%)",
+    "snn_accuracy_delta": "SNN accuracy against dense (points)",
+    "energy_joule": "energy per image",
+    "energy_reduction_percent": "energy saved against dense (%)",
+    "saturation_time": "T0",
+    "gamma": "gamma",
+}
+METHOD_NAMES: Mapping[str, str] = {
+    "depgraph": "DepGraph",
+    "sparsegpt": "SparseGPT",
+    "ria": "RIA",
+    "ria-rec": "RIA rec",
+    "wanda": "Wanda",
+    "wanda-rec": "Wanda rec",
+    "ri": "RI",
+    "dpap": "DPAP",
+    "sd-snn": "SD-SNN",
+}
+CIRCUMSTANCES = ("data", "training images", "test images", "epochs", "hardware", "seconds")
+
+
+def shown_label(label: str) -> str:
+    """Return a label as the literature writes it."""
+    return METHOD_NAMES.get(label, display_name(label))
+
+
+def number(quantity: str, value: float | None) -> str:
+    """Write one value with the digits a table shows.
+
+    Examples
+    --------
+    >>> number("ann_accuracy", 94.449), number("saturation_time", 7.0), number("gamma", None)
+    ('94.45', '7', '–')
+    """
+    if value is None:
+        return NO_VALUE
+    if quantity == "energy_joule":
+        return energy(value)
+    return f"{value:.3g}" if quantity == "saturation_time" else f"{value:.2f}"
+
+
+def measured(quantity: str, cell: Cell) -> str:
+    """Write a measured value, with its standard deviation over seeds."""
+    text = number(quantity, cell.measured)
+    return text if cell.spread is None else f"{text} ± {number(quantity, cell.spread)}"
+
+
+def difference(quantity: str, cell: Cell) -> str:
+    """Write measured less published, with its sign; energies as a ratio."""
+    if cell.difference is None or cell.published is None or cell.measured is None:
+        return NO_VALUE
+    if quantity == "energy_joule":
+        return f"× {cell.measured / cell.published:.3g}"  # noqa: RUF001 - a ratio
+    digits = 0 if quantity == "saturation_time" else 2
+    return f"{cell.difference:+.{digits}f}"
+
+
+def columns(target: Target, lines: Sequence[Line]) -> list[str]:
+    """Return the headings of the table."""
+    headings = [*target.table.labels]
+    headings += ["t"] if any(line.row.timesteps for line in lines) else []
+    for quantity in target.quantities:
+        headings += [f"{TITLES[quantity]}: published", "ours", "difference"]
+    return [*headings, "seeds", "state", *CIRCUMSTANCES]
+
+
+def cells(target: Target, line: Line, *, with_time: bool) -> list[str]:
+    """Return one line of the table."""
+    texts = [shown_label(line.row.labels[name]) for name in target.table.labels]
+    texts += [str(line.row.timesteps or NO_VALUE)] if with_time else []
+    for quantity in target.quantities:
+        cell = line.cells[quantity]
+        texts += [
+            number(quantity, cell.published),
+            measured(quantity, cell),
+            difference(quantity, cell),
+        ]
+    return [*texts, seeds(line), line.state, *circumstances(line)]
+
+
+def seeds(line: Line) -> str:
+    """List the seeds that were run."""
+    return ", ".join(str(o.circumstances.get("seed")) for o in line.done) or NO_VALUE
+
+
+def circumstances(line: Line) -> list[str]:
+    """Return data, length and machine of a row's runs; differing ones are listed."""
+    texts = []
+    for name in CIRCUMSTANCES:
+        found: list[Any] = [o.circumstances.get(name) for o in line.done]
+        if name == "seconds":
+            found = [round(sum(found))] if found else []
+        texts.append(", ".join(str(value) for value in dict.fromkeys(found)) or NO_VALUE)
+    return texts
+
+
+def table_of(target: Target, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and lines as text."""
+    with_time = any(line.row.timesteps for line in lines)
+    return columns(target, lines), [cells(target, line, with_time=with_time) for line in lines]
+
+
+def introduction(target: Target, lines: Sequence[Line], *, scale: str) -> str:
+    """Say what the numbers are, how many rows there are, and at which scale."""
+    done = sum(bool(line.done) for line in lines)
+    meaning = {
+        "full": "the published setting",
+        "cpu": "reduced networks and epochs, so levels differ; compare the order of the rows",
+        "smoke": "tiny networks on the digits of scikit-learn, which shows only that it runs",
+    }
+    return (
+        f"{done} of {len(lines)} rows were run, at scale {scale}: {meaning[scale]}. Published: "
+        "Bao, Gu, Lyu, Cannistraci (2026). Energies are per image of the test split; differences "
+        "are ours less published, ratios for energies."
+    )
+
+
+def markdown(target: Target, lines: Sequence[Line], *, scale: str) -> str:
+    """Return the comparison as a Markdown table with its introduction."""
+    headings, rows = table_of(target, lines)
+    text = [
+        f"# {target.name}: {target.table.title}",
+        "",
+        introduction(target, lines, scale=scale),
+        "",
+    ]
+    text.append("| " + " | ".join(headings) + " |")
+    text.append("|" + "---|" * len(headings))
+    text += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(text) + "\n"
+
+
+def comma_separated(target: Target, lines: Sequence[Line], *, scale: str) -> str:
+    """Return the comparison as CSV with all digits."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = [
+        f"{q} {kind}" for q in target.quantities for kind in ("published", "measured", "spread")
+    ]
+    head = ["row", *target.table.labels, "timesteps", *names, "scale", "seeds", "state"]
+    writer.writerow([*head, *CIRCUMSTANCES])
+    for line in lines:
+        values: list[Any] = []
+        for quantity in target.quantities:
+            cell = line.cells[quantity]
+            values += [cell.published, cell.measured, cell.spread]
+        own = [line.row.key, *line.row.labels.values(), line.row.timesteps, *values]
+        writer.writerow([*own, scale, seeds(line), line.state, *circumstances(line)])
+    return stream.getvalue()
+
+
+def page(target: Target, lines: Sequence[Line], *, scale: str, drawings: Sequence[Path]) -> str:
+    """Return the comparison as one HTML page with its figures inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("topospike.reproduce", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    headings, rows = table_of(target, lines)
+    figures = [(path.stem, Markup(svg_of(path))) for path in drawings]
+    return environment.get_template("table.html.j2").render(
+        name=target.name,
+        title=target.table.title,
+        introduction=introduction(target, lines, scale=scale),
+        columns=headings,
+        labels=len(target.table.labels),
+        rows=[
+            (line.state.split(" ")[0].rstrip(":"), row)
+            for line, row in zip(lines, rows, strict=True)
+        ],
+        figures=figures,
+    )
+
+
+def svg_of(path: Path) -> str:
+    """Return the drawing of an SVG file without its XML header."""
+    text = path.read_text()
+    return text[text.index("<svg") :]
+
+
+def write_comparison(
+    target: Target,
+    lines: Sequence[Line],
+    folder: Path,
+    *,
+    scale: str,
+    drawings: Sequence[Path] = (),
+) -> list[Path]:
+    """Write ``NAME.md``, ``NAME.csv`` and ``NAME.html``; return their paths."""
+    contents = {
+        "md": markdown(target, lines, scale=scale),
+        "csv": comma_separated(target, lines, scale=scale),
+        "html": page(target, lines, scale=scale, drawings=drawings),
+    }
+    paths = [folder / f"{target.name}.{ending}" for ending in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_atomically(path, content)
+    return paths
