@@ -160,6 +160,28 @@ def report_parser(summary: str) -> ArgumentParser:
     return parser
 
 
+def reproduce_parser(summary: str) -> ArgumentParser:
+    """Options of ``reproduce``."""
+    parser = new_parser(summary)
+    parser.add_argument(
+        "target", type=str, help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, or all"
+    )
+    parser.add_argument("--scale", type=str, help="full, cpu or smoke (default: cpu)")
+    parser.add_argument(
+        "--row",
+        type=str,
+        nargs="+",
+        help="only rows with these parts, such as cifar10/vgg16 cht (default: every row)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: 0)")
+    parser.add_argument("--folder", type=str, help="default: runs/reproduce")
+    parser.add_argument(
+        "--table_only", action="store_true", help="write the tables from what was run before"
+    )
+    add_common_options(parser)
+    return parser
+
+
 def version() -> str:
     """Return the version of the package, read only when asked for."""
     from topospike import __version__
@@ -175,4 +197,5 @@ COMMANDS = {
     "simulate": (simulate_parser, "Measure the converted networks: accuracy, energy, every step."),
     "analyse": (analyse_parser, "Analyse a sparse topology as a network."),
     "report": (report_parser, "Write report.html of run folders."),
+    "reproduce": (reproduce_parser, "Run rows of the paper's tables, and compare with print."),
 }

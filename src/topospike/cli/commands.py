@@ -15,6 +15,7 @@ from topospike.cli.limits import check_limits
 from topospike.cli.pipeline import print_summary, run_everything, run_training
 from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
 from topospike.cli.record import recorded_recipe
+from topospike.cli.reproduce import reproduce
 from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import analyse_network, convert_network, measure_network
 from topospike.convert import conversion_text
@@ -144,4 +145,5 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "simulate": simulate,
     "analyse": analyse,
     "report": report,
+    "reproduce": reproduce,
 }

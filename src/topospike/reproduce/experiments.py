@@ -77,6 +77,11 @@ class Experiment:
     network: str
     conversion: str | None
 
+    @property
+    def part(self) -> str:
+        """Which part of its run this is, such as ``dense dcgs``."""
+        return f"{self.network} {self.conversion or 'topology'}"
+
 
 def experiment(row: PublishedRow, *, scale: str = "full", seed: int = 0) -> Experiment:
     """Return the recipe of a published row at a scale.

@@ -13,11 +13,12 @@ from typing import Any
 
 from topospike.analyse.report import TopologyReport
 from topospike.contracts import Evaluation
-from topospike.report.folder import Run, read_run
+from topospike.report.folder import Run, read_json, read_run
 from topospike.reproduce.experiments import Experiment
 
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
 INITIAL_REPORT = "initial_topology_report.json"
+FAILURES = "failures.json"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
     timesteps
         Time step of the row.
     """
+    failures = read_json(folder / FAILURES) or {}
+    if experiment.part in failures:
+        return Outcome(FAILED, failures[experiment.part])
     if not (folder / "record.json").is_file():
-        return Outcome(NOT_RUN, "no run")
+        return Outcome(NOT_RUN)
     run = read_run(folder)
     evaluation, topology = evaluation_of(run, experiment), topology_of(run, experiment)
     if evaluation is None and topology is None:

@@ -39,6 +39,16 @@ METHOD_NAMES: Mapping[str, str] = {
     "dpap": "DPAP",
     "sd-snn": "SD-SNN",
 }
+# Levels depend on the size of the network; these can be compared at any scale.
+RELATIVE = frozenset(
+    {
+        "network_sparsity",
+        "snn_accuracy_delta",
+        "energy_reduction_percent",
+        "saturation_time",
+        "gamma",
+    }
+)
 CIRCUMSTANCES = ("data", "training images", "test images", "epochs", "hardware", "seconds")
 
 
@@ -68,9 +78,14 @@ def measured(quantity: str, cell: Cell) -> str:
     return text if cell.spread is None else f"{text} ± {number(quantity, cell.spread)}"
 
 
-def difference(quantity: str, cell: Cell) -> str:
-    """Write measured less published, with its sign; energies as a ratio."""
+def difference(quantity: str, cell: Cell, *, scale: str) -> str:
+    """Write measured less published, with its sign; energies as a ratio.
+
+    Below full scale only what does not depend on the size of the network is compared.
+    """
     if cell.difference is None or cell.published is None or cell.measured is None:
+        return NO_VALUE
+    if scale != "full" and quantity not in RELATIVE:
         return NO_VALUE
     if quantity == "energy_joule":
         return f"× {cell.measured / cell.published:.3g}"  # noqa: RUF001 - a ratio
@@ -87,7 +102,7 @@ def columns(target: Target, lines: Sequence[Line]) -> list[str]:
     return [*headings, "seeds", "state", *CIRCUMSTANCES]
 
 
-def cells(target: Target, line: Line, *, with_time: bool) -> list[str]:
+def cells(target: Target, line: Line, *, with_time: bool, scale: str) -> list[str]:
     """Return one line of the table."""
     texts = [shown_label(line.row.labels[name]) for name in target.table.labels]
     texts += [str(line.row.timesteps or NO_VALUE)] if with_time else []
@@ -96,7 +111,7 @@ def cells(target: Target, line: Line, *, with_time: bool) -> list[str]:
         texts += [
             number(quantity, cell.published),
             measured(quantity, cell),
-            difference(quantity, cell),
+            difference(quantity, cell, scale=scale),
         ]
     return [*texts, seeds(line), line.state, *circumstances(line)]
 
@@ -117,10 +132,13 @@ def circumstances(line: Line) -> list[str]:
     return texts
 
 
-def table_of(target: Target, lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+def table_of(
+    target: Target, lines: Sequence[Line], *, scale: str
+) -> tuple[list[str], list[list[str]]]:
     """Return headings and lines as text."""
-    with_time = any(line.row.timesteps for line in lines)
-    return columns(target, lines), [cells(target, line, with_time=with_time) for line in lines]
+    timed = any(line.row.timesteps for line in lines)
+    rows = [cells(target, line, with_time=timed, scale=scale) for line in lines]
+    return columns(target, lines), rows
 
 
 def introduction(target: Target, lines: Sequence[Line], *, scale: str) -> str:
@@ -128,7 +146,8 @@ def introduction(target: Target, lines: Sequence[Line], *, scale: str) -> str:
     done = sum(bool(line.done) for line in lines)
     meaning = {
         "full": "the published setting",
-        "cpu": "reduced networks and epochs, so levels differ; compare the order of the rows",
+        "cpu": "reduced networks and epochs, so levels differ and only what does not depend on "
+        "the size of a network is compared",
         "smoke": "tiny networks on the digits of scikit-learn, which shows only that it runs",
     }
     return (
@@ -140,7 +159,7 @@ def introduction(target: Target, lines: Sequence[Line], *, scale: str) -> str:
 
 def markdown(target: Target, lines: Sequence[Line], *, scale: str) -> str:
     """Return the comparison as a Markdown table with its introduction."""
-    headings, rows = table_of(target, lines)
+    headings, rows = table_of(target, lines, scale=scale)
     text = [
         f"# {target.name}: {target.table.title}",
         "",
@@ -184,7 +203,7 @@ def page(target: Target, lines: Sequence[Line], *, scale: str, drawings: Sequenc
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    headings, rows = table_of(target, lines)
+    headings, rows = table_of(target, lines, scale=scale)
     figures = [(path.stem, Markup(svg_of(path))) for path in drawings]
     return environment.get_template("table.html.j2").render(
         name=target.name,

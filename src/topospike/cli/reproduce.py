@@ -1,0 +1,216 @@
+"""Command line: ``topospike reproduce``, from a published table to ours beside it.
+
+Every row is a recipe at work in a run folder named after its network and the digest of its
+settings, so what is done is used again, by other tables too. A row that fails is shown with its
+error and does not keep the others from running. The tables, the figures and a copy of every record
+lie in ``FOLDER/SCALE``, the run folders in ``FOLDER/SCALE/runs``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from topospike.analyse import analyse
+from topospike.cli.digest import run_folder
+from topospike.cli.display import say
+from topospike.cli.recipes import resolve
+from topospike.cli.run import Run, choose_device
+from topospike.cli.stages import (
+    analyse_network,
+    convert_network,
+    fresh_model,
+    measure_network,
+    new_sparsifier,
+    refuse_changed_settings,
+    train_network,
+)
+from topospike.cli.summary import write_summary
+from topospike.contracts import write_atomically
+from topospike.errors import TopospikeError
+from topospike.recipe import Recipe
+from topospike.reproduce import (
+    SCALES,
+    TARGETS,
+    Experiment,
+    MissingStageError,
+    Outcome,
+    PublishedRow,
+    Target,
+    chosen_rows,
+    compare,
+    draw,
+    experiment,
+    read_outcome,
+    write_comparison,
+)
+from topospike.reproduce.outcomes import FAILED, FAILURES, INITIAL_REPORT, NOT_RUN
+from topospike.train import Processes, current_processes, process_group
+
+EVERYTHING = "all"
+RECORDS = ("record.json", "summary.json", "evaluation.json", "conversion.json", "metrics.jsonl")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row with one seed: what to train, and where."""
+
+    experiment: Experiment
+    recipe: Recipe
+    folder: Path
+
+
+def reproduce(options: Namespace) -> None:
+    """Run the rows of a target that are missing, and write its tables and figures."""
+    scale, seeds = options.get("scale") or "cpu", options.get("seeds") or [0]
+    _ = SCALES[scale]
+    folder = Path(options.get("folder") or "runs/reproduce") / scale
+    names = list(TARGETS) if options.target == EVERYTHING else [options.target]
+    targets = [TARGETS[name] for name in names]
+    chosen = {t.name: chosen_rows(t, options.get("row") or ()) for t in targets}
+    failed: list[str] = []
+    with process_group(choose_device(options.get("device"))):
+        for target in targets:
+            if not options.get("table_only"):
+                failed += run_rows(target, chosen[target.name], folder, options, scale, seeds)
+            if current_processes().is_main:
+                write_target(target, folder, scale=scale, seeds=seeds)
+    if failed:
+        raise TopospikeError(
+            f"{len(failed)} rows failed: {', '.join(dict.fromkeys(failed))}. The tables say why; "
+            "the same command runs them again and keeps what is done."
+        )
+
+
+def run_rows(
+    target: Target,
+    rows: Sequence[PublishedRow],
+    folder: Path,
+    options: Namespace,
+    scale: str,
+    seeds: Sequence[int],
+) -> list[str]:
+    """Run every row with every seed; return the keys of those that failed."""
+    failed = []
+    for row in rows:
+        for seed in seeds:
+            try:
+                job = job_of(row, folder, scale=scale, seed=seed)
+            except MissingStageError as error:
+                say(f"{target.name} {row.key}: not run, {error}")
+                break
+            say(f"{target.name} {row.key}, seed {seed}: {job.folder}")
+            if not carry_out(job, needs_topology=target.has_disks, device=options.get("device")):
+                failed.append(row.key)
+    return failed
+
+
+def job_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Job:
+    """Return the recipe of a row, complete and checked, and the folder of its run."""
+    planned = experiment(row, scale=scale, seed=seed)
+    recipe = resolve(planned.base, {**planned.changes, "name": planned.name})
+    return Job(planned, recipe, run_folder(folder / "runs", recipe))
+
+
+def carry_out(job: Job, *, needs_topology: bool, device: str | None) -> bool:
+    """Run one row, or write down why it failed; tell whether it is done."""
+    try:
+        work(job, needs_topology=needs_topology, device=device)
+    except Exception as error:  # Whatever goes wrong in one row, the others are still wanted.
+        if not isinstance(error, TopospikeError):
+            traceback.print_exc()
+        note_failure(job, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return False
+    note_failure(job, None)
+    return True
+
+
+def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
+    """Train, convert and measure, or analyse, what a row needs; what is done is kept."""
+    run = Run(job.recipe, job.folder, device=device)
+    refuse_changed_settings(run)
+    with run.recorded():
+        if job.experiment.network == "initial":
+            analyse_initial(run)
+            return
+        for network in run.networks:
+            train_network(run, network)
+        if not run.processes.is_main:
+            return
+        run.processes = Processes()
+        for settings in job.recipe.convert:
+            if settings.method == job.experiment.conversion:
+                for network in run.networks:
+                    convert_network(run, network, settings)
+                    measure_network(run, network, settings)
+        if needs_topology:
+            analyse_network(run)
+        write_summary(run)
+
+
+def analyse_initial(run: Run) -> None:
+    """Analyse the topology that the sparse network starts from."""
+    path = run.folder / INITIAL_REPORT
+
+    def action() -> list[Path]:
+        topology = new_sparsifier(run, fresh_model(run)).freeze()
+        analyse(topology, seed=run.recipe.seed, progress=say).save(path)
+        return [path]
+
+    run.stage("analyse initial", {"seed": run.recipe.seed}, action)
+
+
+def note_failure(job: Job, message: str | None) -> None:
+    """Keep the error of a row in its run folder, or remove it after a success."""
+    path = job.folder / FAILURES
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    name = job.experiment.part
+    if message is None:
+        known.pop(name, None)
+    else:
+        known[name] = message
+    if known:
+        write_atomically(path, json.dumps(known, indent=1) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_target(target: Target, folder: Path, *, scale: str, seeds: Sequence[int]) -> None:
+    """Write the tables and figures of a target from the run folders, whoever ran them."""
+    outcomes = {}
+    for row in target.table.rows:
+        outcomes[row.key] = [outcome_of(row, folder, scale=scale, seed=seed) for seed in seeds]
+    lines = compare(outcomes, target.table.rows, target.quantities)
+    drawings = draw(target, lines, folder)
+    paths = write_comparison(target, lines, folder, scale=scale, drawings=drawings)
+    done = sum(bool(line.done) for line in lines)
+    failed = sum(outcome.state == FAILED for line in lines for outcome in line.outcomes)
+    print(f"{target.name}: {done} of {len(lines)} rows done, {failed} failed: {paths[0]}")
+    sys.stdout.flush()
+
+
+def outcome_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Outcome:
+    """Read one row's outcome, and keep a copy of its records beside the tables."""
+    try:
+        job = job_of(row, folder, scale=scale, seed=seed)
+    except MissingStageError as error:
+        return Outcome(NOT_RUN, str(error))
+    copy_records(job.folder, folder / "records" / job.folder.name)
+    return read_outcome(job.folder, job.experiment, timesteps=row.timesteps)
+
+
+def copy_records(source: Path, target: Path) -> None:
+    """Copy the small files of a run: everything a number in a table can be checked by."""
+    names = (*RECORDS, "topology_report.json", INITIAL_REPORT)
+    for path in source.rglob("*.json*"):
+        if path.name in names:
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
