@@ -144,6 +144,56 @@ class ConversionReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteComparison:
+    """How far the decoded output of one site is from the ANN's activation, after t steps.
+
+    ``relative_error`` is the norm of the difference over the norm of the activation,
+    ``mean_bias`` the mean difference in units of the activation. ``dead_share``: neurons that some
+    image drives in the ANN and that have emitted nothing so far; ``saturated_share``: activations
+    above what the site can decode to by then. ``None`` where a ratio has no meaning.
+    """
+
+    site: str
+    t: int
+    relative_error: float | None
+    correlation: float | None
+    mean_bias: float
+    dead_share: float
+    saturated_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationComparison:
+    """Spiking against ANN activations, site by site in execution order (``activations.json``).
+
+    The last entry of each step is the network's output. ``jump`` names the site where the error
+    jumps, if one does; ``advice`` says what to do about it.
+    """
+
+    timesteps: tuple[int, ...]
+    images: int
+    sites: tuple[SiteComparison, ...]
+    jump: str | None = None
+    advice: tuple[str, ...] = ()
+
+    def at(self, t: int) -> tuple[SiteComparison, ...]:
+        """Return the sites in execution order after t steps."""
+        return tuple(site for site in self.sites if site.t == t)
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as JSON, atomically."""
+        write_atomically(path, json.dumps(to_json(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> ActivationComparison:
+        """Read what `save` wrote."""
+        raw = json.loads(Path(path).read_text())
+        sites = tuple(SiteComparison(**site) for site in raw["sites"])
+        known = {"timesteps": tuple(raw["timesteps"]), "advice": tuple(raw["advice"])}
+        return cls(**{**raw, **known, "sites": sites})
+
+
+@dataclass(frozen=True, slots=True)
 class LayerOperations:
     """Operations of one weight layer, per image.
 

@@ -1,0 +1,200 @@
+"""Where a spiking network departs from its ANN: the error of every site at chosen time steps.
+
+One pass over a few batches. The ANN runs once a batch, the spiking network to the last step asked
+for; per site and step six sums and one bit a neuron are kept, so memory does not grow with the
+number of images. Accuracy and energy are measured elsewhere (`topospike.measure.evaluate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from topospike.contracts import ActivationComparison, SiteComparison
+from topospike.errors import ConfigError, MissingDataError
+from topospike.measure.explain import advise, first_jump
+from topospike.snn.network import SpikingNetwork
+from topospike.snn.site import Site
+from topospike.snn.split import is_site
+
+OUTPUT = "output"
+
+
+def compare_activations(
+    snn: SpikingNetwork,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    timesteps: Sequence[int] = (1, 4, 8),
+    *,
+    images: int | None = None,
+) -> ActivationComparison:
+    """Compare the decoded output of every site with the ANN's activation.
+
+    Parameters
+    ----------
+    snn
+        A converted network.
+    batches
+        Batches of ``x`` or ``(x, y)``, (batch, ...); a hundred images say enough.
+    timesteps
+        Steps t to look at.
+    images
+        Look at no more than so many images.
+
+    Returns
+    -------
+    ActivationComparison
+        One record a site and step in execution order, the network's output last; the site where
+        the error jumps, and what to do about it.
+
+    Raises
+    ------
+    ConfigError
+        If no step is asked for, or one below 1.
+    MissingDataError
+        If there is no image.
+
+    Notes
+    -----
+    With a the activation, r the decoded output, over all neurons and images: relative error
+    ``|r - a| / |a|`` (Euclidean norms), Pearson's correlation of r and a, mean bias
+    ``mean(r - a)``. By step t a site decodes at most theta with rate coding and
+    theta (1 + 1/2 + ... + 1/t) with differential coding; activations above are saturated. The
+    error contains what the sites before have handed on.
+
+    Examples
+    --------
+    >>> import torch, topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> x = torch.rand(32, 4, generator=torch.Generator().manual_seed(0))
+    >>> found = compare_activations(ts.convert(model, calibration=[x]), [x], timesteps=(1, 8))
+    >>> [(record.site, record.t) for record in found.sites]
+    [('1', 1), ('output', 1), ('1', 8), ('output', 8)]
+    """
+    steps = tuple(sorted(set(timesteps)))
+    if not steps or steps[0] < 1:
+        raise ConfigError(
+            f"timesteps is {tuple(timesteps)}; at least one step, each 1 or more, is required."
+        )
+    tally = Tally(snn, steps)
+    left = math.inf if images is None else images
+    for batch in batches:
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        x = x[: int(left)] if left < len(x) else x
+        if len(x):
+            tally.add_batch(x)
+        left -= len(x)
+        if left <= 0:
+            break
+    if not tally.images:
+        raise MissingDataError("there is no image to compare on; at least one is required.")
+    found = ActivationComparison(steps, tally.images, tally.records())
+    jump = first_jump(found)
+    return ActivationComparison(
+        steps, tally.images, found.sites, jump, advise(found, jump, snn.report)
+    )
+
+
+@dataclass
+class Sums:
+    """Running sums over the values of one site at one step (float64 scalars)."""
+
+    count: int = 0
+    terms: Tensor | None = None
+    silent: Tensor | None = None
+    driven: Tensor | None = None
+    beyond: float = 0.0
+
+    def add(self, analog: Tensor, decoded: Tensor, limit: Tensor | None) -> None:
+        """Add one batch of activations and decoded outputs."""
+        a, r = analog.flatten(1), decoded.flatten(1)
+        wide_a, wide_r = a.double(), r.double()
+        gap = wide_r - wide_a
+        terms = torch.stack(
+            [wide_a.sum(), wide_r.sum(), wide_a.square().sum(), wide_r.square().sum(),
+             (wide_a * wide_r).sum(), gap.square().sum()]
+        )  # fmt: skip
+        self.count += a.numel()
+        self.terms = terms if self.terms is None else self.terms + terms
+        silent, driven = (r == 0).all(0), (a != 0).any(0)
+        self.silent = silent if self.silent is None else self.silent & silent
+        self.driven = driven if self.driven is None else self.driven | driven
+        if limit is not None:
+            self.beyond += float((analog.abs() > limit).sum())
+
+    def record(self, site: str, t: int) -> SiteComparison:
+        """Turn the sums into shares and ratios."""
+        if self.terms is None or self.silent is None or self.driven is None:
+            raise MissingDataError(f"{site}: no image reached this site.")
+        sum_a, sum_r, square_a, square_r, product, gap = self.terms.tolist()
+        n = self.count
+        spread = math.sqrt(max(square_a - sum_a**2 / n, 0.0) * max(square_r - sum_r**2 / n, 0.0))
+        return SiteComparison(
+            site=site,
+            t=t,
+            relative_error=math.sqrt(gap / square_a) if square_a > 0 else None,
+            correlation=(product - sum_a * sum_r / n) / spread if spread > 0 else None,
+            mean_bias=(sum_r - sum_a) / n,
+            dead_share=float((self.silent & self.driven).double().mean()),
+            saturated_share=self.beyond / n,
+        )
+
+
+@dataclass
+class Tally:
+    """The sums of every site at every step asked for."""
+
+    snn: SpikingNetwork
+    steps: tuple[int, ...]
+    images: int = 0
+    sums: dict[tuple[int, str], Sums] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def add_batch(self, x: Tensor) -> None:
+        """Run ANN and spiking network on one batch and add what they hold."""
+        sites = self.snn.sites
+        nodes = [node for node in self.snn.ann.graph.nodes if is_site(node, self.snn.ann)]
+        with activations_of(sites) as analog:
+            analog[OUTPUT] = self.snn.analog(x)
+        for t, logits, values in self.snn.watch(x, self.steps[-1], nodes):
+            if t in self.steps:
+                decoded = {**dict(zip(sites, values, strict=True)), OUTPUT: logits}
+                for name, value in decoded.items():
+                    limit = reach(sites[name], t) if name in sites else None
+                    sums = self.sums.setdefault((t, name), Sums())
+                    sums.add(analog[name], value, limit)
+        self.images += len(x)
+
+    def records(self) -> tuple[SiteComparison, ...]:
+        """Return one record a step and site, in the order in which they run."""
+        return tuple(sums.record(name, t) for (t, name), sums in self.sums.items())
+
+
+def reach(site: Site, t: int) -> Tensor | None:
+    """Return the largest value a site can decode to after t steps; ``None`` where it has none."""
+    if not site.neuron.levels:
+        return None
+    factor = sum(1 / k for k in range(1, t + 1)) if site.coding.name == "differential" else 1.0
+    return site.threshold * factor
+
+
+@contextmanager
+def activations_of(sites: dict[str, Site]) -> Iterator[dict[str, Tensor]]:
+    """Collect what each site returns while the ANN runs inside the ``with`` block."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(site: torch.nn.Module, _: object, result: Tensor) -> None:
+        if isinstance(site, Site):
+            seen[site.name] = result
+
+    handles = [site.register_forward_hook(keep) for site in sites.values()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
