@@ -1,9 +1,9 @@
 """Grow sparse, brain-like networks, turn them into spiking networks, and say what they cost.
 
 The public names are imported when they are first used, so that ``import topospike`` is free and
-``topospike --help`` loads no torch. Two stages share their name with their main function:
-``topospike.convert`` and ``topospike.analyse`` are packages that can be called, whichever of them
-was imported first.
+``topospike --help`` loads no torch. Some stages share their name with their main function:
+``topospike.convert``, ``topospike.analyse`` and ``topospike.prune`` are packages that can be called,
+whichever of them was imported first.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from topospike.evolve import sparsify as sparsify
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
+    from topospike.prune import prune as prune
     from topospike.snn import SpikingNetwork as SpikingNetwork
     from topospike.topology import Topology as Topology
 
@@ -53,7 +54,7 @@ HOMES = {
     "save": "topospike.convert",
     "sparsify": "topospike.evolve",
 }
-CALLABLE_STAGES = ("analyse", "convert")
+CALLABLE_STAGES = ("analyse", "convert", "prune")
 
 __version__ = version("topospike")
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "load",
     "percolate",
     "power_law",
+    "prune",
     "saturation_time",
     "save",
     "sparsify",

@@ -1,0 +1,102 @@
+"""Stage prune: the calibration images, checked, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from topospike.errors import ConfigError, MissingDataError, NonFiniteError, ShapeError
+
+Batch = Tensor | tuple[Tensor, ...] | list[Tensor]
+
+
+class CalibrationImages:
+    """Images from whatever the user gave; checked as they come, and counted.
+
+    Parameters
+    ----------
+    calibration
+        One tensor of images, or batches of ``x`` or ``(x, y)``.
+    chunk
+        Images handed on at a time.
+
+    Attributes
+    ----------
+    first : Tensor
+        The first batch, for shapes.
+    count : int
+        Images handed on so far.
+
+    Raises
+    ------
+    MissingDataError
+        If there is not a single image.
+    """
+
+    def __init__(self, calibration: Iterable[Batch] | Tensor, *, chunk: int) -> None:
+        if chunk < 1:
+            raise ConfigError(f"chunk is {chunk}; 1 or more images at a time are required.")
+        self.chunk = chunk
+        self.count = 0
+        self.batches = checked_batches(calibration)
+        first = next(self.batches, None)
+        if first is None:
+            raise MissingDataError(
+                "there are no calibration images; pass calibration=batches with at least one "
+                "batch of training images, normalised as in training."
+            )
+        self.first = first
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Hand on the images, once."""
+        batch: Tensor | None = self.first
+        while batch is not None:
+            if batch.shape[1:] != self.first.shape[1:]:
+                raise ShapeError(
+                    f"after {self.count} images a calibration batch has images of shape "
+                    f"{tuple(batch.shape[1:])}; {tuple(self.first.shape[1:])}, the shape of the "
+                    "first, is required. Bring all images to one size."
+                )
+            for images in batch.split(self.chunk):
+                self.count += len(images)
+                yield images
+            batch = next(self.batches, None)
+
+
+def checked_batches(calibration: Iterable[Batch] | Tensor) -> Iterator[Tensor]:
+    """Yield the images of every batch that has some, all finite."""
+    batches = [calibration] if isinstance(calibration, Tensor) else calibration
+    for number, batch in enumerate(batches):
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        if not isinstance(images, Tensor):
+            raise ConfigError(
+                f"calibration batch {number} is {type(batch).__name__} of "
+                f"{type(images).__name__}; x or (x, y) with a tensor x is required."
+            )
+        if not bool(torch.isfinite(images).all()):
+            raise NonFiniteError(
+                f"calibration batch {number} holds NaN or infinite values; finite images are "
+                "required. Check the data loading and normalisation."
+            )
+        if len(images):
+            yield images
+
+
+@torch.no_grad()
+def check_fit(model: nn.Module, images: Tensor) -> None:
+    """Raise `ShapeError` unless the model can be run on such images."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()(images[:1])
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ShapeError(
+            f"{type(model).__name__} cannot be run on calibration images of shape "
+            f"{tuple(images.shape)} ({reason}). Pass batches as in training: (batch, channel, "
+            "height, width) for images, on the device and in the dtype of the model."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,183 @@
+"""Stage prune: which channels of a network can only go together.
+
+torch-pruning traces the model and knows (Fang et al. 2023): removing a channel removes a row of
+the layer that makes it, its entry in every norm, and the columns of all layers that read it; a
+residual sum ties the channels of all its branches. This module turns its answer into names,
+indices and scores on the dense network, and asks nothing else of the library.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from topospike.errors import ConfigError, MissingDependencyError
+from topospike.models.layers import CONVOLUTIONS
+
+Role = Literal["out", "in", "norm"]
+LAYERS = (nn.Linear, *CONVOLUTIONS)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One tensor that loses entries with a group: rows (``out``), columns (``in``), or a norm's."""
+
+    name: str
+    role: Role
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Channels that go together in all layers they reach.
+
+    Attributes
+    ----------
+    root
+        The layer the group is named after.
+    kind
+        ``conv`` if a convolution makes the channels, else ``linear``.
+    channels
+        How many there are.
+    members
+        Name and role of all layers and norms the channels reach.
+    scores : Tensor, shape (channels,)
+        Mean over the members of the squared norm of what belongs to a channel, divided by the
+        mean over channels.
+    """
+
+    root: str
+    kind: str
+    channels: int
+    members: tuple[tuple[str, Role], ...]
+    scores: Tensor
+
+    def makers(self) -> list[str]:
+        """Return the layers that make the channels."""
+        return [name for name, role in self.members if role == "out"]
+
+    def readers(self) -> list[str]:
+        """Return the layers that read the channels."""
+        return [name for name, role in self.members if role == "in"]
+
+
+class Coupling:
+    """The channel groups of a network, found on a copy of it.
+
+    Parameters
+    ----------
+    model
+        Not changed.
+    example : Tensor, shape (batch, ...)
+        Some images.
+    keep
+        Layers whose outputs all stay, such as the classifier.
+
+    Attributes
+    ----------
+    twin
+        The copy, without masks; `remove` makes it smaller.
+    groups
+        All groups, with scores of the network as it came.
+
+    Raises
+    ------
+    MissingDependencyError
+        If torch-pruning is not installed.
+    ConfigError
+        If a channel reaches something that has no rows, columns or entries to lose.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> None:
+        library = torch_pruning()
+        self.twin = without_masks(model)
+        self.names = {module: name for name, module in self.twin.named_modules()}
+        self.modules = {name: module for module, name in self.names.items()}
+        with torch.enable_grad():
+            self.graph = library.DependencyGraph().build_dependency(self.twin, example)
+        score = library.importance.GroupMagnitudeImportance(p=2)
+        kept = [self.modules[name] for name in keep]
+        self.groups = [
+            self.describe(group, score) for group in self.graph.get_all_groups(ignored_layers=kept)
+        ]
+
+    def describe(self, group: Any, score: Any) -> ChannelGroup:
+        """Say in our words what the library found."""
+        members = self.members_of(group)
+        makers = [self.modules[member.name] for member in members if member.role == "out"]
+        kind = "conv" if any(isinstance(maker, CONVOLUTIONS) for maker in makers) else "linear"
+        root = next(member.name for member in members if member.role == "out")
+        scores = score(group)
+        return ChannelGroup(
+            root=root,
+            kind=kind,
+            channels=len(scores),
+            members=tuple((member.name, member.role) for member in members),
+            scores=scores.detach(),
+        )
+
+    def affected(self, root: str, channels: Sequence[int]) -> list[Member]:
+        """Return everything that goes with some channels of a layer."""
+        return self.members_of(self.group_of(root, channels))
+
+    def remove(self, root: str, channels: Sequence[int]) -> None:
+        """Make the copy smaller by some channels of a layer."""
+        self.group_of(root, channels).prune()
+
+    def group_of(self, root: str, channels: Sequence[int]) -> Any:
+        """Ask the library for the group of some channels."""
+        module = self.modules[root]
+        function = self.graph.get_pruner_of_module(module).prune_out_channels
+        return self.graph.get_pruning_group(module, function, list(channels))
+
+    def members_of(self, group: Any) -> list[Member]:
+        """Name the layers and norms of a library group."""
+        members: list[Member] = []
+        for dependency, indices in group:
+            module = dependency.layer
+            if isinstance(module, LAYERS):
+                if getattr(module, "groups", 1) not in (1, getattr(module, "in_channels", 1)):
+                    raise ConfigError(
+                        f"{self.names[module]!r} is a grouped convolution; its channels cannot go "
+                        "one by one. Prune this network by another method."
+                    )
+                out = self.graph.is_out_channel_pruning_fn(dependency.pruning_fn)
+                members.append(Member(self.names[module], "out" if out else "in", tuple(indices)))
+            elif isinstance(module, NORMS):
+                members.append(Member(self.names[module], "norm", tuple(indices)))
+            elif isinstance(module, nn.Parameter) or module in self.names:
+                found = self.names.get(module, "a parameter of its own")
+                raise ConfigError(
+                    f"channels reach {found} ({type(module).__name__}), which has no rows or "
+                    "columns to lose. DepGraph is for convolutional networks and perceptrons; "
+                    "prune this network by another method."
+                )
+        return members
+
+
+def without_masks(model: nn.Module) -> nn.Module:
+    """Return a copy of the model in evaluation mode that has no mask buffers."""
+    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    for module in twin.modules():
+        for name in [name for name in module._buffers if name.endswith("_mask")]:
+            if name.removesuffix("_mask") in module._parameters:
+                del module._buffers[name]
+    return twin
+
+
+def torch_pruning() -> Any:
+    """Import torch-pruning, or say how to get it."""
+    try:
+        import torch_pruning as library
+    except ImportError as error:
+        raise MissingDependencyError(
+            "method 'depgraph' needs torch-pruning, which is not installed; "
+            "pip install 'topospike[prune]'."
+        ) from error
+    return library
