@@ -119,6 +119,7 @@ class OperationCounter:
         self.conventions = conventions
         self.layers = prepare_layers(snn, image, conventions)
         self.differential = all(s.coding.name == "differential" for s in snn.sites.values())
+        self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
             node: module
@@ -234,7 +235,7 @@ class OperationCounter:
     def _changed(self, node: fx.Node, value: Tensor, t: int) -> Tensor:
         """Tell where a non-zero number arrives: the stream behind the decoded value."""
         before = self._before.get(node)
-        if before is None:
+        if before is None or self.passes_spikes:
             return value != 0
         if self.differential:
             # the decoded value of a silent path is recomputed from equal numbers, bit for bit

@@ -22,7 +22,7 @@ from topospike.train.optim import build_optimizer, learning_rate_at
 class Loss(Protocol):
     """Mean loss of a batch."""
 
-    def __call__(self, logits: Tensor, labels: Tensor, settings: TrainSettings) -> Tensor:
+    def __call__(self, logits: Tensor, labels: Tensor, settings: TrainSettings, /) -> Tensor:
         """Return a scalar from float32 logits (batch, classes) and int64 labels (batch,)."""
         ...
 
