@@ -72,9 +72,10 @@ class ModelSettings:
         Widths of the hidden linear layers before the classifier.
     pool
         ``max`` or ``avg``.
-    heads, patch, dropout
-        Of a vision transformer: attention heads, side of a patch in pixels, share of activations
-        dropped in training.
+    heads, patch
+        Of a vision transformer: attention heads, side of a patch in pixels.
+    dropout
+        Share of activations dropped in training, of a vision transformer and of VGG.
 
     Notes
     -----
@@ -149,6 +150,10 @@ class TrainSettings:
     ema_decay
         Share of an exponential moving average of the weights that is kept at every step; the
         average is then what is validated and returned. 0 is off.
+    execution
+        ``masked`` multiplies whole weights whose absent links are 0. ``compact`` computes ultra-
+        sparse linear layers on their links alone: several times faster, and equal up to the order
+        of floating-point sums (`topospike.train.on_links`).
     """
 
     epochs: int = 200
@@ -170,6 +175,7 @@ class TrainSettings:
     checkpoint_every: int = 1
     accumulate: int = 1
     ema_decay: float = 0.0
+    execution: str = "masked"
 
 
 @dataclass(frozen=True)
@@ -218,8 +224,9 @@ class DirectSettings:
         with the mean of its inputs.
     loss
         ``mse`` (rates against one-hot labels) or ``cross_entropy``.
-    optimizer, schedule
-        ``adamw`` or ``sgd``; the rate changes by ``epoch`` (as released) or by ``step``.
+    schedule
+        ``epoch``: the released learning rate, which changes after each epoch and ends at 1e-5;
+        ``step``: that of ``train``.
     released_normalisation
         Normalise training images by ImageNet's constants and test images by CIFAR-10's.
     mask_every_step
@@ -241,7 +248,6 @@ class DirectSettings:
     )
     output: str = "spikes"
     loss: str = "mse"
-    optimizer: str = "adamw"
     schedule: str = "epoch"
     released_normalisation: bool = False
     mask_every_step: bool = False
@@ -250,6 +256,45 @@ class DirectSettings:
     range_layers: str = "all"
     regrow: bool = True
     patience: int = 18
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """Prune a trained dense network, instead of evolving links; see `topospike.prune`.
+
+    Attributes
+    ----------
+    method
+        ``None``: links evolve by ``sparsity.rule``. Otherwise how the sparse network is pruned, to
+        ``sparsity.linear`` and ``sparsity.conv``.
+    comparison, inputs, exponent, damping, fuse_qkv
+        As of `topospike.prune.prune`; ``None`` is the method's own.
+    widths, tolerance
+        Of ``depgraph``: whether each hidden linear layer, or all together, meet their sparsity, and
+        how far the sparsity of a kind may lie from its target.
+    calibration_images
+        Training images, without augmentation.
+    fine_tune
+        Share of the epochs that come after pruning. 0 prunes the dense twin as it is; otherwise a
+        network of its own is trained for the epochs before.
+    fine_tune_rate
+        Factor on the learning rate after pruning; the schedule starts anew, without warm-up.
+    fine_tune_dropout
+        Dropout after pruning; ``None`` leaves it.
+    """
+
+    method: str | None = None
+    comparison: str | None = None
+    inputs: str = "sequential"
+    exponent: float = 0.5
+    damping: float = 0.01
+    fuse_qkv: bool = False
+    widths: str = "layer"
+    tolerance: float = 0.005
+    calibration_images: int = 128
+    fine_tune: float = 0.0
+    fine_tune_rate: float = 0.1
+    fine_tune_dropout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -289,6 +334,7 @@ class Recipe:
     train: TrainSettings = field(default_factory=TrainSettings)
     sparsity: SparsitySettings = field(default_factory=SparsitySettings)
     direct: DirectSettings = field(default_factory=DirectSettings)
+    prune: PruneSettings = field(default_factory=PruneSettings)
     dense_twin: bool = True
     sparse_twin: bool = True
     convert: tuple[ConversionSettings, ...] = (

@@ -6,6 +6,8 @@ from topospike.train.checkpoint import list_checkpoints as list_checkpoints
 from topospike.train.checkpoint import load_checkpoint as load_checkpoint
 from topospike.train.checkpoint import load_latest as load_latest
 from topospike.train.checkpoint import save_checkpoint as save_checkpoint
+from topospike.train.compact import CompactLayers as CompactLayers
+from topospike.train.compact import on_links as on_links
 from topospike.train.distributed import LostProcessError as LostProcessError
 from topospike.train.distributed import Processes as Processes
 from topospike.train.distributed import connect as connect
@@ -30,6 +32,7 @@ from topospike.train.protocols import TrainingData as TrainingData
 
 __all__ = [
     "CheckpointWarning",
+    "CompactLayers",
     "FitResult",
     "ImageBatches",
     "LostProcessError",
@@ -51,6 +54,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "load_latest",
+    "on_links",
     "process_group",
     "save_checkpoint",
     "shard_fully",

@@ -3,8 +3,8 @@
 A batch is forward (in bf16 if asked), the method's loss, backward; after one
 batch, or as many as gradients are accumulated over: mask the gradients, clip, step. The gradient is
 always that of the mean over the images of a step, whatever number of batches and processes they
-are spread over. Sums stay on the device; the host waits once a batch for one flag, "the loss is
-finite". It changes no mask and writes no file.
+are spread over; layers may run on their links alone (see ``compact``). Sums stay on the device; the
+host waits once a batch for one flag, "the loss is finite". It changes no mask and writes no file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.train.batch_norm import whole_batch_norm
+from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import Processes, without_averaging
 from topospike.train.evaluation import check_logits, count_correct
 from topospike.train.finite import LossGuard, diagnose
@@ -34,13 +35,14 @@ class EpochSummary:
     """Means over the images of one epoch, seen while the weights moved.
 
     ``train_loss`` is in the unit of the loss (nats, label smoothing included, for cross-entropy),
-    ``train_accuracy`` a fraction,
-    ``learning_rate`` that of the last step.
+    ``train_accuracy`` a fraction, ``learning_rate`` that of the last step; ``compact_layers`` ran
+    on their links alone.
     """
 
     train_loss: float
     train_accuracy: float
     learning_rate: float
+    compact_layers: tuple[str, ...] = ()
 
 
 def train_epoch(
@@ -76,7 +78,8 @@ def train_epoch(
     ShapeError
         The model does not return one logit per image and class.
     ConfigError
-        The data gave another number of batches than their ``len()``.
+        The data gave another number of batches than their ``len()``; or layers cannot run on their
+        links alone, as was asked.
     """
     processes, batches = trainee.processes, len(data.train)
     steps = optimizer_steps(settings, batches=batches)
@@ -84,43 +87,52 @@ def train_epoch(
     learning_rate, seen = 0.0, 0
     data.train.set_epoch(epoch)
     trainee.network.train()
-    for step, group in enumerate(groups(data.train, settings.accumulate)):
-        if step == 0:
-            processes.require_same("the order of the first training batch", order_of(group[0][1]))
-        learning_rate = method.learning_rate(settings, epoch * steps + step, steps_per_epoch=steps)
-        set_learning_rate(trainee.optimizer, learning_rate)
-        trainee.optimizer.zero_grad()
-        images = sum(len(y) for _, y in group)
-        for number, (x, y) in enumerate(group, start=1):
-            x, y, counted = processes.share(x, y)
-            x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
-            weight, last = counted * processes.count / images, number == len(group)
-            averaging = nullcontext() if last else without_averaging(trainee.network)
-            with whole_batch_norm(trainee.model, processes), averaging:
-                logits = forward(trainee.network, x, settings)
-                check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
-                loss = method.loss(logits.float(), y, settings)
-                guard.watch(loss)
-                (loss * weight).backward()
-            if not guard.passed():
-                raise diagnose(
-                    trainee.model,
-                    x,
-                    lambda x=x: forward(trainee.model, x, settings),
-                    loss=float(loss.detach()),
-                    epoch=epoch,
-                    step=seen,
-                )
-            totals.add(loss, logits, y, counted=counted)
-            seen += 1
-        descend(trainee, settings)
-        advance()
+    last_compact = last_compact_step(trainee, epoch=epoch, steps=steps)
+    with EXECUTIONS[settings.execution](trainee.model, trainee.optimizer) as layers:
+        names = layers.names
+        for step, group in enumerate(groups(data.train, settings.accumulate)):
+            if step == 0:
+                first_labels = order_of(group[0][1])
+                processes.require_same("the order of the first training batch", first_labels)
+            if step > last_compact:
+                layers.leave()
+            learning_rate = method.learning_rate(
+                settings, epoch * steps + step, steps_per_epoch=steps
+            )
+            set_learning_rate(trainee.optimizer, learning_rate)
+            trainee.optimizer.zero_grad()
+            images = sum(len(y) for _, y in group)
+            for number, (x, y) in enumerate(group, start=1):
+                x, y, counted = processes.share(x, y)
+                x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
+                weight, last = counted * processes.count / images, number == len(group)
+                averaging = nullcontext() if last else without_averaging(trainee.network)
+                with whole_batch_norm(trainee.model, processes), averaging:
+                    logits = forward(trainee.network, x, settings)
+                    check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
+                    loss = method.loss(logits.float(), y, settings)
+                    guard.watch(loss)
+                    (loss * weight).backward()
+                if not guard.passed():
+                    layers.write_weights()
+                    raise diagnose(
+                        trainee.model,
+                        x,
+                        lambda x=x: forward(trainee.model, x, settings),
+                        loss=float(loss.detach()),
+                        epoch=epoch,
+                        step=seen,
+                    )
+                totals.add(loss, logits, y, counted=counted)
+                seen += 1
+            descend(trainee, settings, layers)
+            advance()
     if seen != batches:
         raise ConfigError(
             f"the training batches announced {batches} (their len()) but gave {seen} in epoch "
             f"{epoch}; the learning-rate schedule needs the two to agree."
         )
-    return totals.summary(processes, learning_rate=learning_rate)
+    return totals.summary(processes, learning_rate=learning_rate, compact_layers=names)
 
 
 class Totals:
@@ -137,11 +149,23 @@ class Totals:
         self.correct += count_correct(logits[:counted], y[:counted])
         self.images += counted
 
-    def summary(self, processes: Processes, *, learning_rate: float) -> EpochSummary:
+    def summary(
+        self, processes: Processes, *, learning_rate: float, compact_layers: tuple[str, ...]
+    ) -> EpochSummary:
         """Return the means over the images of all processes."""
         own = [float(self.loss), float(self.correct), float(self.images)]
         loss, correct, images = processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
-        return EpochSummary(loss / images, correct / images, learning_rate)
+        return EpochSummary(loss / images, correct / images, learning_rate, compact_layers)
+
+
+def last_compact_step(trainee: Trainee, *, epoch: int, steps: int) -> int:
+    """Return the last step that may leave out absent links.
+
+    Before a topology update it is the last but one: rules may look at all gradients of a step.
+    """
+    sparsifier = trainee.sparsifier
+    updates = sparsifier is not None and sparsifier.is_update_epoch(epoch)
+    return steps - 2 if updates else steps - 1
 
 
 def groups(
@@ -171,16 +195,23 @@ def forward(model: nn.Module, x: Tensor, settings: TrainSettings) -> Tensor:
         return model(x)
 
 
-def descend(trainee: Trainee, settings: TrainSettings) -> None:
+def descend(trainee: Trainee, settings: TrainSettings, layers: CompactLayers) -> None:
     """Clip the gradients if asked, take one optimizer step, and average the weights if asked.
 
     Absent links get gradients too. The controller's pre-step hook zeroes them in any case; before
     clipping they must be gone already, or they would count in the norm.
     """
+    layers.check_step()
     if settings.gradient_clip is not None:
         if trainee.sparsifier is not None:
             trainee.sparsifier.mask_gradients()
-        nn.utils.clip_grad_norm_(trainee.model.parameters(), settings.gradient_clip)
+        nn.utils.clip_grad_norm_(trained_parameters(trainee), settings.gradient_clip)
     trainee.optimizer.step()
     if trainee.average is not None:
+        layers.write_weights()
         trainee.average.update(trainee.model)
+
+
+def trained_parameters(trainee: Trainee) -> list[Tensor]:
+    """Return what the optimizer holds at this moment: weights, or the links of compact layers."""
+    return [p for group in trainee.optimizer.param_groups for p in group["params"]]

@@ -32,6 +32,7 @@ from topospike.train.checkpoint import (
     load_latest,
     save_checkpoint,
 )
+from topospike.train.compact import check_execution
 from topospike.train.display import progress_bar
 from topospike.train.distributed import (
     LostProcessError,
@@ -305,6 +306,7 @@ def prepare(
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = method.optimizer(model, settings)
+    check_execution(settings.execution, model, processes=processes.count)
     if sparsifier is not None:
         sparsifier.attach(optimizer)
     connect(sparsifier, processes)

@@ -22,7 +22,9 @@ class TopologyController(Protocol):
 
     The contract: after `attach`, weights, gradients and same-shaped optimizer slots are exactly
     zero off the mask after every optimizer step; only `update_topology` changes a mask; the masks
-    themselves are buffers of the model, so `state_dict` holds only what the model does not.
+    themselves are buffers of the model, so `state_dict` holds only what the model does not. Weights
+    of layers that run on their links alone have no gradient (``None``) at a step; the last step
+    before an update has all gradients.
     """
 
     def attach(self, optimizer: Optimizer) -> object:
