@@ -7,6 +7,7 @@ equations D1 to D3), with no time axis, no bias pass, and memory that does not g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,8 +18,11 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
 from topospike.snn.site import Site
-from topospike.snn.split import TimeParts, split_in_time
+from topospike.snn.split import TimeParts, is_site, split_in_time
 from topospike.snn.wiring import WeightLayerInput, find_weight_layers
+
+LEAST_IMAGES = 16
+"""Smallest part into which a batch is divided; below it matrix products lose more than is won."""
 
 
 class SpikingNetwork(nn.Module):
@@ -87,8 +91,30 @@ class SpikingNetwork(nn.Module):
         NonFiniteError
             If the images hold NaN or infinity.
         """
+        parts = max(1, len(x) // self.images_at_once) if x.device.type == "cpu" else 1
+        logits = [self._simulate(part, timesteps) for part in x.tensor_split(parts)]
+        return torch.cat(logits, dim=1) if parts > 1 else logits[0]
+
+    def _simulate(self, x: Tensor, timesteps: int) -> Tensor:
+        """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
+        run = self.watch(x, timesteps, (), record=False)
         # a step may reuse the memory of the step before it, so each result is copied out
-        return torch.stack([logits.clone() for _, logits in self.steps(x, timesteps)])
+        return torch.stack([logits.clone() for _, logits, _ in run])
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images of a batch, at least, run through all their steps together on a CPU.
+
+        Few, so that their state stays in the processor's cache from step to step; but so many
+        that the state outweighs the weights, which have to be fetched for every part. `forward`
+        alone divides a batch; `steps` and `watch` show whole ones.
+        """
+        weights = sum(parameter.nbytes for parameter in self.ann.parameters())
+        calls = [node for node in self.ann.graph.nodes if is_site(node, self.ann)]
+        shapes = [node.meta["val"].shape for node in calls if "val" in node.meta]
+        item = max((p.element_size() for p in self.ann.parameters()), default=4)
+        state = item * sum(math.prod(int(size) for size in shape[1:]) for shape in shapes)
+        return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
 
     def steps(self, x: Tensor, timesteps: int) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
@@ -100,14 +126,19 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def watch(
-        self, x: Tensor, timesteps: int, nodes: Sequence[fx.Node]
+        self, x: Tensor, timesteps: int, nodes: Sequence[fx.Node], *, record: bool = True
     ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
-        """Yield ``(t, logits, values)`` with the values of ``nodes`` of the graph at each step."""
+        """Yield ``(t, logits, values)`` with the values of ``nodes`` of the graph at each step.
+
+        Without ``record`` the sites need not keep their ``spikes``.
+        """
         self._check(x, timesteps)
         sites = list(self.sites.values())
         image_part, step_part = self._parts(tuple(nodes))
         try:
             cached = image_part(self.ann, x)
+            for site in sites:
+                site.record = record
             for t in range(1, timesteps + 1):
                 for site in sites:
                     site.time_step = t

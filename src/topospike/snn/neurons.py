@@ -284,13 +284,14 @@ class MultiThreshold:
 class IntegrateAndFire:
     """Integrate-and-fire neuron of rate coding: positive spikes only.
 
-    Starts at theta / 2, which centres the rounding error of the spike count.
+    Starts at theta / 2, which centres the rounding error of the spike count; networks trained with
+    another shift of the floor (SlipReLU) start elsewhere.
     """
 
     name: str = field(default="integrate-and-fire", init=False, repr=False)
     levels: int = field(default=1, init=False, repr=False)
     gated: bool = field(default=False, init=False, repr=False)
-    initial_membrane: float = field(default=0.5, init=False, repr=False)
+    initial_membrane: float = field(default=0.5, repr=False, kw_only=True)
 
     def fire(
         self,

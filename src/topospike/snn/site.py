@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.snn.coding import Coding
+from topospike.snn.fused import FusedSite, has_kernel
 from topospike.snn.neurons import Neuron
 
 
@@ -40,6 +41,10 @@ class Site(nn.Module):
     decoded, spikes : Tensor or None
         Decoded output r_out and the signed values emitted at the current step. State of a run,
         not of the model: neither is in ``state_dict``, and both are overwritten by the next step.
+    fired : int or None
+        How many neurons of the batch fired at the current step, where a compiled loop has counted.
+    record : bool
+        Whether ``spikes`` are wanted; without them a compiled loop writes less memory.
     """
 
     threshold: Tensor
@@ -60,6 +65,9 @@ class Site(nn.Module):
         self.time_step = 0
         self.decoded: Tensor | None = None
         self.spikes: Tensor | None = None
+        self.fired: int | None = None
+        self.record = True
+        self._fused: FusedSite | None = None
 
     def forward(self, r_in: Tensor) -> Tensor:
         """Return the activation (time step 0) or the decoded output r_out (t >= 1)."""
@@ -69,16 +77,27 @@ class Site(nn.Module):
             if self.activation is not None:
                 return self.activation(r_in)
             return torch.relu(r_in) if self.gated else r_in
-        t = self.time_step
         if self.decoded is None:
             self.decoded = torch.zeros_like(r_in)
+            if has_kernel(self.neuron, self.coding, self.decoded):
+                self._fused = FusedSite(self.neuron, self.coding, self.threshold, self.decoded)
+        if self._fused is None:
+            return self._fire(r_in, self.decoded)
+        if self.record and self.spikes is None:
+            self.spikes = torch.empty_like(self.decoded)
+        self.fired = self._fused(self.time_step, r_in, self.decoded, self.spikes)
+        return self.decoded
+
+    def _fire(self, r_in: Tensor, decoded: Tensor) -> Tensor:
+        """Take a step with the rules as they are written, operation by operation."""
+        t = self.time_step
         share = self.neuron.initial_membrane
         initial = self.threshold * share if share else None
         # last step's spikes are done with: their memory serves the membrane, then the new spikes
-        membrane = self.coding.drive(t, r_in, self.decoded, initial, out=self.spikes)
-        available = self.coding.available(t, self.decoded) if self.neuron.gated else None
+        membrane = self.coding.drive(t, r_in, decoded, initial, out=self.spikes)
+        available = self.coding.available(t, decoded) if self.neuron.gated else None
         self.spikes = self.neuron.fire(membrane, self.threshold, available, out=membrane)
-        self.decoded = self.coding.decode(t, self.decoded, self.spikes, out=self.decoded)
+        self.decoded = self.coding.decode(t, decoded, self.spikes, out=decoded)
         return self.decoded
 
     def extra_repr(self) -> str:

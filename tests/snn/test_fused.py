@@ -1,0 +1,157 @@
+"""The compiled site step against the rules it stands for: equal bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topospike.snn.coding import CODINGS, Coding
+from topospike.snn.fused import WORTHWHILE, FusedSite, has_kernel
+from topospike.snn.neurons import (
+    Identity,
+    IntegrateAndFire,
+    MultiThreshold,
+    Neuron,
+    SignedIntegrateAndFire,
+)
+from topospike.snn.site import Site
+
+NEURONS: list[Neuron] = [
+    MultiThreshold(levels=4, gated=True),
+    MultiThreshold(levels=1, gated=True),
+    MultiThreshold(levels=8, gated=False),
+    IntegrateAndFire(),
+    SignedIntegrateAndFire(),
+]
+SHAPE = (3, 5, 4, 6)
+THRESHOLDS = [(), (1,), (1, 5, 1, 1), (5, 1, 1), (6,), (1, 5, 4, 6), (1, 5, 1, 6), (3, 1, 1, 1)]
+
+
+def drives(shape: tuple[int, ...], dtype: torch.dtype, steps: int, seed: int) -> list[torch.Tensor]:
+    """Drives with exact ties: multiples of a quarter threshold beside arbitrary values."""
+    generator = torch.Generator().manual_seed(seed)
+    plain = torch.randn(steps, *shape, generator=generator, dtype=dtype)
+    tied = (plain * 4).round() / 4
+    return list(torch.where(torch.rand(plain.shape, generator=generator) < 0.5, plain, tied))
+
+
+def rule(neuron: Neuron, coding: Coding, theta: torch.Tensor) -> Site:
+    site = Site("s", gated=neuron.gated, neuron=neuron, coding=coding)
+    site.threshold = theta
+    return site
+
+
+def compare(neuron: Neuron, coding: Coding, theta: torch.Tensor, r_in: list[torch.Tensor]) -> None:
+    site = rule(neuron, coding, theta)
+    state, spikes = torch.zeros_like(r_in[0]), torch.empty_like(r_in[0])
+    unrecorded = torch.zeros_like(r_in[0])
+    fused = FusedSite(neuron, coding, theta, state)
+    decoded = torch.zeros_like(r_in[0])
+    for t, drive in enumerate(r_in, start=1):
+        site.time_step = t
+        site._fire(drive, decoded)
+        fired = fused(t, drive, state, spikes)
+        assert fused(t, drive, unrecorded, None) == fired
+        assert torch.equal(spikes, site.spikes)  # pyright: ignore[reportArgumentType]
+        assert torch.equal(state, decoded)
+        assert torch.equal(unrecorded, decoded)
+        assert fired == int(spikes.count_nonzero())
+    assert state.abs().max() > 0  # something has fired
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+@pytest.mark.parametrize("coding", list(CODINGS), ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_compiled_steps_equal_the_rules_bit_for_bit(
+    neuron: Neuron, coding: str, dtype: torch.dtype
+) -> None:
+    theta = torch.rand(1, 5, 1, 1, generator=torch.Generator().manual_seed(1), dtype=dtype) + 0.5
+    theta[0, 2] = 1.0  # where the ties are
+    compare(neuron, CODINGS[coding], theta, drives((16, 5, 9, 7), dtype, 6, seed=0))
+
+
+@pytest.mark.parametrize("shape", THRESHOLDS, ids=str)
+@pytest.mark.parametrize("memory", ["rows", "channels last"])
+def test_every_shape_of_threshold_and_memory_format(shape: tuple[int, ...], memory: str) -> None:
+    theta = torch.rand(shape, generator=torch.Generator().manual_seed(2)) + 0.5
+    r_in = drives(SHAPE, torch.float32, 4, seed=3)
+    if memory == "channels last":
+        r_in = [r.contiguous(memory_format=torch.channels_last) for r in r_in]
+    for neuron in (NEURONS[0], NEURONS[4]):
+        compare(neuron, CODINGS["differential"], theta, r_in)
+
+
+def test_a_drive_laid_out_otherwise_is_read_in_the_right_order() -> None:
+    r_in = drives(SHAPE, torch.float32, 3, seed=4)
+    theta = torch.rand(5, 1, 1, generator=torch.Generator().manual_seed(5)) + 0.5
+    neuron, coding = NEURONS[0], CODINGS["differential"]
+    states = torch.zeros(2, *SHAPE)
+    fused = FusedSite(neuron, coding, theta, states[0])
+    for t, drive in enumerate(r_in, start=1):
+        fused(t, drive, states[0], None)
+        fused(t, drive.contiguous(memory_format=torch.channels_last), states[1], None)
+    assert torch.equal(states[0], states[1])
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    values=st.lists(st.floats(-4, 4, width=32), min_size=8, max_size=8),
+    theta=st.sampled_from([-1.0, 0.0, 1e-3, 0.5, 1.0, 3.0]),
+    which=st.sampled_from(NEURONS),
+    coding=st.sampled_from(list(CODINGS)),
+)
+def test_any_drive_any_threshold(
+    values: list[float], theta: float, which: Neuron, coding: str
+) -> None:
+    site = rule(which, CODINGS[coding], torch.tensor(theta))
+    decoded, state = torch.zeros(1, 4), torch.zeros(1, 4)
+    fused = FusedSite(which, CODINGS[coding], site.threshold, state)
+    for t, drive in enumerate(torch.tensor(values).view(2, 1, 4), start=1):
+        site.time_step = t
+        site._fire(drive, decoded)
+        fused(t, drive, state, None)
+    assert torch.equal(state, decoded)
+
+
+def test_a_nan_does_not_stay_hidden() -> None:
+    neuron, coding = MultiThreshold(levels=4, gated=True), CODINGS["differential"]
+    state = torch.zeros(1, 40)
+    FusedSite(neuron, coding, torch.tensor(1.0), state)(1, torch.full((1, 40), np.nan), state, None)
+    assert not torch.isfinite(state).any()
+
+
+def test_threads_share_a_site_without_changing_it() -> None:
+    r_in = drives((8, 32, 32, 32), torch.float32, 2, seed=6)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            state = torch.zeros_like(r_in[0])
+            fused = FusedSite(NEURONS[0], CODINGS["rate"], torch.tensor(1.0), state)
+            found.append((state, [fused(t, r, state, None) for t, r in enumerate(r_in, 1)]))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_what_has_no_compiled_step() -> None:
+    many, rate = torch.zeros(WORTHWHILE), CODINGS["rate"]
+    assert has_kernel(IntegrateAndFire(), rate, many)
+    assert not has_kernel(IntegrateAndFire(), rate, many[:-1])
+    assert not has_kernel(Identity(), rate, many)
+    assert not has_kernel(IntegrateAndFire(), rate, many.bfloat16())
+
+
+def test_a_large_site_counts_and_records_only_when_asked() -> None:
+    site = rule(IntegrateAndFire(), CODINGS["rate"], torch.tensor(1.0))
+    drive = torch.rand(2, WORTHWHILE, generator=torch.Generator().manual_seed(7))
+    site.time_step = 1
+    out = site(drive)
+    assert site.spikes is not None
+    assert site.fired == int(site.spikes.count_nonzero()) == int((out > 0).sum())
+    site.reset()
+    site.time_step, site.record = 1, False
+    assert torch.equal(site(drive), out)
+    assert site.spikes is None
