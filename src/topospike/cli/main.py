@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from jsonargparse import Namespace
 
+from topospike.cli.allocator import keep_freed_memory
 from topospike.cli.arguments import build_parser, parse
 from topospike.errors import TopospikeError
 
@@ -55,6 +56,7 @@ def notes(error: BaseException) -> list[str]:
 
 def execute(command: str, options: Namespace) -> None:
     """Run one subcommand."""
+    keep_freed_memory()
     from topospike.cli.commands import TABLE
 
     TABLE[command](options)
