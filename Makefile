@@ -70,6 +70,9 @@ $(VENV)/.installed-run: $(LOCK) | $(BIN)/python
 $(VENV)/.installed-dev: $(LOCK) | $(BIN)/python
 	@$(PIP) hatchling editables
 	@$(PIP) --no-build-isolation -e ".[dev,hf]"
+	@# NeuroBench asks for torchaudio, which it imports for audio data alone and which breaks
+	@# transformers beside a CPU torch; what our tests use of it needs snntorch only.
+	@$(PIP) --no-deps neurobench snntorch
 	@touch $@ $(VENV)/.installed-run
 
 $(VENV)/.installed-docs: $(LOCK) | $(BIN)/python

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Sequence
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -20,6 +21,7 @@ DESCRIPTION = (
     "Grow sparse, brain-like networks, turn them into spiking networks, and say what they cost."
 )
 RECIPE_HELP = "name of a packaged recipe ({}) or path of a YAML file"
+EXPORTS = ("nir", "csr", "onnx", "graphml", "npz", "csv")
 DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: an accelerator where there is one)"
 
 
@@ -182,6 +184,24 @@ def reproduce_parser(summary: str) -> ArgumentParser:
     return parser
 
 
+def export_parser(summary: str) -> ArgumentParser:
+    """Options of ``export``."""
+    parser = new_parser(summary)
+    parser.add_argument("folder", type=str, help="a run folder with trained networks")
+    parser.add_argument("--to", type=Literal[EXPORTS], required=True, help="what to write")
+    parser.add_argument("--network", type=str, help="dense, or the sparse one (default)")
+    parser.add_argument("--method", type=str, help="nir, csr: which conversion (default: first)")
+    parser.add_argument("--output", type=str, help="where (default: FOLDER/export/NETWORK...)")
+    parser.add_argument(
+        "--neuron", type=Literal["if", "lif"], help="nir: lif for snnTorch (default: if)"
+    )
+    parser.add_argument(
+        "--binary_axons", action="store_true", help="nir: multi-threshold neurons as 2n axons"
+    )
+    add_common_options(parser)
+    return parser
+
+
 def version() -> str:
     """Return the version of the package, read only when asked for."""
     from topospike import __version__
@@ -197,5 +217,6 @@ COMMANDS = {
     "simulate": (simulate_parser, "Measure the converted networks: accuracy, energy, every step."),
     "analyse": (analyse_parser, "Analyse a sparse topology as a network."),
     "report": (report_parser, "Write report.html of run folders."),
+    "export": (export_parser, "Write a network as NIR, CSR weights, a graph, or ONNX."),
     "reproduce": (reproduce_parser, "Run rows of the paper's tables, and compare with print."),
 }

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from topospike.analyse import TopologyReport
 from topospike.analyse import analyse as analyse_topology
 from topospike.cli.display import output, say, topology_table
+from topospike.cli.export import export
 from topospike.cli.limits import check_limits
 from topospike.cli.pipeline import print_summary, run_everything, run_training
 from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
@@ -145,5 +146,6 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "simulate": simulate,
     "analyse": analyse,
     "report": report,
+    "export": export,
     "reproduce": reproduce,
 }

@@ -1,0 +1,93 @@
+"""Command line: ``topospike export``, one network of a run folder in another program's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from topospike.cli.record import recorded_recipe
+from topospike.cli.run import Network, Run
+from topospike.cli.stages import spiking_network, trained_model
+from topospike.errors import ConfigError, MissingDataError
+from topospike.export import export_csr, export_graph, export_nir, export_onnx
+from topospike.recipe import ConversionSettings
+from topospike.registry import suggestion
+from topospike.topology import Topology
+
+
+def export(options: Namespace) -> None:
+    """Write one network of a run folder as NIR, CSR weights, a graph, or ONNX."""
+    folder = Path(options.folder)
+    recipe = recorded_recipe(folder)
+    run = Run(recipe, folder, device=options.get("device"))
+    network = chosen_network(run, options.get("network"))
+    kind = options.to
+    if kind in ("nir", "csr"):
+        settings = chosen_conversion(run, options.get("method"))
+        snn = spiking_network(run, network, settings)
+        name = f"{network.name}-{settings.method}"
+        if kind == "csr":
+            print(f"export: {export_csr(snn, target(options, folder, f'{name}-csr'))}")
+            return
+        report = export_nir(
+            snn,
+            target(options, folder, f"{name}.nir"),
+            neuron=options.get("neuron") or "if",
+            binary_axons=options.get("binary_axons", False),
+        )
+        print(report.text())
+    elif kind == "onnx":
+        example = next(iter(run.data.validation))[0][:2].to(run.device)
+        path = target(options, folder, f"{network.name}.onnx")
+        print(f"export: {export_onnx(trained_model(run, network), path, example)}")
+    else:
+        path = target(options, folder, f"{network.name}.{kind}")
+        print(f"export: {export_graph(topology_of(network), path)}")
+
+
+def target(options: Namespace, folder: Path, name: str) -> Path:
+    """Return where the export goes."""
+    return Path(options.get("output") or folder / "export" / name)
+
+
+def chosen_network(run: Run, name: str | None) -> Network:
+    """Return the network with a name, by default the sparse one."""
+    if name is None:
+        return run.networks[-1]
+    known = {network.name: network for network in run.networks}
+    if name not in known:
+        raise ConfigError(
+            f"{run.folder} has no network {name!r}; it has {', '.join(known)}."
+            f"{suggestion(name, known)}"
+        )
+    return known[name]
+
+
+def chosen_conversion(run: Run, method: str | None) -> ConversionSettings:
+    """Return the settings of a conversion, by default the first of the recipe."""
+    known = {settings.method: settings for settings in run.recipe.convert}
+    if not known:
+        raise ConfigError(
+            f"{run.folder} has no conversion; convert first: topospike convert {run.folder} "
+            "--method qcfs."
+        )
+    if method is None:
+        return next(iter(known.values()))
+    if method not in known:
+        raise ConfigError(
+            f"{run.folder} has no conversion {method!r}; it has {', '.join(known)}. Convert "
+            f"first: topospike convert {run.folder} --method {method}."
+        )
+    return known[method]
+
+
+def topology_of(network: Network) -> Topology:
+    """Read the frozen topology of a sparse network."""
+    path = network.folder / "topology.npz"
+    if not path.is_file():
+        raise MissingDataError(
+            f"{network.folder} has no topology: the network {network.name!r} is dense. Export "
+            "the sparse one, or its weights (--to csr)."
+        )
+    return Topology.load(path)

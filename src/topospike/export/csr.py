@@ -1,0 +1,231 @@
+"""Export: the weights of every layer as compressed sparse rows, and all settings as JSON.
+
+Lossless and of any network, multi-threshold neurons included: ``network.json`` says how each layer
+is fed and what the neurons of each site do, ``weights.npz`` holds the arrays. A row is an output
+(channel), a column an input (channel and kernel tap); an existing link whose weight happens to be
+zero is stored as a zero, an absent one is not stored. It is made for readers without torch; the
+network itself is saved by `topospike.save`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor, fx
+
+from topospike.contracts import to_json, write_atomically
+from topospike.errors import CheckpointError, ConversionError
+from topospike.measure.operations import existing_links
+from topospike.snn.network import SpikingNetwork
+from topospike.snn.wiring import WeightLayerInput
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+FORMAT = "topospike csr 1"
+DESCRIPTION, ARRAYS = "network.json", "weights.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class CsrLayer:
+    """One layer as it was read back: its weight, its links, its bias."""
+
+    weight: Tensor
+    mask: Bool[Tensor, "*shape"]
+    bias: Tensor | None
+    matrix: scipy.sparse.csr_array
+
+
+@dataclass(frozen=True, eq=False)
+class CsrNetwork:
+    """What `read_csr` returns: the description as dictionaries, and the arrays."""
+
+    description: dict[str, Any]
+    layers: dict[str, CsrLayer]
+    thresholds: dict[str, Tensor]
+
+
+def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
+    """Write a converted network as sparse matrices and JSON.
+
+    Parameters
+    ----------
+    snn
+        Any converted network.
+    folder
+        Where ``network.json`` and ``weights.npz`` go; made if missing.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ConversionError
+        If a layer's weight is computed rather than stored, so there is no matrix to write.
+
+    Notes
+    -----
+    Per layer ``L`` the arrays ``L/data``, ``L/indices``, ``L/indptr`` and, if there is one,
+    ``L/bias``; per site ``S`` the array ``S/threshold``. The JSON has for each layer its weight's
+    ``shape``, ``kind``, ``settings`` (stride, padding, ... as the operator orders them), ``fed_by``
+    and the ``sites`` that feed it; for each site neuron, levels, coding, gate and initial membrane;
+    and the conversion report.
+
+    Examples
+    --------
+    >>> import tempfile, topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> snn = ts.convert(model, calibration=[torch.rand(32, 4)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     network = read_csr(export_csr(snn, folder))
+    >>> torch.equal(network.layers["2"].weight, model[2].weight), network.layers["2"].matrix.nnz
+    (True, 24)
+    """
+    arrays: dict[str, np.ndarray] = {}
+    layers = [describe_layer(snn, layer, arrays) for layer in snn.weight_layers]
+    sites = []
+    for name, site in snn.sites.items():
+        arrays[f"{name}/threshold"] = site.threshold.cpu().numpy()
+        sites.append(
+            {
+                "name": name,
+                "neuron": site.neuron.name,
+                "levels": site.neuron.levels,
+                "coding": site.coding.name,
+                "gated": site.neuron.gated,
+                "initial_membrane": site.neuron.initial_membrane,
+            }
+        )
+    content = {
+        "format": FORMAT,
+        "input_shape": list(snn.input_shape),
+        "layers": layers,
+        "sites": sites,
+        "conversion": to_json(snn.report),
+    }
+    folder = Path(folder)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # pyright: ignore[reportArgumentType]
+    write_atomically(folder / ARRAYS, packed.getvalue())
+    write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
+    return folder
+
+
+def describe_layer(
+    snn: SpikingNetwork, layer: WeightLayerInput, arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Add the arrays of a layer and return its description."""
+    settings: list[Any] = [plain(value) for value in layer.node.args[3:]]
+    site_names = {str(node.target): node for node in layer.sites}
+    by_target = {node: snn.ann.get_submodule(target) for target, node in site_names.items()}
+    content = {
+        "name": layer.name,
+        "kind": layer.kind,
+        "operator": str(layer.node.target),
+        "settings": settings,
+        "fed_by": layer.fed_by,
+        "sites": [module.name for module in by_target.values()],
+        "pooled": layer.pooled,
+    }
+    if len(layer.operands) == 2:
+        return content  # a product of two activations has no weight
+    weight, bias = parameters_of(snn, layer)
+    mask = existing_links(snn, layer, weight).cpu()
+    rows = mask.reshape(len(mask), -1)
+    arrays[f"{layer.name}/data"] = weight.cpu().reshape(rows.shape)[rows].numpy()
+    arrays[f"{layer.name}/indices"] = rows.nonzero()[:, 1].to(torch.int32).numpy()
+    counts = torch.cat([torch.zeros(1, dtype=torch.int64), rows.sum(1).cumsum(0)])
+    arrays[f"{layer.name}/indptr"] = counts.numpy()
+    if bias is not None:
+        arrays[f"{layer.name}/bias"] = bias.cpu().numpy()
+    return {**content, "shape": list(weight.shape), "links": int(rows.sum())}
+
+
+def parameters_of(snn: SpikingNetwork, layer: WeightLayerInput) -> tuple[Tensor, Tensor | None]:
+    """Return the weight and the bias a layer reads."""
+    found = [
+        value
+        for argument in layer.node.args[:3]
+        if argument is not layer.operand and (value := parameter(snn, argument)) is not None
+    ]
+    if not found:
+        raise ConversionError(
+            f"{layer.name}: its weight is computed in the forward pass, so there is no matrix to "
+            "write. Store it as a parameter that the layer reads directly."
+        )
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def parameter(snn: SpikingNetwork, argument: object) -> Tensor | None:
+    """Return the tensor a node reads, if it is a stored one."""
+    if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+        return None
+    path, _, name = str(argument.target).rpartition(".")
+    return getattr(snn.ann.get_submodule(path), name).detach()
+
+
+def plain(value: object) -> object:
+    """Return a setting as JSON takes it."""
+    return value if isinstance(value, int | float | bool | str) else list(value)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def read_csr(folder: str | Path) -> CsrNetwork:
+    """Read what `export_csr` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing, damaged, or something else.
+    """
+    from scipy.sparse import csr_array
+
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        if description["format"] != FORMAT:
+            raise KeyError(f"format {description['format']!r}")
+        layers = {}
+        for entry in description["layers"]:
+            if "shape" in entry:
+                name, shape = entry["name"], tuple(entry["shape"])
+                parts = tuple(arrays[f"{name}/{part}"] for part in ("data", "indices", "indptr"))
+                columns = int(np.prod(shape[1:]))
+                matrix: Any = csr_array(parts, shape=(shape[0], columns))  # pyright: ignore[reportCallIssue, reportArgumentType]
+                layers[name] = read_layer(matrix, shape, arrays.get(f"{name}/bias"))
+    except (OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} does not hold a network written by export_csr ({error}). Export it again."
+        ) from error
+    thresholds = {
+        site["name"]: torch.from_numpy(arrays[f"{site['name']}/threshold"])
+        for site in description["sites"]
+    }
+    return CsrNetwork(description, layers, thresholds)
+
+
+def read_layer(
+    matrix: scipy.sparse.csr_array, shape: tuple[int, ...], bias: np.ndarray | None
+) -> CsrLayer:
+    """Turn a sparse matrix back into weight and mask."""
+    rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
+    weight, mask = np.zeros(matrix.shape, matrix.dtype), np.zeros(matrix.shape, bool)
+    weight[rows, matrix.indices] = matrix.data
+    mask[rows, matrix.indices] = True
+    return CsrLayer(
+        torch.from_numpy(weight).reshape(shape),
+        torch.from_numpy(mask).reshape(shape),
+        None if bias is None else torch.from_numpy(bias),
+        matrix,
+    )
