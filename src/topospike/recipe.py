@@ -30,6 +30,9 @@ class DataSettings:
     augment
         Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``cutout``, ...; a number
         after a colon is its strength, as in ``crop:2`` (`topospike.data.AUGMENTATIONS`).
+    mix
+        Ways to mix two training images and their labels, one of them drawn for every batch:
+        ``mixup``, ``cutmix``; a number after a colon is the parameter of the Beta distribution.
     image_size
         Height and width the network sees, for images of differing sizes: each is scaled so that
         256/224 of this size fits, and the middle is cut out. ``None``: leave images as they are.
@@ -51,6 +54,7 @@ class DataSettings:
     std: tuple[float, ...] | None = None
     validation_fraction: float = 0.1
     augment: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
     channels: int | None = None
     batch_size: int = 128

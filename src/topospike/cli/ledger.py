@@ -68,6 +68,13 @@ class Ledger:
         self._entries[stage] |= {"outputs": sizes, "seconds": round(seconds, 3)}
         self._write()
 
+    def adopt(self, other: Ledger, stages: Iterable[str]) -> None:
+        """Take over stages that ended in another folder, whose files were copied to this one."""
+        for stage in stages:
+            if stage in other.seconds:
+                self._entries[stage] = other._entries[stage]
+        self._write()
+
     def forget(self, stage: str) -> None:
         """Remove a stage whose files no longer belong to the run."""
         if self._entries.pop(stage, None) is not None:

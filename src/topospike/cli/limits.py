@@ -46,6 +46,13 @@ LIMITS: dict[str, Limit] = {
     "sparsity.update_interval": POSITIVE_INTEGER,
     "sparsity.start_fraction": PART,
     "sparsity.stop_fraction": PART,
+    "prune.exponent": NOT_NEGATIVE,
+    "prune.damping": POSITIVE,
+    "prune.tolerance": NOT_NEGATIVE,
+    "prune.calibration_images": POSITIVE_INTEGER,
+    "prune.fine_tune": SHARE,
+    "prune.fine_tune_rate": POSITIVE,
+    "prune.fine_tune_dropout": SHARE,
     "measure.timesteps": POSITIVE_INTEGER,
     "threads": POSITIVE_INTEGER,
 }

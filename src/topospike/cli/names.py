@@ -14,6 +14,7 @@ from topospike.convert.thresholds import SOLVERS
 from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
 from topospike.measure import ENERGY_MODELS, Conventions
 from topospike.models import MODELS
+from topospike.prune import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.snn.coding import CODINGS
 from topospike.topology import (
@@ -36,6 +37,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "sparsity.removal": REMOVAL_CRITERIA,
     "sparsity.zeta_schedule": ZETA_SCHEDULES,
     "sparsity.density_decay": DENSITY_SCHEDULES,
+    "prune.method": PRUNING_METHODS,
     "measure.energy_model": ENERGY_MODELS,
 }
 CONVERSION_TABLES: dict[str, Mapping[str, Any]] = {

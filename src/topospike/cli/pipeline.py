@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from topospike.cli.display import output, results_table
+from topospike.cli.prune import make_network
 from topospike.cli.run import Run
 from topospike.cli.stages import (
     analyse_network,
@@ -17,7 +18,6 @@ from topospike.cli.stages import (
     measure_network,
     refuse_changed_settings,
     show_first_conversion,
-    train_network,
 )
 from topospike.cli.summary import write_summary
 from topospike.report import write_report
@@ -29,7 +29,7 @@ def run_training(run: Run) -> None:
     refuse_changed_settings(run)
     with run.recorded():
         for network in run.networks:
-            train_network(run, network)
+            make_network(run, network)
     if run.processes.is_main:
         print(f"trained networks: {run.folder}")
 
@@ -39,7 +39,7 @@ def run_everything(run: Run) -> None:
     refuse_changed_settings(run)
     with run.recorded():
         for network in run.networks:
-            train_network(run, network)
+            make_network(run, network)
         if not run.processes.is_main:
             return
         run.processes = Processes()

@@ -21,6 +21,7 @@ from jsonargparse import Namespace
 from topospike.analyse import analyse
 from topospike.cli.digest import run_folder
 from topospike.cli.display import say
+from topospike.cli.prune import make_network
 from topospike.cli.recipes import resolve
 from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import (
@@ -30,7 +31,6 @@ from topospike.cli.stages import (
     measure_network,
     new_sparsifier,
     refuse_changed_settings,
-    train_network,
 )
 from topospike.cli.summary import write_summary
 from topospike.contracts import write_atomically
@@ -141,7 +141,7 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
             analyse_initial(run)
             return
         for network in run.networks:
-            train_network(run, network)
+            make_network(run, network)
         if not run.processes.is_main:
             return
         run.processes = Processes()

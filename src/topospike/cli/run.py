@@ -34,11 +34,20 @@ DEFAULTS = {**to_plain(Recipe()), "conversion": to_plain(ConversionSettings())}
 
 @dataclass(frozen=True)
 class Network:
-    """One of the two networks of a run: ``dense``, or the sparse one under its rule's name."""
+    """One of the two networks of a run: ``dense``, or the sparse one under its rule's name.
+
+    A pruned network has the name of the method.
+    """
 
     name: str
     folder: Path
     is_sparse: bool
+    is_pruned: bool = False
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that makes it."""
+        return f"{'prune' if self.is_pruned else 'train'} {self.name}"
 
 
 class ImageFormat(TypedDict):
@@ -91,7 +100,9 @@ class Run:
     def networks(self) -> tuple[Network, ...]:
         """The networks of the recipe, dense first."""
         dense = Network("dense", self.folder / "dense", is_sparse=False)
-        sparse = Network(self.recipe.sparsity.rule, self.folder, is_sparse=True)
+        method = self.recipe.prune.method
+        name = method or self.recipe.sparsity.rule
+        sparse = Network(name, self.folder, is_sparse=True, is_pruned=method is not None)
         wanted = ((dense, self.recipe.dense_twin), (sparse, self.recipe.sparse_twin))
         return tuple(network for network, is_wanted in wanted if is_wanted)
 
@@ -99,7 +110,12 @@ class Run:
     def data(self) -> DataBundle:
         """The dataset, loaded once, and described in the record."""
         self.say(f"data: {self.recipe.data.source}")
-        data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
+        data = load_data(
+            self.recipe.data,
+            seed=self.recipe.seed,
+            device=self.device,
+            part=(self.processes.rank, self.processes.count),
+        )
         description = {
             "name": data.name,
             "train": data.train.images,

@@ -46,7 +46,9 @@ FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
 def training_settings(run: Run, network: Network) -> dict[str, Any]:
     """Return everything the weights of a network depend on."""
     recipe = run.recipe
-    names = ("data", "model", "train", *(("sparsity",) if network.is_sparse else ()))
+    names = ["data", "model", "train"]
+    names += ["sparsity"] if network.is_sparse else []
+    names += ["prune"] if network.is_pruned else []
     settings = {name: to_plain(getattr(recipe, name)) for name in names}
     for name, free in FREE.items():
         settings[name] = {k: v for k, v in settings[name].items() if k not in free}
@@ -60,7 +62,7 @@ def digest(settings: dict[str, Any]) -> str:
 
 def train_network(run: Run, network: Network) -> None:
     """Train one network, sparse ones with an evolving topology, and save it."""
-    name, settings = f"train {network.name}", training_settings(run, network)
+    name, settings = network.stage, training_settings(run, network)
     changed = changed_settings(run, network)
 
     def action() -> list[Path]:
@@ -98,7 +100,7 @@ def train_network(run: Run, network: Network) -> None:
 def changed_settings(run: Run, network: Network) -> list[str]:
     """Return the settings in which a network already trained in the folder differs."""
     settings = training_settings(run, network)
-    before = run.ledger.settings(f"train {network.name}", like=settings)
+    before = run.ledger.settings(network.stage, like=settings)
     return [] if before is None else list(differences(before, settings))
 
 

@@ -20,7 +20,7 @@ from topospike.prune.report import LayerPruning, PruneReport
 from topospike.prune.selection import Comparison, check_comparison
 from topospike.prune.structured import prune_channels
 from topospike.prune.unstructured import install, prune_with_images, prune_without_images
-from topospike.prune.walk import Inputs, check_inputs
+from topospike.prune.walk import check_inputs
 
 DEFAULT_SPARSITY = 0.7
 STRUCTURED_SPARSITY = {"conv": 0.78, "linear": 0.99}
@@ -33,7 +33,7 @@ def prune(
     calibration: Iterable[Batch] | Tensor | None = None,
     *,
     comparison: str | None = None,
-    inputs: Inputs = "sequential",
+    inputs: str = "sequential",
     exponent: float = 0.5,
     block: int = 128,
     damping: float = 0.01,
@@ -174,7 +174,7 @@ def prune_links(
     settings: RankingSettings,
     *,
     images: CalibrationImages | None,
-    inputs: Inputs,
+    inputs: str,
 ) -> tuple[LayerPruning, ...]:
     """Prune single links, and return the record of every layer in order of execution."""
     targets = find_targets(model, target, None if images is None else images.first[:2])

@@ -20,7 +20,7 @@ from topospike.prune.calibration import CalibrationImages
 from topospike.prune.layers import PruningTarget
 from topospike.prune.moments import InputMoments, geometry_of
 from topospike.prune.ranking import PrunedLayer, RankingSettings, prune_together
-from topospike.prune.walk import Inputs, walk
+from topospike.prune.walk import walk
 from topospike.topology import register_mask
 from topospike.train.display import progress_bar
 
@@ -48,7 +48,7 @@ def prune_with_images(
     settings: RankingSettings,
     *,
     images: CalibrationImages,
-    inputs: Inputs,
+    inputs: str,
 ) -> dict[str, PrunedLayer]:
     """Walk the calibration images through the model, and prune each block as they reach it."""
     captured = capture(model, images.first)

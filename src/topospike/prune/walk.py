@@ -42,7 +42,7 @@ def walk(
     *,
     observe: Observer,
     prune: Callable[[Segment], None],
-    inputs: Inputs = "sequential",
+    inputs: str = "sequential",
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Let every segment see its inputs, and prune it.

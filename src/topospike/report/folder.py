@@ -129,7 +129,8 @@ def read_run(folder: str | Path) -> Run:
         )
     record = read_json(folder / "record.json") or {}
     notes: list[str] = []
-    name = record.get("recipe", {}).get("sparsity", {}).get("rule", "sparse")
+    recipe = record.get("recipe", {})
+    name = recipe.get("prune", {}).get("method") or recipe.get("sparsity", {}).get("rule", "sparse")
     networks = (
         read_network(folder / DENSE, DENSE, notes),
         read_network(folder, name, notes),
