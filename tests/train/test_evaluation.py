@@ -4,7 +4,7 @@ from torch import nn
 
 from topospike.errors import ConfigError, ShapeError
 from topospike.train import evaluate_accuracy
-from topospike.train.evaluation import check_logits
+from topospike.train.evaluation import check_logits, count_correct
 
 
 def test_accuracy_by_hand_over_uneven_batches():
@@ -39,3 +39,9 @@ def test_wrong_outputs_are_described():
         check_logits(model(torch.ones(2, 4)), batch=2, classes=10, model=model)
     with pytest.raises(ShapeError, match=r"returned a dict"):
         check_logits({"logits": 1}, batch=2, classes=10, model=model)
+
+
+def test_probabilities_of_classes_count_as_their_most_probable_class():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    labels = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.9, 0.1]])
+    assert int(count_correct(logits, labels)) == int(count_correct(logits, labels.argmax(1))) == 2

@@ -1,10 +1,10 @@
 """Data stage: random changes to training images, a whole batch at a time, on the device.
 
 Each entry of ``data.augment`` is a name, or ``name:strength``. They act in the given order on
-pixels in [0, 1] (so borders are filled with black, as is customary); from the first ``cutout`` on
-they act on normalised images (so that the hole is the mean colour). The work is kornia's; it draws
-from torch's global generator, which is lent to it and given back, so that training elsewhere is not
-disturbed. Evaluation data never comes here.
+pixels in [0, 1] (so borders are filled with black, as is customary); from the first ``cutout`` or
+``erasing`` on they act on normalised images (so that the hole is the mean colour). The work is
+kornia's; it draws from torch's global generator, which is lent to it and given back, so that
+training elsewhere is not disturbed. Evaluation data never comes here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from topospike.errors import ConfigError
 from topospike.registry import Registry
 
 Size = tuple[int, int]
+BLANKING = ("cutout", "erasing")
 
 
 def crop(size: Size, padding: float) -> nn.Module:
@@ -75,6 +76,23 @@ def autoaugment(size: Size, probability: float) -> nn.Module:
     return AutoAugment("cifar10")
 
 
+def randaugment(size: Size, level: float) -> nn.Module:
+    """Apply two of 15 operations at this level of 10 (Cubuk et al. 2020), on colour images.
+
+    The two are drawn once a batch, their signs and places image by image.
+    """
+    from kornia.augmentation.auto import RandAugment
+
+    return RandAugment(n=2, m=min(round(3 * level), 29))
+
+
+def erasing(size: Size, probability: float) -> nn.Module:
+    """Blank one box of 2 to 33 % of the area in this share of the images (Zhong et al. 2020)."""
+    from kornia.augmentation import RandomErasing
+
+    return RandomErasing(p=probability, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value=0.0)
+
+
 @dataclass(frozen=True)
 class AugmentationKind:
     """How to build an augmentation, its usual strength, and the range the strength may have."""
@@ -95,6 +113,8 @@ AUGMENTATIONS = Registry(
         "shift": AugmentationKind(shift, 0.1, 0.0, 0.5),
         "resized_crop": AugmentationKind(resized_crop, 0.08, 0.01, 1.0),
         "autoaugment": AugmentationKind(autoaugment, 1.0, 1.0, 1.0),
+        "randaugment": AugmentationKind(randaugment, 9.0, 1.0, 10.0),
+        "erasing": AugmentationKind(erasing, 0.25, 0.0, 1.0),
     },
 )
 
@@ -161,7 +181,7 @@ class Augmenter:
         chosen = [parse_augmentation(entry) for entry in entries]
         modules = [AUGMENTATIONS[name].build(image_size, strength) for name, strength in chosen]
         names = [name for name, _ in chosen]
-        cut = names.index("cutout") if "cutout" in names else len(names)
+        cut = next((i for i, name in enumerate(names) if name in BLANKING), len(names))
         self.names = tuple(names)
         self._on_pixels, self._on_normalised = modules[:cut], modules[cut:]
         self._size = image_size

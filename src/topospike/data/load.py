@@ -19,6 +19,7 @@ from topospike.data.digits import digits
 from topospike.data.hub import open_source
 from topospike.data.images import EncodedImages, TensorImages
 from topospike.data.loader import Batches
+from topospike.data.mix import Mixer
 from topospike.data.normalisation import (
     Normalisation,
     checked_normalisation,
@@ -79,6 +80,7 @@ def load_data(
     seed: int,
     device: torch.device | str = "cpu",
     in_memory_bytes: int = IN_MEMORY_BYTES,
+    part: tuple[int, int] = (0, 1),
 ) -> DataBundle:
     """Open a dataset and make its batches.
 
@@ -92,6 +94,9 @@ def load_data(
         Where batches are wanted. Augmentation and normalisation run there.
     in_memory_bytes
         Decoded images of all parts together are held in memory up to this size.
+    part
+        (rank, processes) of this process among those that train together. Of training images that
+        are not held in memory, it decodes its part of every batch only.
 
     Returns
     -------
@@ -136,13 +141,11 @@ def load_data(
         parts = [p.decoded() if isinstance(p, EncodedImages) else p for p in parts]
     normalisation = choose_normalisation(settings, opened.channels, parts[0], seed)
 
-    def batches(
-        part: TensorImages | EncodedImages, size: int, *, augment: tuple[str, ...], shuffle: bool
-    ) -> Batches:
+    def unchanged(images: TensorImages | EncodedImages, *, shuffle: bool = False) -> Batches:
         return Batches(
-            part,
-            Augmenter(augment, image_size=opened.image_size, normalisation=normalisation),
-            batch_size=size,
+            images,
+            Augmenter((), image_size=opened.image_size, normalisation=normalisation),
+            batch_size=settings.eval_batch_size,
             seed=seed,
             shuffle=shuffle,
             device=device,
@@ -150,13 +153,22 @@ def load_data(
         )
 
     train, validation, test = parts
-    large = settings.eval_batch_size
     return DataBundle(
         name=PurePath(settings.source).name or settings.source,
-        train=batches(train, settings.batch_size, augment=settings.augment, shuffle=True),
-        validation=batches(validation, large, augment=(), shuffle=False),
-        test=batches(test, large, augment=(), shuffle=False),
-        calibration=batches(train, large, augment=(), shuffle=True),
+        train=Batches(
+            train,
+            Augmenter(settings.augment, image_size=opened.image_size, normalisation=normalisation),
+            batch_size=settings.batch_size,
+            seed=seed,
+            shuffle=True,
+            device=device,
+            workers=settings.workers,
+            mixer=Mixer(settings.mix, classes=opened.classes) if settings.mix else None,
+            part=(0, 1) if in_memory else part,
+        ),
+        validation=unchanged(validation),
+        test=unchanged(test),
+        calibration=unchanged(train, shuffle=True),
         classes=opened.classes,
         channels=opened.channels,
         image_size=opened.image_size,

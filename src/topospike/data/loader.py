@@ -14,10 +14,11 @@ from torch import Tensor
 
 from topospike.data.augment import Augmenter
 from topospike.data.images import Images, TensorImages
+from topospike.data.mix import Mixer
 from topospike.data.seeds import stream_seed
 from topospike.errors import ConfigError
 
-ORDER_STREAM, AUGMENT_STREAM = 0, 1
+ORDER_STREAM, AUGMENT_STREAM, MIX_STREAM = 0, 1, 2
 
 
 class Batches:
@@ -38,6 +39,11 @@ class Batches:
         Where batches are wanted.
     workers
         Decoding processes for images that are not in memory.
+    mixer
+        Mixes the images and labels of training batches.
+    part
+        (rank, processes): decode this part of every batch only, where several processes train
+        together. ``y`` is that of the whole batch all the same.
 
     Raises
     ------
@@ -46,7 +52,8 @@ class Batches:
 
     Notes
     -----
-    Iterating gives ``x`` float32 (batch, chan, height, width) and ``y`` int64 (batch,). A single
+    Iterating gives ``x`` float32 (batch, chan, height, width) and ``y`` int64 (batch,), or with a
+    mixer float32 (batch, classes). A single
     left-over training image joins the batch before it, since batch normalisation cannot train on
     one value per channel; no image is dropped.
 
@@ -69,6 +76,8 @@ class Batches:
         shuffle: bool = False,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        mixer: Mixer | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} images is impossible; use 1 or more")
@@ -82,6 +91,8 @@ class Batches:
         self._seed = seed
         self._shuffle = shuffle
         self._workers = workers
+        self._mixer = mixer
+        self._part = part
         self._epoch = 0
 
     @property
@@ -123,13 +134,30 @@ class Batches:
             rows = torch.arange(self.images)
         return rows.split(self._cuts()) if self.images else ()
 
-    def __iter__(
-        self,
-    ) -> Iterator[tuple[Float32[Tensor, "batch chan height width"], Int64[Tensor, " batch"]]]:
+    def __iter__(self) -> Iterator[tuple[Float32[Tensor, "part chan height width"], Tensor]]:
         epoch, order = self._epoch, self._order()
         pin = self.device.type == "cuda" and self._workers > 0
-        frames = self._source.batches(order, workers=self._workers, pin=pin)
+        own = [self._own(rows) for rows in order]
+        frames = self._source.batches(own, workers=self._workers, pin=pin)
         for number, (rows, pixels) in enumerate(zip(order, frames, strict=True)):
             x = pixels.to(self.device, non_blocking=pin).to(torch.float32).div_(self._source.scale)
-            seed = stream_seed(self._seed, epoch, AUGMENT_STREAM, number) if self._shuffle else None
-            yield self._augmenter(x, seed=seed), self._labels[rows.to(self.device)]
+            x = self._augmenter(x, seed=self._seed_of(epoch, AUGMENT_STREAM, number, self._part[0]))
+            y = self._labels[rows.to(self.device)]
+            seed = self._seed_of(epoch, MIX_STREAM, number)
+            if self._mixer is not None and seed is not None:
+                rank, count = self._part
+                x, y = self._mixer(x, y, seed=seed, part=rank, parts=count)
+            yield x, y
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """Return this process's part of a batch; one row where nothing is left for it."""
+        rank, count = self._part
+        part = rows.tensor_split(count)[rank]
+        return part if len(part) else rows[:1]
+
+    def _seed_of(self, epoch: int, stream: int, number: int, rank: int = 0) -> int | None:
+        """Return the seed of one use of randomness in a batch; ``None`` where all is fixed."""
+        if not self._shuffle:
+            return None
+        key = (self._seed, epoch, stream, number)
+        return stream_seed(*key, rank) if rank else stream_seed(*key)

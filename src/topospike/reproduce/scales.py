@@ -17,21 +17,23 @@ from topospike.registry import Registry
 Changes = Mapping[str, Any]
 
 CPU_DATA: Changes = {"batch_size": 128, "limit_test": 2000}
+# bf16 in channels-last order trains convolutions two to three times faster on current processors.
+FAST: Changes = {"bf16": True, "channels_last": True}
 CPU: dict[str, Changes] = {
     "VGG-16": {
         "data": CPU_DATA,
         "model": {"widths": [32, 64, 128, 256, 512], "blocks": [1, 1, 1, 1, 2]},
-        "train": {"epochs": 10, "learning_rate": 0.05, "warmup_epochs": 1},
+        "train": {"epochs": 10, "learning_rate": 0.05, "warmup_epochs": 1, **FAST},
     },
     "ResNet-18": {
         "data": CPU_DATA,
         "model": {"widths": [16, 32, 64], "blocks": [3, 3, 3]},
-        "train": {"epochs": 10, "learning_rate": 0.1, "milestones": [3, 6, 8]},
+        "train": {"epochs": 10, "learning_rate": 0.1, "milestones": [3, 6, 8], **FAST},
     },
     "6Conv2FC": {
         "data": CPU_DATA,
         "model": {"widths": [32, 32, 64, 64, 128, 128], "hidden": [128]},
-        "train": {"epochs": 10, "learning_rate": 0.05, "warmup_epochs": 1},
+        "train": {"epochs": 10, "learning_rate": 0.05, "warmup_epochs": 1, **FAST},
     },
     "ViT-B": {
         "data": {
@@ -44,8 +46,8 @@ CPU: dict[str, Changes] = {
             "limit_test": 1000,
             "workers": 0,
         },
-        "model": {"widths": [96], "blocks": [6], "hidden": [384], "heads": 3, "patch": 4},
-        "train": {"epochs": 15, "learning_rate": 1e-3, "warmup_epochs": 1, "bf16": False},
+        "model": {"widths": [64], "blocks": [4], "hidden": [256], "heads": 4, "patch": 4},
+        "train": {"epochs": 10, "learning_rate": 1e-3, "warmup_epochs": 1, "bf16": False},
         "sparsity": {"update_interval": 1, "start_fraction": 0.05},
     },
 }

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -109,12 +109,13 @@ class Processes:
         return seed + RANK_STRIDE * self.rank
 
     def share(
-        self, x: Float[Tensor, "batch ..."], y: Int64[Tensor, " batch"]
+        self, x: Float[Tensor, "part ..."], y: Shaped[Tensor, "batch ..."]
     ) -> tuple[Tensor, Tensor, int]:
         """Return this process's part of a batch, and how many of its images count.
 
         Parts are contiguous and differ by at most one image. A process for which nothing is left
-        gets an image that does not count, because all must take part in every step.
+        gets an image that does not count, because all must take part in every step. Images of which
+        there are fewer than labels are this process's part already.
 
         Examples
         --------
@@ -124,7 +125,9 @@ class Processes:
         """
         if self.count == 1:
             return x, y, len(y)
-        part_x, part_y = (tensor.tensor_split(self.count)[self.rank] for tensor in (x, y))
+        part_y = y.tensor_split(self.count)[self.rank]
+        # Data may have read this process's part of the images alone; labels are always whole.
+        part_x = x.tensor_split(self.count)[self.rank] if len(x) == len(y) else x
         return (part_x, part_y, len(part_y)) if len(part_y) else (x[:1], y[:1], 0)
 
     def every_nth(self, batches: Iterator[T]) -> Iterator[T]:

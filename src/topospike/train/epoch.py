@@ -22,7 +22,7 @@ from topospike.recipe import TrainSettings
 from topospike.train.batch_norm import whole_batch_norm
 from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import Processes, without_averaging
-from topospike.train.evaluation import check_logits, count_correct
+from topospike.train.evaluation import check_logits, class_numbers, count_correct
 from topospike.train.finite import LossGuard, diagnose
 from topospike.train.method import CLASSIFICATION, TrainingMethod
 from topospike.train.optim import optimizer_steps, set_learning_rate
@@ -179,7 +179,8 @@ def groups(
 
 def order_of(labels: Tensor) -> Tensor:
     """Compute a number that changes when labels change places."""
-    return (labels * torch.arange(1, len(labels) + 1, device=labels.device)).sum()
+    places = torch.arange(1, len(labels) + 1, device=labels.device)
+    return (class_numbers(labels) * places).sum()
 
 
 def move(x: Tensor, device: torch.device, settings: TrainSettings) -> Tensor:

@@ -68,11 +68,14 @@ def evaluate_accuracy(
     return correct / images
 
 
-def count_correct(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]
-) -> Int[Tensor, ""]:
+def count_correct(logits: Float[Tensor, "batch classes"], labels: Tensor) -> Int[Tensor, ""]:
     """Count the images whose largest logit is the label's, on the device."""
-    return (logits.detach().argmax(dim=1) == labels).sum()
+    return (logits.detach().argmax(dim=1) == class_numbers(labels)).sum()
+
+
+def class_numbers(labels: Tensor) -> Int[Tensor, " batch"]:
+    """Return the class of every label; of probabilities of classes, the most probable one."""
+    return labels.argmax(dim=1) if labels.dim() == 2 else labels
 
 
 def check_logits(logits: object, *, batch: int, classes: int, model: nn.Module) -> None:

@@ -73,7 +73,8 @@ class SharedController(TopologyController, Protocol):
 class ImageBatches(Protocol):
     """A re-iterable source of ``(images, labels)`` of one split.
 
-    Images are ``(batch, chan, height, width)`` floats, labels ``(batch,)`` int64. After
+    Images are ``(batch, chan, height, width)`` floats, labels ``(batch,)`` int64, or class
+    probabilities ``(batch, classes)``. After
     ``set_epoch(e)`` order and augmentation depend on the seed and ``e`` alone (or on torch's
     global generator, which the checkpoint restores): this is what makes a resumed run exact.
     Several processes take their parts of the same batches, so there it must be the seed and ``e``.
