@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from topospike.evolve import ch_scores_conv as ch_scores_conv
     from topospike.evolve import percolate as percolate
     from topospike.evolve import sparsify as sparsify
+    from topospike.export import export_nir as export_nir
+    from topospike.export import wrap_for_neurobench as wrap_for_neurobench
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
     from topospike.prune import prune as prune
@@ -46,6 +48,7 @@ HOMES = {
     "ch_scores_conv": "topospike.evolve",
     "coalescent_embedding": "topospike.analyse",
     "evaluate": "topospike.measure",
+    "export_nir": "topospike.export",
     "layered_graph": "topospike.analyse",
     "load": "topospike.convert",
     "percolate": "topospike.evolve",
@@ -53,6 +56,7 @@ HOMES = {
     "saturation_time": "topospike.measure",
     "save": "topospike.convert",
     "sparsify": "topospike.evolve",
+    "wrap_for_neurobench": "topospike.export",
 }
 CALLABLE_STAGES = ("analyse", "convert", "prune")
 
@@ -69,6 +73,7 @@ __all__ = [
     "coalescent_embedding",
     "convert",
     "evaluate",
+    "export_nir",
     "layered_graph",
     "load",
     "percolate",
@@ -77,6 +82,7 @@ __all__ = [
     "saturation_time",
     "save",
     "sparsify",
+    "wrap_for_neurobench",
 ]
 
 
