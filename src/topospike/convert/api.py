@@ -22,6 +22,7 @@ from topospike.convert.calibrate import (
 from topospike.convert.fold import fold_batch_norms
 from topospike.convert.health import advise, layer_inputs, site_reports
 from topospike.convert.inherit import inherit_masks
+from topospike.convert.offset_spikes import OffsetSpikeNetwork
 from topospike.convert.operands import place_operand_sites
 from topospike.convert.place import (
     find_rectifiers,
@@ -30,8 +31,15 @@ from topospike.convert.place import (
     refuse_uncounted_layers,
 )
 from topospike.convert.plan import Plan, plan_for
+from topospike.convert.refuse import refuse_images, refuse_model
+from topospike.convert.residual_membrane import refuse_max_pools
 from topospike.convert.statistics import Granularity
-from topospike.convert.trained import require_integrate_and_fire, take_out_activations
+from topospike.convert.trained import (
+    drop_ceilings,
+    require_integrate_and_fire,
+    require_trained,
+    take_out_activations,
+)
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture
 from topospike.snn.network import SpikingNetwork
@@ -58,6 +66,7 @@ def convert(
     scale: float | None = None,
     stat: str = "absolute",
     thresholds: Mapping[str, Tensor | float] | None = None,
+    presimulation: int | None = None,
     fold: bool = True,
 ) -> SpikingNetwork:
     """Turn a trained network into a spiking network.
@@ -67,8 +76,10 @@ def convert(
     model
         Any module that `torch.export` can capture, with ReLU-like activations written in any way,
         or a transformer. It is not changed.
-    method : {"dcgs", "qcfs", "cs-qcfs"}
-        Which family of neurons and coding; the arguments below override its parts.
+    method : {"dcgs", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", "offset-spike"}
+        Which family of neurons and coding; the arguments below override its parts. ``slip-relu``,
+        ``srp`` and ``offset-spike`` need a network trained with quantised activations
+        (`topospike.convert.quantise_activations`).
     calibration
         Batches of ``x`` or ``(x, y)``, or one tensor of images: a few hundred training images
         without augmentation, normalised as in training.
@@ -101,6 +112,9 @@ def convert(
         code does, their signed value (which leaves units that are mostly negative silent for ever).
     thresholds
         Site name -> threshold, for sites whose threshold is known; these are not solved for.
+    presimulation, optional
+        Steps of the first phase of ``srp`` (tau; its time steps count both phases), or of the
+        calibration of ``offset-spike`` (rho; done before the time steps). Default 4.
     fold
         Absorb batch norms into the layers before them.
 
@@ -112,8 +126,9 @@ def convert(
     Raises
     ------
     ConversionError
-        If the model cannot be captured, there is no place for a site, or a site gets no positive
-        finite threshold; the message names the place.
+        If the model cannot be captured, there is no place for a site, a site gets no positive
+        finite threshold, or the model was not trained as the method needs it; the message names
+        the place.
     MissingDataError, NonFiniteError
         If there are no calibration images, or they hold NaN or infinity.
     ConfigError
@@ -123,9 +138,10 @@ def convert(
 
     Notes
     -----
-    A network trained with `topospike.convert.qcfs.QCFS` activations brings its own thresholds;
-    then nothing is solved for. The methods ``qcfs`` and ``cs-qcfs`` applied to a ReLU network
-    calibrate integrate-and-fire neurons for it, layer-wise or channel-wise; they do not train.
+    A network trained with quantised activations brings its own thresholds; then nothing is solved
+    for. The methods ``qcfs``, ``cs-qcfs`` and ``signed-if`` applied to a ReLU network calibrate
+    integrate-and-fire neurons for it, layer-wise or channel-wise; they do not train. Who proposed
+    a method is in `topospike.convert.METHODS`.
 
     The reference code solves for 100 iterations from 1, which is not converged for the number of
     levels it uses; ``solver="iterations"`` repeats that, the default finds the optimum
@@ -152,10 +168,14 @@ def convert(
         quantisation_levels=quantisation_levels,
         scale=scale,
         stat=stat,
+        presimulation=presimulation,
     )
+    refuse_model(model)
     check_masks(model)
     plain, trained = take_out_activations(model)
     require_integrate_and_fire(trained, plan.relu.neuron)
+    if plan.method.requires is not None:
+        require_trained(trained, method, plan.method.requires)
     batches = calibration_batches(calibration)
     first = next(batches, None)
     if first is None:
@@ -163,7 +183,9 @@ def convert(
             "there are no calibration images; pass calibration=batches with at least one batch of "
             "training images, normalised as in training."
         )
+    refuse_images(plain, first)
     network = copy.deepcopy(capture(plain, first)).requires_grad_(False)
+    drop_ceilings(network.graph, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, plan)
     inherit_masks(model, network)
@@ -180,11 +202,17 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, first),
+        sites=site_reports(network, placed, statistics, first),
         layers=layer_inputs(find_weight_layers(network)),
     )
-    report = replace(report, advice=advise(report))
-    return SpikingNetwork(network, tuple(first.shape[1:]), report)
+    if method == "srp":
+        refuse_max_pools(report.layers)
+    remark = plan.method.remark.format(plan.presimulation)
+    report = replace(report, advice=(*advise(report), *([remark] if remark else [])))
+    snn = plan.method.network(network, tuple(first.shape[1:]), report)
+    if isinstance(snn, OffsetSpikeNetwork):
+        snn.presimulation = plan.presimulation
+    return snn
 
 
 def place_all_sites(network: fx.GraphModule, plan: Plan) -> list[tuple[Site, fx.Node]]:
@@ -194,11 +222,11 @@ def place_all_sites(network: fx.GraphModule, plan: Plan) -> list[tuple[Site, fx.
         neuron = plan.rule(gated).neuron
         if neuron is None:
             raise ConversionError(f"{name}: the method has no neuron for a site of this kind.")
-        return Site(name, gated=gated, neuron=neuron, coding=plan.coding)
+        return plan.method.site(name, gated, neuron, plan.coding, plan.presimulation)
 
     graph = network.graph
     refuse_uncounted_layers(graph)
-    hopeless = plan.scheme == "auto" and not (find_rectifiers(graph) or has_nonlinearity(graph))
+    hopeless = plan.scheme == "auto" and not (find_rectifiers(graph) or has_nonlinearity(network))
     if plan.scheme == "relu" or hopeless:
         return place_sites(network, make_site)
     rectified = plan.scheme == "auto" and bool(find_rectifiers(graph))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, fx
 
 from topospike.convert.plan import Plan
-from topospike.convert.qcfs import QCFS
 from topospike.convert.statistics import SiteObserver, SiteStatistics
 from topospike.convert.thresholds import given_thresholds, solve_thresholds
-from topospike.convert.trained import trained_threshold
-from topospike.errors import ConfigError, ConversionError, NonFiniteError
+from topospike.convert.trained import TrainedActivations, trained_threshold
+from topospike.errors import ConfigError, ConversionError, NonFiniteError, ShapeError
 from topospike.registry import suggestion
 from topospike.snn.site import Site
 
@@ -24,12 +25,15 @@ def calibration_batches(calibration: Iterable[Batch] | Tensor | None) -> Iterato
     if calibration is None:
         return
     batches = [calibration] if isinstance(calibration, Tensor) else calibration
+    first: Tensor | None = None
     for number, batch in enumerate(batches):
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        if not isinstance(images, Tensor):
-            raise ConfigError(
-                f"calibration batch {number} is {type(batch).__name__} of "
-                f"{type(images).__name__}; x or (x, y) with a tensor x is required."
+        images = images_of(batch, number)
+        first = images if first is None else first
+        if images.shape[1:] != first.shape[1:] or images.dtype != first.dtype:
+            raise ShapeError(
+                f"calibration batch {number} has images of shape {tuple(images.shape[1:])} and "
+                f"dtype {images.dtype}, batch 0 of {tuple(first.shape[1:])} and {first.dtype}; all "
+                "must agree. Resize or crop the images, and normalise all of them."
             )
         if not bool(torch.isfinite(images).all()):
             raise NonFiniteError(
@@ -38,6 +42,19 @@ def calibration_batches(calibration: Iterable[Batch] | Tensor | None) -> Iterato
             )
         if len(images):
             yield images
+
+
+def images_of(batch: Batch, number: int) -> Tensor:
+    """Return the images of one batch: ``x``, or the first of ``(x, y)``."""
+    is_pair = isinstance(batch, tuple | list) and len(batch) > 0
+    images = batch[0] if is_pair else batch
+    if not isinstance(images, Tensor) or images.ndim == 0:
+        inside = f" of {type(images).__name__}" if is_pair else ""
+        raise ConfigError(
+            f"calibration batch {number} is {type(batch).__name__}{inside}; x or (x, y) with a "
+            "tensor x, batch first, is required. Take the images out of a dictionary."
+        )
+    return images
 
 
 @torch.no_grad()
@@ -54,13 +71,11 @@ def observe_sites(
     for site in sites:
         site.observer = observers[site.name]
     images, varies = 0, False
-    batch: Tensor | None = first
     try:
-        while batch is not None:
+        for batch in shown(chain([first], rest)):
             network(batch)
             images += len(batch)
             varies = varies or bool((batch != first.flatten()[0]).any())
-            batch = next(rest, None)
     finally:
         for site in sites:
             site.observer = None
@@ -71,6 +86,23 @@ def observe_sites(
             "real training images."
         )
     return {name: observer.statistics for name, observer in observers.items()}, images
+
+
+def shown(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the batches, counting images on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    count = TextColumn("calibration: {task.completed:.0f} images")
+    columns = (SpinnerColumn(), count, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("calibration", total=None)
+        for batch in batches:
+            yield batch
+            progress.advance(task, len(batch))
 
 
 def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:
@@ -90,7 +122,7 @@ def set_thresholds(
     plan: Plan,
     *,
     given: Mapping[str, Tensor | float],
-    trained: dict[str, QCFS],
+    trained: TrainedActivations,
     like: Tensor,
 ) -> None:
     """Give every site its threshold: the user's, a trained one, or the solver's."""

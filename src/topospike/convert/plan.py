@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from topospike.convert.methods import METHODS
+from topospike.convert.methods import METHODS, Method
 from topospike.convert.statistics import Granularity, Values
 from topospike.convert.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
@@ -40,6 +40,8 @@ class SiteRule:
 class Plan:
     """One conversion: coding, where sites go, and the rules of the two kinds of site."""
 
+    method: Method
+    presimulation: int
     scheme: str
     coding: Coding
     relu: SiteRule
@@ -54,21 +56,28 @@ def plan_for(
     method: str,
     timesteps: int,
     *,
-    scheme: str,
-    coding: str | None,
-    neuron: Neuron | None,
-    levels: int | None,
-    solver: str | None,
-    granularity: Granularity | None,
-    quantisation_levels: int | None,
-    scale: float | None,
-    stat: str,
+    scheme: str = "auto",
+    coding: str | None = None,
+    neuron: Neuron | None = None,
+    levels: int | None = None,
+    solver: str | None = None,
+    granularity: Granularity | None = None,
+    quantisation_levels: int | None = None,
+    scale: float | None = None,
+    stat: str = "absolute",
+    presimulation: int | None = None,
 ) -> Plan:
     """Fill in what was left open with the method's defaults, and refuse unknown names early."""
     defaults = METHODS[method]
     if scheme not in SCHEMES:
         raise ConfigError(
             f"scheme is {scheme!r}. Known: {', '.join(SCHEMES)}.{suggestion(scheme, SCHEMES)}"
+        )
+    if presimulation is not None and not (defaults.presimulation and presimulation >= 1):
+        using = ", ".join(name for name, known in METHODS.items() if known.presimulation)
+        raise ConfigError(
+            f"presimulation is {presimulation} for method {method!r}; it must be at least 1, and "
+            f"only {using} have such steps."
         )
     if stat not in ("absolute", "signed"):
         raise ConfigError(f"stat is {stat!r}; 'absolute' or 'signed' is required.")
@@ -103,7 +112,8 @@ def plan_for(
                 "none. Use method='dcgs'."
             )
         chosen = "relu"
-    return Plan(chosen, CODINGS[coding or defaults.coding], relu, operand)
+    steps = presimulation or defaults.presimulation
+    return Plan(defaults, steps, chosen, CODINGS[coding or defaults.coding], relu, operand)
 
 
 def neuron_at(neuron: Neuron, *, gated: bool) -> Neuron | None:

@@ -4,12 +4,13 @@
 
 Its L + 1 levels are the values an integrate-and-fire neuron (threshold theta, starting at
 theta / 2) decodes to after L steps of constant input. theta is a parameter, kept positive by a map,
-one per layer (S-QCFS) or per channel (CS-QCFS). SlipReLU, a relative, shares the arithmetic. The
-training stages and the conversion itself are elsewhere.
+one per layer (S-QCFS) or per channel (CS-QCFS). How it gets into a model, its training and the
+conversion are elsewhere.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,40 +121,6 @@ def qcfs(
     return result
 
 
-def slip_relu(
-    x: Float[Tensor, "*shape"],
-    theta: Float[Tensor, "*#shape"],
-    *,
-    steps: int,
-    slope: float = 0.5,
-    relu_shift: float = 0.0,
-    step_shift: float = 0.5,
-) -> Float[Tensor, "*shape"]:
-    """Blend a clipped ReLU with QCFS.
-
-    Parameters
-    ----------
-    x, theta, steps
-        As in `qcfs`.
-    slope
-        Share a of the clipped ReLU: 0 is QCFS, 1 the clipped ReLU.
-    relu_shift, step_shift
-        Shifts of the two parts, in steps.
-
-    Notes
-    -----
-    a theta clip(x / theta + d1 / N, 0, 1) + (1 - a) theta clip(floor(N x / theta + d2) / N, 0, 1)
-    (Jiang et al., ICML 2023). At inference an integrate-and-fire neuron that starts at d2 theta.
-
-    Examples
-    --------
-    >>> slip_relu(torch.tensor([0.3, 2.0]), torch.tensor(1.0), steps=2)
-    tensor([0.4000, 1.0000])
-    """
-    smooth = theta * torch.clamp(x / theta + relu_shift / steps, 0.0, 1.0)
-    return slope * smooth + (1.0 - slope) * qcfs(x, theta, steps=steps, shift=step_shift)
-
-
 @dataclass(frozen=True, slots=True)
 class PositiveMap:
     """A differentiable map of a free parameter beta to a threshold theta, and its inverse."""
@@ -197,6 +164,8 @@ class QCFS(nn.Module):
 
     Attributes
     ----------
+    initial_membrane : float
+        Where the spiking neuron in its place starts, as a share of theta.
     beta : Parameter
         Scalar or (C,); ``theta = map(beta)``. Weight decay pulls beta, not theta, to 0: under
         softplus that is theta towards ln 2.
@@ -226,18 +195,24 @@ class QCFS(nn.Module):
     ) -> None:
         super().__init__()
         check_steps(steps)
-        if not 0.0 < theta_init < math.inf:
-            raise ConfigError(f"theta_init is {theta_init}; a threshold must be positive.")
         self.steps = steps
         self.order: Order = order
         self.positive_map = positive_map
-        beta = POSITIVE_MAPS[positive_map].inverse(theta_init)
-        self.beta = nn.Parameter(torch.full(() if channels is None else (channels,), beta))
+        self.initial_membrane = 0.5
+        self.beta = nn.Parameter(torch.empty(() if channels is None else (channels,)))
+        self.start_at(theta_init)
 
     @property
     def theta(self) -> Float[Tensor, "*unit"]:
         """The threshold: scalar or (C,)."""
         return POSITIVE_MAPS[self.positive_map].forward(self.beta)
+
+    @torch.no_grad()
+    def start_at(self, theta_init: float) -> None:
+        """Set every threshold to one positive value."""
+        if not 0.0 < theta_init < math.inf:
+            raise ConfigError(f"theta_init is {theta_init}; a threshold must be positive.")
+        self.beta.fill_(POSITIVE_MAPS[self.positive_map].inverse(theta_init))
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Apply the activation to x, batch first and channels on axis 1."""
@@ -249,6 +224,12 @@ class QCFS(nn.Module):
                     f"{tuple(x.shape)}; channels must be axis 1."
                 )
             theta = theta.reshape(1, -1, *(1 for _ in x.shape[2:]))
+        return self.quantise(x, theta)
+
+    def quantise(
+        self, x: Float[Tensor, "*shape"], theta: Float[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Apply `qcfs` with a threshold that broadcasts to x."""
         return qcfs(x, theta, steps=self.steps, order=self.order)
 
     def per_channel(self, channels: int) -> QCFS:
@@ -258,12 +239,10 @@ class QCFS(nn.Module):
         """
         if self.beta.ndim:
             raise ConfigError(f"QCFS already has {len(self.beta)} channel thresholds.")
-        twin = QCFS(
-            self.steps, channels=channels, positive_map=self.positive_map, order=self.order
-        ).to(self.beta)
-        with torch.no_grad():
-            twin.beta.fill_(self.beta)
-        return twin.train(self.training)
+        twin = copy.deepcopy(self)
+        beta = self.beta.detach().expand(channels).clone()
+        twin.beta = nn.Parameter(beta, requires_grad=self.beta.requires_grad)
+        return twin
 
     def extra_repr(self) -> str:
         """Show the settings when the module is printed."""

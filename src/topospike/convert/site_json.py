@@ -39,6 +39,11 @@ def site_to_plain(site: nn.Module) -> dict[str, Plain]:
             f"the network calls a {type(site).__name__}, which is no spiking site and cannot be "
             "saved. Save the network as `topospike.convert` returned it."
         )
+    if type(site) is not Site:
+        raise ConversionError(
+            f"{site.name}: a saved network cannot hold the {type(site).__name__} of methods srp "
+            "and offset-spike. Keep the trained model and convert it again instead of saving."
+        )
     neuron = site.neuron
     if type(neuron) not in NEURONS.values():
         raise ConversionError(
