@@ -19,6 +19,7 @@ from timing.networks import Network, networks, train_step
 from torch import nn
 
 from topospike import Sparsifier
+from topospike.evolve.targets import settings_of_update
 from topospike.evolve.update import evolve_masks
 
 NAMES = ("VGG-16", "ResNet-18", "ViT-B")
@@ -39,7 +40,9 @@ def layer_table(sparsifier: Sparsifier, epoch: int) -> None:
     """Print the time of every layer by itself, equal shapes together."""
     times: dict[tuple[int, ...], list[tuple[str, float, float]]] = defaultdict(list)
     for state in sparsifier.layer_states(epoch):
-        settings = sparsifier.update_settings(epoch)
+        settings = settings_of_update(
+            sparsifier.settings, epoch=epoch, update_index=sparsifier.update_index
+        )
         cpu, wall = measured(lambda: evolve_masks([state], [], settings))  # noqa: B023
         times[tuple(state.mask.shape)].append((state.name, cpu, wall))
     rows = [
