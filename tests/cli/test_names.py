@@ -17,6 +17,7 @@ def test_every_name_of_a_packaged_recipe_is_known(name):
     [
         ({"model": {"name": "resnet81"}}, "unknown model 'resnet81'.*'resnet18'"),
         ({"train": {"schedule": "cosin"}}, "'cosin'.*'cosine'"),
+        ({"train": {"execution": "compcat"}}, "unknown execution 'compcat'.*'compact'"),
         ({"sparsity": {"rule": "cths"}}, "unknown rule 'cths'.*'chts'"),
         ({"sparsity": {"initial_topology": "brv"}}, "'brv'.*'brf'"),
         ({"sparsity": {"weight_init": "swy"}}, "'swy'.*'swi'"),

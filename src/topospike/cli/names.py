@@ -23,10 +23,12 @@ from topospike.topology import (
     WEIGHT_INITS,
     ZETA_SCHEDULES,
 )
+from topospike.train.compact import EXECUTIONS
 from topospike.train.optim import OPTIMIZERS, SCHEDULES
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "model.name": MODELS,
+    "train.execution": EXECUTIONS,
     "train.optimizer": OPTIMIZERS,
     "train.schedule": SCHEDULES,
     "sparsity.rule": RULES,
