@@ -21,7 +21,7 @@ from jsonargparse import Namespace
 from topospike.analyse import analyse
 from topospike.cli.digest import run_folder
 from topospike.cli.display import say
-from topospike.cli.prune import make_network
+from topospike.cli.prune import make_network, prune_run
 from topospike.cli.recipes import resolve
 from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import (
@@ -60,11 +60,12 @@ RECORDS = ("record.json", "summary.json", "evaluation.json", "conversion.json", 
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed: what to train, and where."""
+    """One row with one seed: what to train, and where; ``source`` trains what is to be pruned."""
 
     experiment: Experiment
     recipe: Recipe
     folder: Path
+    source: Job | None = None
 
 
 def reproduce(options: Namespace) -> None:
@@ -114,9 +115,14 @@ def run_rows(
 
 def job_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Job:
     """Return the recipe of a row, complete and checked, and the folder of its run."""
-    planned = experiment(row, scale=scale, seed=seed)
+    return job_for(experiment(row, scale=scale, seed=seed), folder)
+
+
+def job_for(planned: Experiment, folder: Path) -> Job:
+    """Return the job of an experiment, and of the one it starts from."""
     recipe = resolve(planned.base, {**planned.changes, "name": planned.name})
-    return Job(planned, recipe, run_folder(folder / "runs", recipe))
+    source = job_for(planned.pruned_from, folder) if planned.pruned_from is not None else None
+    return Job(planned, recipe, run_folder(folder / "runs", recipe), source)
 
 
 def carry_out(job: Job, *, needs_topology: bool, device: str | None) -> bool:
@@ -134,6 +140,9 @@ def carry_out(job: Job, *, needs_topology: bool, device: str | None) -> bool:
 
 def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
     """Train, convert and measure, or analyse, what a row needs; what is done is kept."""
+    if job.source is not None:
+        work(job.source, needs_topology=False, device=device)
+        prune_run(job.source.folder, job.folder, job.recipe, device=device)
     run = Run(job.recipe, job.folder, device=device)
     refuse_changed_settings(run)
     with run.recorded():
@@ -145,11 +154,11 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
         if not run.processes.is_main:
             return
         run.processes = Processes()
+        network = run.networks[0 if job.experiment.network == "dense" else -1]
         for settings in job.recipe.convert:
             if settings.method == job.experiment.conversion:
-                for network in run.networks:
-                    convert_network(run, network, settings)
-                    measure_network(run, network, settings)
+                convert_network(run, network, settings)
+                measure_network(run, network, settings)
         if needs_topology:
             analyse_network(run)
         write_summary(run)

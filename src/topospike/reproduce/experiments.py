@@ -8,16 +8,23 @@ share the recipe. What the paper leaves open is decided here and in the recipes'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from topospike.errors import TopospikeError
 from topospike.registry import Registry
-from topospike.reproduce.published import DENSE, PublishedRow, hyperparameters, published
+from topospike.reproduce.published import (
+    DENSE,
+    PublishedRow,
+    hyperparameters,
+    published,
+    setting,
+)
 from topospike.reproduce.scales import changes_of
 
 Changes = Mapping[str, Any]
+Method = Callable[[PublishedRow], Changes]
 
 BASES: Mapping[tuple[str, str], str] = {
     ("CIFAR-10", "VGG-16"): "cifar10-vgg16",
@@ -69,6 +76,8 @@ class Experiment:
         the topology before training.
     conversion
         Which conversion of it, if any.
+    pruned_from
+        The experiment whose dense network is pruned, where that is not part of the row's own run.
     """
 
     name: str
@@ -76,6 +85,7 @@ class Experiment:
     changes: Changes
     network: str
     conversion: str | None
+    pruned_from: Experiment | None = None
 
     @property
     def part(self) -> str:
@@ -112,7 +122,14 @@ def experiment(row: PublishedRow, *, scale: str = "full", seed: int = 0) -> Expe
         changes=changes,
         network=method if method in (DENSE, "initial") else "sparse",
         conversion=labels.get("conversion"),
+        pruned_from=dense_of(row, scale, seed) if method in ONE_SHOT else None,
     )
+
+
+def dense_of(row: PublishedRow, scale: str, seed: int) -> Experiment:
+    """Return the experiment of a row's dense network."""
+    labels = {**row.labels, "method": DENSE}
+    return experiment(PublishedRow(labels, {}, row.timesteps), scale=scale, seed=seed)
 
 
 def together(*layers: Changes) -> dict[str, Any]:
@@ -221,7 +238,30 @@ def conversions_of(row: PublishedRow) -> Changes:
     return {"convert": [chosen], "measure": {"timesteps": 32}}
 
 
-def missing(stage: str) -> Any:
+def depgraph(row: PublishedRow) -> Changes:
+    """Train dense for two thirds of the epochs, prune whole channels, train on at a tenth."""
+    given = setting("depgraph")
+    settings = {
+        "method": "depgraph",
+        "fine_tune": 1 - given["pretrain_fraction"],
+        "fine_tune_rate": given["finetune_lr_factor"],
+    }
+    changes: Changes = {"dense_twin": False, "prune": settings}
+    if row.labels["network"] != "VGG-16":
+        return changes
+    # The paper gives the dropout of dense and of evolving networks; a pruned one has few neurons
+    # left as well.
+    dropout = hyperparameters("tableA1", "VGG-16")["dropout"]
+    own = {"model": {"dropout": dropout["dense"]}, "prune": {"fine_tune_dropout": dropout["cht"]}}
+    return together(changes, own)
+
+
+def one_shot(row: PublishedRow) -> Changes:
+    """Prune the trained dense network once, without further training."""
+    return {"prune": {"method": row.labels["method"]}}
+
+
+def missing(stage: str) -> Method:
     """Return what stands for a method whose stage is not part of this version."""
 
     def refuse(row: PublishedRow) -> Changes:
@@ -230,17 +270,15 @@ def missing(stage: str) -> Any:
     return refuse
 
 
-METHODS: Registry[Any] = Registry(
+ONE_SHOT = ("sparsegpt", "ria-rec", "wanda-rec", "ria", "wanda", "ri", "magnitude")
+METHODS: Registry[Method] = Registry(
     "method of a published row",
     {
         DENSE: dense,
         "cht": cht,
         "initial": cht,
-        "depgraph": missing("prune"),
-        **{
-            name: missing("prune")
-            for name in ("sparsegpt", "ria-rec", "wanda-rec", "ria", "wanda", "ri", "magnitude")
-        },
+        "depgraph": depgraph,
+        **dict.fromkeys(ONE_SHOT, one_shot),
         "dpap": missing("direct"),
         "sd-snn": missing("direct"),
     },

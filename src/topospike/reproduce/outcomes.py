@@ -88,7 +88,9 @@ def evaluation_of(run: Run, experiment: Experiment) -> Evaluation | None:
 
 def network_name(run: Run, experiment: Experiment) -> str:
     """Return the name of the row's network in its run."""
-    return "dense" if experiment.network == "dense" else run.recipe["sparsity"]["rule"]
+    if experiment.network == "dense":
+        return experiment.network
+    return run.recipe.get("prune", {}).get("method") or run.recipe["sparsity"]["rule"]
 
 
 def topology_of(run: Run, experiment: Experiment) -> TopologyReport | None:
