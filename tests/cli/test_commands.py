@@ -83,6 +83,27 @@ def test_analyse_reads_a_folder_or_a_topology_file(finished_run, capsys):
     assert (finished_run / "topology_report.json").is_file()
 
 
+def test_analyse_compares_topologies_with_each_other_and_with_random_links(
+    finished_run, original_run, tmp_path, capsys
+):
+    out = tmp_path / "comparison"
+    paths = [str(finished_run), str(original_run / "topology.npz")]
+    assert main(["analyse", *paths, "--random", "--folder", str(out)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    mine, theirs, random = json.loads((out / "comparison.json").read_text())
+    assert [line.split()[0] for line in table[1:4]] == [mine["name"], theirs["name"], "random"]
+    assert (mine["name"], theirs["name"]) == ("run", "topology")
+    assert mine["gamma"] == theirs["gamma"]
+    assert random["links"] == mine["links"]
+    assert random["modularity"] != mine["modularity"]
+    assert (out / "figures" / "degrees.svg").is_file()
+
+
+def test_a_topology_given_twice_is_refused(finished_run, capsys):
+    assert main(["analyse", str(finished_run), str(finished_run)]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
 def test_report_writes_the_page_of_every_folder(finished_run, original_run, capsys):
     page = finished_run / "report.html"
     page.unlink()

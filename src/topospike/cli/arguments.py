@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from topospike.cli.recipes import nearest, packaged_recipes, readable
 from topospike.errors import ConfigError
-from topospike.recipe import ConversionSettings, MeasureSettings, Recipe
+from topospike.recipe import ConversionSettings, MeasureSettings, PruneSettings, Recipe
 from topospike.registry import suggestion
 
 DESCRIPTION = (
@@ -127,6 +127,22 @@ def add_debug(parser: ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def prune_parser(summary: str) -> ArgumentParser:
+    """Options of ``prune``."""
+    parser = new_parser(summary)
+    parser.add_argument("folder", type=str, help="a run folder with a trained dense network")
+    parser.add_argument(
+        "--sparsity", type=float, help="of linear layers (default: sparsity.linear of the run)"
+    )
+    parser.add_argument(
+        "--conv_sparsity", type=float, help="of convolutions (default: sparsity.conv of the run)"
+    )
+    parser.add_argument("--to", type=str, help="folder of the pruned run (default: FOLDER-METHOD)")
+    parser.add_class_arguments(PruneSettings, as_group=True)
+    add_common_options(parser)
+    return parser
+
+
 def convert_parser(summary: str) -> ArgumentParser:
     """Options of ``convert``."""
     parser = new_parser(summary)
@@ -149,7 +165,13 @@ def simulate_parser(summary: str) -> ArgumentParser:
 def analyse_parser(summary: str) -> ArgumentParser:
     """Options of ``analyse``."""
     parser = new_parser(summary)
-    parser.add_argument("path", type=str, help="a run folder, or a saved topology (.npz)")
+    parser.add_argument("paths", type=str, nargs="+", help="run folders or saved topologies (.npz)")
+    parser.add_argument(
+        "--random", action="store_true", help="compare with random links, as many in every layer"
+    )
+    parser.add_argument(
+        "--folder", type=str, help="where a comparison goes (default: runs/comparison)"
+    )
     add_debug(parser)
     return parser
 
@@ -213,9 +235,10 @@ COMMANDS = {
     "demo": (demo_parser, "Train, convert, measure and report a small example on digits."),
     "run": (recipe_command_parser, "Run a recipe from data to report; continues a stopped run."),
     "train": (recipe_command_parser, "Run the training stages of a recipe."),
+    "prune": (prune_parser, "Prune the dense network of a run folder, into a folder of its own."),
     "convert": (convert_parser, "Convert the trained networks of a run folder."),
     "simulate": (simulate_parser, "Measure the converted networks: accuracy, energy, every step."),
-    "analyse": (analyse_parser, "Analyse a sparse topology as a network."),
+    "analyse": (analyse_parser, "Analyse sparse topologies as networks, several side by side."),
     "report": (report_parser, "Write report.html of run folders."),
     "export": (export_parser, "Write a network as NIR, CSR weights, a graph, or ONNX."),
     "reproduce": (reproduce_parser, "Run rows of the paper's tables, and compare with print."),

@@ -8,26 +8,28 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from topospike.analyse import TopologyReport
-from topospike.analyse import analyse as analyse_topology
-from topospike.cli.display import output, say, topology_table
+from topospike.analyse import TopologyReport, compare
+from topospike.cli.comparison import analyse_all, random_reports, write_comparison
+from topospike.cli.display import comparison_table, output, topology_table
 from topospike.cli.export import export
 from topospike.cli.limits import check_limits
 from topospike.cli.pipeline import print_summary, run_everything, run_training
+from topospike.cli.prune import prune_run, pruning_table
 from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
 from topospike.cli.record import recorded_recipe
 from topospike.cli.reproduce import reproduce
 from topospike.cli.run import Run, choose_device
-from topospike.cli.stages import analyse_network, convert_network, measure_network
+from topospike.cli.stages import convert_network, measure_network
 from topospike.convert import conversion_text
 from topospike.errors import ConfigError
+from topospike.prune import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.report import write_report
-from topospike.topology import Topology
 from topospike.train import process_group
 
 # Options that say what to do with a recipe; every other one is a key of it.
 RUN_OPTIONS = ("recipe", "folder", "device", "overwrite", "print_config", "debug")
+PRUNE_OPTIONS = ("folder", "to", "sparsity", "conv_sparsity", "device", "debug")
 FOLDER_OPTIONS = ("folder", "method", "device", "debug")
 
 
@@ -55,6 +57,26 @@ def start(name: str, options: Namespace, work: Callable[[Run], None], *, overwri
     folder = Path(options.get("folder") or Path("runs") / recipe.name)
     with process_group(choose_device(options.get("device"))):
         work(Run(recipe, folder, device=options.get("device"), overwrite=overwrite))
+
+
+def prune(options: Namespace) -> None:
+    """Prune the dense network of a run folder, into a folder of its own, and print the layers."""
+    source = Path(options.folder)
+    recipe = recorded_recipe(source)
+    typed = settings_among(options, PRUNE_OPTIONS)
+    method = typed.setdefault("method", recipe.prune.method)
+    if method is None:
+        raise ConfigError(
+            f"no method to prune by; add --method, one of {', '.join(PRUNING_METHODS)}."
+        )
+    given = {"linear": options.get("sparsity"), "conv": options.get("conv_sparsity")}
+    sparsity = {kind: share for kind, share in given.items() if share is not None}
+    folder = Path(options.get("to") or source.with_name(f"{source.name}-{method}"))
+    twins = {"dense_twin": True, "sparse_twin": True}
+    changes = {"name": folder.name, "prune": typed, "sparsity": sparsity, **twins}
+    report = prune_run(source, folder, changed(recipe, changes), device=options.get("device"))
+    output().print(pruning_table(report))
+    print(f"pruned network: {folder}")
 
 
 def convert(options: Namespace) -> None:
@@ -101,23 +123,21 @@ def simulate(options: Namespace) -> None:
 
 
 def analyse(options: Namespace) -> None:
-    """Analyse the topology of a run folder, or a saved one, and print the main numbers."""
-    path = Path(options.path)
-    if path.suffix == ".npz":
-        target = path.with_name(f"{path.stem}_report.json")
-        analyse_topology(Topology.load(path), progress=say).save(target)
-    else:
-        recipe = recorded_recipe(path)
-        if not recipe.sparse_twin:
-            raise ConfigError(
-                f"{path} holds a dense network only, which has no topology to analyse; give a run "
-                "with a sparse one."
-            )
-        at_work = Run(recipe, path)
-        with at_work.recorded():
-            target = analyse_network(at_work)
-    output().print(topology_table(TopologyReport.load(target)))
-    print(f"analysis: {target}")
+    """Analyse the topologies of run folders, or saved ones, and print the main numbers."""
+    paths = [Path(path) for path in options.paths]
+    targets = analyse_all(paths)
+    reports = {name: TopologyReport.load(target) for name, target in targets.items()}
+    if options.get("random"):
+        reports |= random_reports(paths)
+    several = len(reports) > 1
+    output().print(
+        comparison_table(compare(reports)) if several else topology_table(*reports.values())
+    )
+    for target in targets.values():
+        print(f"analysis: {target}")
+    if several:
+        folder = Path(options.get("folder") or Path("runs") / "comparison")
+        print(f"comparison: {write_comparison(reports, folder)}")
 
 
 def report(options: Namespace) -> None:
@@ -142,6 +162,7 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "demo": demo,
     "run": run,
     "train": train,
+    "prune": prune,
     "convert": convert,
     "simulate": simulate,
     "analyse": analyse,

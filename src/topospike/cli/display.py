@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from topospike.analyse import TopologyReport
+from topospike.analyse import ComparisonRow, TopologyReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
 from topospike.report.units import count, energy, percent, plain
@@ -102,4 +102,41 @@ def topology_table(report: TopologyReport) -> Table:
     table.add_row("modularity", plain(report.modularity))
     for note in report.notes:
         table.add_row("note", note)
+    return table
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    """Return the main numbers of several topologies, one a line."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("topology")
+    for title in (
+        "neurons",
+        "links",
+        "active",
+        "gamma",
+        "random",
+        "meta-depth",
+        "z",
+        "meta-deep",
+        "sigma",
+        "separation",
+        "modularity",
+    ):
+        table.add_column(title, justify="right")
+    for row in rows:
+        answer = {True: "yes", False: "no", None: "undecided"}[row.meta_deep]
+        table.add_row(
+            row.name,
+            "-".join(str(size) for size in row.sizes),
+            count(row.links),
+            percent(row.anp, 1),
+            plain(row.gamma) + ("+" if row.at_bound else ""),
+            plain(row.gamma_null),
+            plain(row.meta_depth),
+            plain(row.gini_z),
+            answer,
+            plain(row.small_world),
+            plain(row.separation),
+            plain(row.modularity),
+        )
     return table

@@ -1,0 +1,108 @@
+"""Command line: topologies analysed one after the other, and put side by side.
+
+Each report is written beside its topology, as for one alone; what compares them goes to a folder
+of its own: ``comparison.json``, and the disks and degree distributions as figures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from topospike.analyse import TopologyReport, analyse, compare
+from topospike.analyse.comparison import compared_degrees, compared_disks
+from topospike.cli.display import say
+from topospike.cli.record import recorded_recipe
+from topospike.cli.run import Run
+from topospike.cli.stages import analyse_network
+from topospike.contracts import to_json, write_atomically
+from topospike.errors import ConfigError
+from topospike.topology import Topology
+
+RANDOM = "random"
+RANDOM_SEED = 0
+
+
+def analyse_all(paths: Sequence[Path]) -> dict[str, Path]:
+    """Analyse what each path holds; return the reports, named by the ends of their paths."""
+    names = short_names([path.with_suffix("") if is_file(path) else path for path in paths])
+    return {name: analyse_one(path) for name, path in zip(names, paths, strict=True)}
+
+
+def analyse_one(path: Path) -> Path:
+    """Analyse the topology of a run folder, or a saved one; return the report beside it."""
+    if is_file(path):
+        target = path.with_name(f"{path.stem}_report.json")
+        analyse(Topology.load(path), progress=say).save(target)
+        return target
+    at_work = Run(recorded_recipe(path), path)
+    with at_work.recorded():
+        return analyse_network(at_work)
+
+
+def is_file(path: Path) -> bool:
+    """Tell a saved topology from a run folder, by its name."""
+    return path.suffix == ".npz"
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the last parts of each path, as many as tell them apart.
+
+    Raises
+    ------
+    ConfigError
+        If a path is given twice.
+
+    Examples
+    --------
+    >>> short_names([Path("runs/a/topology"), Path("runs/b/topology")])
+    ['a/topology', 'b/topology']
+    """
+    full = [path.absolute().parts for path in paths]
+    twice = next((path for path in paths if full.count(path.absolute().parts) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is given twice; name every topology once.")
+    longest = max(map(len, full))
+    ends = (["/".join(path[-n:]) for path in full] for n in range(1, longest + 1))
+    return next(names for names in ends if len(set(names)) == len(names))
+
+
+def random_reports(paths: Sequence[Path]) -> dict[str, TopologyReport]:
+    """Analyse random topologies with the layers and link counts of each distinct one given."""
+    reports: dict[str, TopologyReport] = {}
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    for path in paths:
+        topology = Topology.load(path if is_file(path) else path / "topology.npz")
+        links = tuple((name, int(mask.sum())) for name, mask in topology.masks.items())
+        if links not in seen:
+            seen.add(links)
+            name = RANDOM if len(seen) == 1 else f"{RANDOM} {len(seen)}"
+            reports[name] = analyse(shuffled(topology, seed=RANDOM_SEED), progress=say)
+    return reports
+
+
+def shuffled(topology: Topology, *, seed: int) -> Topology:
+    """Return a topology with the same number of links in every layer, placed at random."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = {
+        name: mask.flatten()[torch.randperm(mask.numel(), generator=generator)].view_as(mask)
+        for name, mask in topology.masks.items()
+    }
+    return Topology.from_masks(masks, provenance={"rule": RANDOM, "seed": seed})
+
+
+def write_comparison(reports: Mapping[str, TopologyReport], folder: Path) -> Path:
+    """Write the rows and the figures of several reports; return the path of the rows."""
+    path = folder / "comparison.json"
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    if any(report.disk is not None for report in reports.values()):
+        compared_disks(reports).savefig(figures / "disks.svg")
+    if any(report.degrees.degree for report in reports.values()):
+        compared_degrees(reports).savefig(figures / "degrees.svg")
+    rows = [to_json(row) for row in compare(reports)]
+    write_atomically(path, json.dumps(rows, indent=1) + "\n")
+    return path
