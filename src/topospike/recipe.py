@@ -302,8 +302,58 @@ class PruneSettings:
 
 
 @dataclass(frozen=True)
+class QuantisationSettings:
+    """Training of quantised activations on the finished networks, before the conversions.
+
+    Off unless ``epochs`` are given: the QCFS methods then calibrate the networks as they are. The
+    topology is frozen; weights, biases and thresholds train on by SGD with momentum 0.9 and a
+    cosine to 0 in each stage. Table A3 of Bao et al. (2026): 300 epochs, then 100 of channel-wise
+    thresholds; rates of 0.05 to 0.001, 4 or 8 levels.
+
+    Attributes
+    ----------
+    epochs
+        Stage 1, one threshold a layer (S-QCFS); used by every method of the QCFS family.
+    channel_epochs
+        Stage 2, from there with one threshold a channel behind convolutions (CS-QCFS); used by
+        ``cs-qcfs``.
+    levels
+        Quantisation steps L.
+    channel_rate
+        Learning rate of stage 2 as a share of that of stage 1.
+    initial_threshold, percentile
+        Where thresholds start: at one number, or, if given, at this quantile of the positive
+        pre-activations of 1024 training images.
+    positive_map
+        Keeps thresholds positive: ``softplus``, ``sqrt`` or ``none``.
+    order
+        Gradient of the activation: ``floor_first`` or ``clamp_first``.
+    dropout
+        Probability in every dropout layer during the stages.
+    freeze_weights
+        Train thresholds (and batch-norm statistics) alone in stage 2.
+    """
+
+    epochs: int = 0
+    channel_epochs: int = 0
+    levels: int = 4
+    learning_rate: float = 0.05
+    channel_rate: float = 1.0
+    weight_decay: float = 5e-4
+    initial_threshold: float = 8.0
+    percentile: float | None = None
+    positive_map: str = "softplus"
+    order: str = "floor_first"
+    dropout: float = 0.0
+    freeze_weights: bool = False
+
+
+@dataclass(frozen=True)
 class ConversionSettings:
-    """How the trained network becomes a spiking one; ``None`` means the method's own default."""
+    """How the trained network becomes a spiking one; ``None`` means the method's own default.
+
+    ``presimulation`` is the number of steps of ``srp`` and ``offset-spike`` before the run proper.
+    """
 
     method: str = "dcgs"
     coding: str | None = None
@@ -312,6 +362,7 @@ class ConversionSettings:
     granularity: str | None = None
     timesteps: int = 8
     calibration_images: int = 1024
+    presimulation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -339,6 +390,7 @@ class Recipe:
     sparsity: SparsitySettings = field(default_factory=SparsitySettings)
     direct: DirectSettings = field(default_factory=DirectSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
+    quantise: QuantisationSettings = field(default_factory=QuantisationSettings)
     dense_twin: bool = True
     sparse_twin: bool = True
     convert: tuple[ConversionSettings, ...] = (

@@ -53,6 +53,15 @@ LIMITS: dict[str, Limit] = {
     "prune.fine_tune": SHARE,
     "prune.fine_tune_rate": POSITIVE,
     "prune.fine_tune_dropout": SHARE,
+    "quantise.epochs": NOT_NEGATIVE,
+    "quantise.channel_epochs": NOT_NEGATIVE,
+    "quantise.levels": POSITIVE_INTEGER,
+    "quantise.learning_rate": POSITIVE,
+    "quantise.channel_rate": POSITIVE,
+    "quantise.weight_decay": NOT_NEGATIVE,
+    "quantise.initial_threshold": POSITIVE,
+    "quantise.percentile": PART,
+    "quantise.dropout": SHARE,
     "measure.timesteps": POSITIVE_INTEGER,
     "threads": POSITIVE_INTEGER,
 }
@@ -60,6 +69,7 @@ CONVERSION_LIMITS: dict[str, Limit] = {
     "levels": POSITIVE_INTEGER,
     "timesteps": POSITIVE_INTEGER,
     "calibration_images": POSITIVE_INTEGER,
+    "presimulation": POSITIVE_INTEGER,
 }
 
 

@@ -7,15 +7,18 @@ of the stages; their errors list the known names and the nearest one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from topospike.convert import METHODS
+from topospike.convert.qcfs import POSITIVE_MAPS, Order
 from topospike.convert.thresholds import SOLVERS
+from topospike.errors import ConfigError
 from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
 from topospike.measure import ENERGY_MODELS, Conventions
 from topospike.models import MODELS
 from topospike.prune import PRUNING_METHODS
 from topospike.recipe import Recipe
+from topospike.registry import Registry
 from topospike.snn.coding import CODINGS
 from topospike.topology import (
     DENSITY_SCHEDULES,
@@ -40,6 +43,8 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "sparsity.zeta_schedule": ZETA_SCHEDULES,
     "sparsity.density_decay": DENSITY_SCHEDULES,
     "prune.method": PRUNING_METHODS,
+    "quantise.positive_map": POSITIVE_MAPS,
+    "quantise.order": Registry("order", dict.fromkeys(get_args(Order))),
     "measure.energy_model": ENERGY_MODELS,
 }
 CONVERSION_TABLES: dict[str, Mapping[str, Any]] = {
@@ -66,7 +71,24 @@ def check_names(recipe: Recipe) -> None:
     for settings in recipe.convert:
         for name, table in CONVERSION_TABLES.items():
             look_up(table, getattr(settings, name))
+    check_trained_methods(recipe)
     Conventions(first_layer=recipe.measure.first_layer, pooled=recipe.measure.pooled)
+
+
+def check_trained_methods(recipe: Recipe) -> None:
+    """Raise a `ConfigError` for a conversion whose training the recipe leaves out."""
+    settings = recipe.quantise
+    for method in (conversion.method for conversion in recipe.convert):
+        if METHODS[method].requires is not None and not settings.epochs:
+            raise ConfigError(
+                f"convert names {method!r}, which needs trained quantised activations, but "
+                "quantise.epochs is 0. Give --quantise.epochs (the paper: 300), or use 'qcfs'."
+            )
+        if method == "cs-qcfs" and settings.epochs and not settings.channel_epochs:
+            raise ConfigError(
+                f"convert names 'cs-qcfs' and quantise.epochs is {settings.epochs}, but "
+                "quantise.channel_epochs is 0. Give --quantise.channel_epochs (the paper: 100)."
+            )
 
 
 def look_up(table: Mapping[str, Any], name: str | None) -> None:

@@ -1,7 +1,7 @@
 """Command line: the stages of a recipe in their order, and what closes every run.
 
-data -> train dense, train sparse -> for each method: convert, measure -> analyse -> summary ->
-report. Stages that are done are skipped; see `topospike.cli.run`. Of several processes all train,
+data -> train dense, train sparse -> quantised activations, if asked for -> for each method:
+convert, measure -> analyse -> summary -> report. Stages that are done are skipped; see `topospike.cli.run`. Of several processes all train,
 and the main one does the rest.
 """
 
@@ -11,6 +11,7 @@ import time
 
 from topospike.cli.display import output, results_table
 from topospike.cli.prune import make_network
+from topospike.cli.quantise import quantise_network
 from topospike.cli.run import Run
 from topospike.cli.stages import (
     analyse_network,
@@ -30,6 +31,7 @@ def run_training(run: Run) -> None:
     with run.recorded():
         for network in run.networks:
             make_network(run, network)
+            quantise_network(run, network)
     if run.processes.is_main:
         print(f"trained networks: {run.folder}")
 
@@ -40,6 +42,7 @@ def run_everything(run: Run) -> None:
     with run.recorded():
         for network in run.networks:
             make_network(run, network)
+            quantise_network(run, network)
         if not run.processes.is_main:
             return
         run.processes = Processes()

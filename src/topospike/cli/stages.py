@@ -8,9 +8,7 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +18,29 @@ from torch import Tensor, nn
 from topospike.analyse import analyse
 from topospike.cli.display import say, watched
 from topospike.cli.ledger import differences
+from topospike.cli.networks import (
+    calibration_images,
+    digest,
+    fresh_model,
+    trained_model,
+    training_settings,
+)
+from topospike.cli.quantise import (
+    is_missing,
+    quantise_network,
+    quantised_model,
+    quantised_settings,
+    refuse_changed_quantisation,
+    trained_kind,
+)
 from topospike.cli.recipes import to_plain
 from topospike.cli.run import Network, Run
-from topospike.cli.weights import load_weights, save_weights
+from topospike.cli.weights import save_weights
 from topospike.contracts import ConversionReport, to_json, write_atomically
 from topospike.convert import convert
-from topospike.data import DataBundle
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
 from topospike.measure import Conventions, evaluate
-from topospike.models import build_model
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
@@ -39,25 +50,6 @@ from topospike.train import fit
 CONVERSION_FILES = ("conversion.json", "evaluation.json")
 RESULT_FILES = (*CONVERSION_FILES, "topology_report.json")
 CORRELATED_IMAGES = 20_000
-# Settings that change how fast or how safely a network is trained, not what comes out.
-FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
-
-
-def training_settings(run: Run, network: Network) -> dict[str, Any]:
-    """Return everything the weights of a network depend on."""
-    recipe = run.recipe
-    names = ["data", "model", "train"]
-    names += ["sparsity"] if network.is_sparse else []
-    names += ["prune"] if network.is_pruned else []
-    settings = {name: to_plain(getattr(recipe, name)) for name in names}
-    for name, free in FREE.items():
-        settings[name] = {k: v for k, v in settings[name].items() if k not in free}
-    return {"seed": recipe.seed, **settings}
-
-
-def digest(settings: dict[str, Any]) -> str:
-    """Return a short name of settings, for the stages that build on them."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def train_network(run: Run, network: Network) -> None:
@@ -117,6 +109,7 @@ def refuse_changed_settings(run: Run) -> None:
                 f"{', '.join(changed)}. Choose another --folder, go back to those settings, or "
                 "--overwrite to train again."
             )
+        refuse_changed_quantisation(run, network)
 
 
 def remove_results(network: Network) -> None:
@@ -124,11 +117,6 @@ def remove_results(network: Network) -> None:
     folders = [network.folder, *network.folder.glob("conversions/*")]
     for path in (folder / name for folder in folders for name in RESULT_FILES):
         path.unlink(missing_ok=True)
-
-
-def fresh_model(run: Run) -> nn.Module:
-    """Build the recipe's network with the initial weights of its seed."""
-    return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
 
 
 def correlated_pixels(run: Run) -> Tensor:
@@ -174,26 +162,6 @@ def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
     )
 
 
-def trained_model(run: Run, network: Network) -> nn.Module:
-    """Read a trained network; a sparse one must have exactly its saved topology."""
-    model = fresh_model(run)
-    load_weights(model, network.folder / "model.safetensors")
-    if network.is_sparse:
-        Topology.load(network.folder / "topology.npz").verify(model)
-    return model.to(run.device).eval()
-
-
-def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
-    """Yield batches of training images as they are, without augmentation, in a seeded order."""
-    data.calibration.set_epoch(0)
-    left = images
-    for x, _ in data.calibration:
-        if left <= 0:
-            return
-        yield x[:left]
-        left -= len(x)
-
-
 def convert_network(run: Run, network: Network, settings: ConversionSettings) -> ConversionReport:
     """Convert one trained network by one method, and return what the conversion did."""
     path = conversion_folder(network, settings.method) / "conversion.json"
@@ -204,6 +172,8 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
         write_atomically(path, json.dumps(to_json(snn.report), indent=1) + "\n")
         return [path]
 
+    if is_missing(run, network, settings.method):
+        quantise_network(run, network)
     depends = conversion_settings(run, network, settings)
     run.stage(f"convert {network.name} {settings.method}", depends, action)
     report = read_conversion(path)
@@ -214,10 +184,14 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
 
 def conversion_settings(run: Run, network: Network, settings: ConversionSettings) -> dict[str, Any]:
     """Return everything a spiking network depends on."""
-    return {
+    depends = {
         "trained": digest(training_settings(run, network)),
         "conversion": to_plain(settings),
     }
+    kind = trained_kind(run.recipe, settings.method)
+    if kind is not None:
+        depends["quantised"] = digest(quantised_settings(run, network, kind))
+    return depends
 
 
 def conversion_folder(network: Network, method: str) -> Path:
@@ -232,7 +206,9 @@ def spiking_network(run: Run, network: Network, settings: ConversionSettings) ->
         images = list(calibration_images(run.data, settings.calibration_images))
         options = dataclasses.asdict(settings)
         options.pop("calibration_images")
-        model = trained_model(run, network)
+        kind = trained_kind(run.recipe, settings.method)
+        plain = kind is None
+        model = trained_model(run, network) if plain else quantised_model(run, network, kind)
         run.spiking[key] = convert(model, calibration=images, **options)
     return run.spiking[key]
 

@@ -24,7 +24,7 @@ from topospike.convert.calibrate import Batch, calibration_batches, observe_site
 from topospike.convert.place import find_rectifiers, nothing_to_replace, place_sites, unique_name
 from topospike.convert.plan import plan_for
 from topospike.convert.qcfs import QCFS, Order
-from topospike.convert.rectifier_calls import install_calls
+from topospike.convert.rectifier_calls import CHILD, QuantisedCalls, install_calls
 from topospike.convert.slip_relu import SlipReLU
 from topospike.convert.thresholds import solve_thresholds
 from topospike.convert.trained import drop_ceilings, take_out_activations
@@ -354,3 +354,17 @@ def spread_thresholds(model: nn.Module, example: Tensor) -> None:
 def first_tensor(output: Any) -> Tensor:
     """Return the first tensor of whatever a model returned, as a captured graph does."""
     return next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+
+def activations_of(model: nn.Module) -> dict[str, QCFS]:
+    """Return the quantised activations of a model, by module path or site name."""
+    named: dict[str, QCFS] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, QuantisedCalls):
+            named |= {
+                ".".join(part for part in (path.removesuffix(CHILD).rstrip("."), name) if part): one
+                for name, one in module.by_name().items()
+            }
+        elif isinstance(module, QCFS) and CHILD not in path.split("."):
+            named[path] = module
+    return named

@@ -132,6 +132,11 @@ class QuantisedCalls(nn.ModuleList):
         mode.__exit__(None, None, None)
         return mode.calls
 
+    def by_name(self) -> dict[str, QCFS]:
+        """Return the activations by site name."""
+        pairs = zip(self.names, self, strict=True)
+        return {name: activation for name, activation in pairs if isinstance(activation, QCFS)}
+
     def take(self, number: int, x: Tensor) -> Tensor:
         """Apply the activation of a call."""
         if number >= len(self):
@@ -196,8 +201,4 @@ def remove_calls(model: nn.Module) -> dict[str, QCFS]:
         for key in [key for key, hook in hooks.items() if hook is ours]:
             del hooks[key]
             model._forward_hooks_always_called.pop(key, None)
-    return {
-        name: activation
-        for name, activation in zip(calls.names, calls, strict=True)
-        if isinstance(activation, QCFS)
-    }
+    return calls.by_name()

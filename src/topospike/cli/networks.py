@@ -1,0 +1,65 @@
+"""Command line: the trained networks of a run folder, how they are made and what they depend on.
+
+Every stage reads the networks from their files, never from an earlier stage's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from topospike.cli.recipes import to_plain
+from topospike.cli.run import Network, Run
+from topospike.cli.weights import load_weights
+from topospike.data import DataBundle
+from topospike.models import build_model
+from topospike.topology import Topology
+
+# Settings that change how fast or how safely a network is trained, not what comes out.
+FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
+
+
+def training_settings(run: Run, network: Network) -> dict[str, Any]:
+    """Return everything the weights of a network depend on."""
+    recipe = run.recipe
+    names = ["data", "model", "train"]
+    names += ["sparsity"] if network.is_sparse else []
+    names += ["prune"] if network.is_pruned else []
+    settings = {name: to_plain(getattr(recipe, name)) for name in names}
+    for name, free in FREE.items():
+        settings[name] = {k: v for k, v in settings[name].items() if k not in free}
+    return {"seed": recipe.seed, **settings}
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Return a short name of settings, for the stages that build on them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fresh_model(run: Run) -> nn.Module:
+    """Build the recipe's network with the initial weights of its seed."""
+    return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
+
+
+def trained_model(run: Run, network: Network) -> nn.Module:
+    """Read a trained network; a sparse one must have exactly its saved topology."""
+    model = fresh_model(run)
+    load_weights(model, network.folder / "model.safetensors")
+    if network.is_sparse:
+        Topology.load(network.folder / "topology.npz").verify(model)
+    return model.to(run.device).eval()
+
+
+def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
+    """Yield batches of training images as they are, without augmentation, in a seeded order."""
+    data.calibration.set_epoch(0)
+    left = images
+    for x, _ in data.calibration:
+        if left <= 0:
+            return
+        yield x[:left]
+        left -= len(x)
