@@ -13,6 +13,7 @@ for compressed rows, on CPU and CUDA. Nothing here knows about modules or optimi
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -64,10 +65,10 @@ class LinkProduct:
         bias: Float[Tensor, " n_out"] | None,
     ) -> Float[Tensor, "*batch n_out"]:
         """Compute what ``F.linear`` computes, in the dtype of ``values`` also under autocast."""
-        with torch.autocast(x.device.type, enabled=False):
-            rows = x.to(values.dtype).reshape(-1, x.shape[-1])
-            y = OnLinks.apply(rows, values, bias, self)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        with without_autocast(x.device.type):
+            y = OnLinks.apply(rows.to(values.dtype), values, bias, self)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``X W^T + b``.
@@ -108,13 +109,20 @@ class OnLinks(torch.autograd.Function):
         x, _ = ctx.saved_tensors
         product: LinkProduct = ctx.product
         of_input, of_values, of_bias, _ = ctx.needs_input_grad
-        with torch.autocast(gradient.device.type, enabled=False):
+        with without_autocast(gradient.device.type):
             return (
                 product.input_gradient(gradient) if of_input else None,
                 product.value_gradient(gradient, x) if of_values else None,
                 gradient.sum(0) if of_bias else None,
                 None,
             )
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Switch autocast off where it is on; the switch costs as much as a small product."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def compressed(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
