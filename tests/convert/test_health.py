@@ -5,32 +5,41 @@ import torch
 from torch import nn
 
 from topospike.convert import conversion_text, convert
-from topospike.convert.health import HealthObserver, sources_of
+from topospike.convert.health import SaturationObserver, sources_of
 from topospike.snn.coding import Differential
 from topospike.snn.neurons import MultiThreshold
 from topospike.snn.site import Site
 
 
-def observed(gated: bool, threshold: float, r_in: torch.Tensor) -> HealthObserver:
+def share_above(gated: bool, threshold: float, r_in: torch.Tensor) -> float:
     neuron = MultiThreshold(4, gated=gated)
     site = Site("a", gated=gated, neuron=neuron, coding=Differential())
     site.threshold = torch.tensor(threshold)
-    seen = HealthObserver(site)
+    seen = SaturationObserver(site)
     seen(r_in)
-    return seen
+    return seen.share
 
 
-def test_shares_of_a_relu_site() -> None:
-    # four neurons: one never positive, one above the threshold in one of two images
-    seen = observed(True, 1.0, torch.tensor([[-3.0, 0.5, 2.0, 0.1], [-0.1, 0.2, 0.3, 1.0]]))
-    assert seen.dead_share == 0.25
-    assert seen.saturated_share == 1 / 8
+def test_share_above_the_threshold_of_a_relu_site() -> None:
+    # one of four neurons is above the threshold in one of two images
+    r_in = torch.tensor([[-3.0, 0.5, 2.0, 0.1], [-0.1, 0.2, 0.3, 1.0]])
+    assert share_above(True, 1.0, r_in) == 1 / 8
 
 
-def test_shares_of_an_operand_site_look_at_both_signs() -> None:
-    seen = observed(False, 1.0, torch.tensor([[-3.0, 0.0, 0.5, 1.0]]))
-    assert seen.dead_share == 0.25
-    assert seen.saturated_share == 0.25
+def test_share_above_the_threshold_of_an_operand_site_looks_at_both_signs() -> None:
+    assert share_above(False, 1.0, torch.tensor([[-3.0, 0.0, 0.5, 1.0]])) == 0.25
+
+
+def test_a_neuron_driven_in_any_batch_is_not_dead() -> None:
+    # neuron k is driven by the images of batch k alone; neuron 3 by none
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(4, 3))
+        model[0].bias.copy_(torch.tensor([0.0, 0.0, 0.0, -1.0]))
+    batches = [torch.eye(3)[[k, k]] for k in range(3)]
+    for count, share in ((1, 0.75), (2, 0.5), (3, 0.25)):
+        (site,) = convert(model, calibration=batches[:count]).report.sites
+        assert site.dead_share == share
 
 
 def dead_and_clipped() -> nn.Module:

@@ -33,7 +33,7 @@ class Function(nn.Module):
         F.relu, torch.relu, F.relu6, nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(),
         nn.Hardtanh(0.0, 2.5), lambda x: x.relu_(), lambda x: x.clamp(min=0),
         lambda x: torch.clamp(x, 0.0, 1.5), lambda x: torch.clamp_min(x, 0),
-        lambda x: F.hardtanh(x, 0.0, 1.0),
+        lambda x: F.hardtanh(x, 0.0, 1.0), lambda x: F.threshold(x, 0, 0),
     ],
 )  # fmt: skip
 def test_every_spelling_of_relu_becomes_one_site_with_the_same_value(function) -> None:
@@ -50,8 +50,8 @@ def test_every_spelling_of_relu_becomes_one_site_with_the_same_value(function) -
 @pytest.mark.parametrize(
     ("function", "name"),
     [(nn.GELU(), "GELU"), (nn.LeakyReLU(), "leaky ReLU"), (nn.PReLU(), "PReLU"),
-     (torch.tanh, "tanh"), (nn.Identity(), "no activation at all"),
-     (nn.Hardtanh(-1.0, 1.0), "no activation at all")],
+     (torch.tanh, "tanh"), (nn.CELU(), "CELU"), (nn.Threshold(0.1, 0.0), "threshold"),
+     (nn.Hardtanh(-1.0, 1.0), "hardtanh"), (nn.Identity(), "amax")],
 )  # fmt: skip
 def test_a_network_without_relu_is_refused_by_name(function, name: str) -> None:
     network = capture(Function(function), torch.randn(2, 2, 6, 6))

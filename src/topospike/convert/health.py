@@ -1,11 +1,13 @@
 """Say how healthy a conversion is: dead and saturated neurons, what stays MAC, and what to do.
 
 The commonest complaint about conversion tools is an accuracy of ten per cent and no word why. So
-the converter looks at one batch with the thresholds it has chosen, and turns what it sees into
-sentences.
+the converter looks at some images with the thresholds it has chosen, and turns what it sees into
+sentences. How far each site is from the ANN after t steps: `topospike.measure.compare`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
@@ -17,50 +19,57 @@ from topospike.contracts import (
     LayerInput,
     SiteReport,
 )
+from topospike.convert.statistics import SiteStatistics
 from topospike.models.capture import node_module
 from topospike.snn.site import Site
 from topospike.snn.wiring import WEIGHT_OPS, WeightLayerInput, weight_name
 
 
-class HealthObserver:
-    """Looks at the activations of one site and remembers two shares."""
+class SaturationObserver:
+    """Looks at the activations of one site and remembers the share above its threshold."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.dead_share = 0.0
-        self.saturated_share = 0.0
+        self.share = 0.0
 
     def __call__(self, r_in: Tensor) -> None:
-        """Record the share of neurons no image drives and of values above the threshold."""
-        positive = r_in > 0 if self.site.gated else r_in != 0
-        self.dead_share = 1.0 - float(positive.any(dim=0).float().mean())
-        above = r_in.abs() > self.site.threshold
-        if self.site.gated:
-            above &= positive
-        self.saturated_share = float(above.float().mean())
+        """Record the share of one batch."""
+        above = (r_in if self.site.gated else r_in.abs()) > self.site.threshold
+        self.share = float(above.float().mean())
 
 
 def site_reports(
-    network: fx.GraphModule, placed: list[tuple[Site, fx.Node]], images: Tensor
+    network: fx.GraphModule,
+    placed: list[tuple[Site, fx.Node]],
+    statistics: Mapping[str, SiteStatistics],
+    images: Tensor,
 ) -> tuple[SiteReport, ...]:
-    """Run the ANN once on a batch, look at every site, and describe it."""
-    observers = [HealthObserver(site) for site, _ in placed]
+    """Run the ANN on some images with the thresholds chosen, and describe every site.
+
+    Who is driven at all is known from the calibration; what lies above a threshold only now. A
+    quarter of a calibration pass is enough for that share.
+    """
+    seen_images = max(s.images for s in statistics.values())
+    observers = [SaturationObserver(site) for site, _ in placed]
     for observer in observers:
         observer.site.observer = observer
     try:
         with torch.no_grad():
-            network(images)
+            network(images[: max(1, seen_images // 4)])
     finally:
         for observer in observers:
             observer.site.observer = None
     return tuple(
-        site_report(site, node, seen) for (site, node), seen in zip(placed, observers, strict=True)
+        site_report(site, node, statistics[site.name], seen.share)
+        for (site, node), seen in zip(placed, observers, strict=True)
     )
 
 
-def site_report(site: Site, node: fx.Node, seen: HealthObserver) -> SiteReport:
+def site_report(
+    site: Site, node: fx.Node, statistics: SiteStatistics, saturated_share: float
+) -> SiteReport:
     """Describe one site."""
-    threshold = site.threshold
+    threshold, driven = site.threshold, statistics.driven
     return SiteReport(
         name=site.name,
         op="relu" if site.gated else "operand",
@@ -70,8 +79,8 @@ def site_report(site: Site, node: fx.Node, seen: HealthObserver) -> SiteReport:
         threshold_min=float(threshold.min()),
         threshold_mean=float(threshold.double().mean()),
         threshold_max=float(threshold.max()),
-        dead_share=seen.dead_share,
-        saturated_share=seen.saturated_share,
+        dead_share=0.0 if driven is None else 1.0 - float(driven.float().mean()),
+        saturated_share=saturated_share,
     )
 
 

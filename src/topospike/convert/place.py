@@ -15,32 +15,30 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
 from topospike.snn.site import Site
-from topospike.snn.wiring import MAX_POOLS
+from topospike.snn.wiring import (
+    ADDITIONS,
+    AVERAGE_POOLS,
+    EVENT_PRESERVING,
+    MAX_POOLS,
+    RESCALING,
+    WEIGHT_OPS,
+    nodes_downstream_of_input,
+)
 
 aten = torch.ops.aten
 SITES = "spiking_sites"
 
-UNSUPPORTED = {
-    aten.leaky_relu.default: "leaky ReLU",
-    aten.prelu.default: "PReLU",
-    aten._prelu_kernel.default: "PReLU",
-    aten.elu.default: "ELU",
-    aten.gelu.default: "GELU",
-    aten.silu.default: "SiLU",
-    aten.sigmoid.default: "sigmoid",
-    aten.tanh.default: "tanh",
-    aten.hardswish.default: "hardswish",
-    aten.softplus.default: "softplus",
-}
-
-NONLINEAR = frozenset(
-    {*UNSUPPORTED, aten.softmax.int, aten._softmax.default, aten.hardsigmoid.default}
-    | {aten.mish.default, aten.selu.default, aten.log_sigmoid.default, aten.exp.default}
-)
+# Operations a linear map is made of, as long as at most one operand changes with the image.
+LINEAR = EVENT_PRESERVING | ADDITIONS | RESCALING | AVERAGE_POOLS | WEIGHT_OPS
+COMMON_NAMES = {
+    "leaky_relu": "leaky ReLU", "prelu": "PReLU", "elu": "ELU", "celu": "CELU", "selu": "SELU",
+    "gelu": "GELU", "silu": "SiLU", "hardtanh": "hardtanh",
+}  # fmt: skip
 UNCOUNTED = frozenset(
     {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
     | {aten.addmm.default, aten.baddbmm.default, aten.addbmm.default, aten.bilinear.default}
@@ -72,6 +70,8 @@ def ceiling_of(node: fx.Node) -> float | bool | None:
         return None
     if node.target is aten.relu6.default:
         return 6.0
+    if node.target is aten.threshold.default and node.args[1:] == (0, 0):
+        return None
     low, high = bounds_of(node)
     if low != 0:
         return False
@@ -113,7 +113,7 @@ def place_sites(
     graph = network.graph
     rectifiers = find_rectifiers(graph)
     if not rectifiers:
-        raise ConversionError(nothing_to_replace(graph))
+        raise ConversionError(nothing_to_replace(network))
     move_behind_max_pools(graph, rectifiers)
     network.add_submodule(SITES, torch.nn.Module())
     placed = []
@@ -188,17 +188,53 @@ def refuse_uncounted_layers(graph: fx.Graph) -> None:
             )
 
 
-def has_nonlinearity(graph: fx.Graph) -> bool:
+def has_nonlinearity(network: fx.GraphModule) -> bool:
     """Tell whether the graph is more than one linear map of its input."""
-    return any(node.target in NONLINEAR for node in graph.nodes)
+    return bool(nonlinear_nodes(network))
 
 
-def nothing_to_replace(graph: fx.Graph) -> str:
+def nonlinear_nodes(network: fx.GraphModule) -> list[fx.Node]:
+    """Return the tensor operations on the image that are not known to be linear."""
+    from_image = nodes_downstream_of_input(network)
+    return [
+        node
+        for node in network.graph.nodes
+        if node in from_image
+        and isinstance(node.target, OpOverload)
+        and isinstance(node.meta.get("val"), torch.Tensor)
+        and not is_linear(node, from_image)
+    ]
+
+
+def is_linear(node: fx.Node, from_image: set[fx.Node]) -> bool:
+    """Tell whether a node is a linear map of the one input that depends on the image."""
+    if node.target not in LINEAR:
+        return False
+    if node.target in ADDITIONS | EVENT_PRESERVING:
+        return True
+    images = [p for p in node.all_input_nodes if p in from_image and is_tensor(p)]
+    return len(images) == 1
+
+
+def is_tensor(node: fx.Node) -> bool:
+    """Tell whether a node yields a tensor, not a size."""
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def nothing_to_replace(network: fx.GraphModule) -> str:
     """Say which activations are there instead, and what to do."""
-    others = sorted({UNSUPPORTED[n.target] for n in graph.nodes if n.target in UNSUPPORTED})
+    others = list(dict.fromkeys(describe(node) for node in nonlinear_nodes(network)))
     seen = f"it uses {', '.join(others)}" if others else "it has no activation at all"
     return (
         f"no ReLU-like operation was found in the graph: {seen}. The scheme 'relu' replaces relu, "
         "relu6, clamp(min=0) and hardtanh(0, c), as modules or functions. Use one of these "
-        "activations (and train it), or simulate the network as the ANN it is."
+        "activations (and train it), take method='dcgs' with scheme='operand', or simulate the "
+        "network as the ANN it is."
     )
+
+
+def describe(node: fx.Node) -> str:
+    """Name an operation and the module that runs it."""
+    name = str(node.target).split(".")[1].strip("_")
+    place = node_module(node)
+    return COMMON_NAMES.get(name, name) + (f" (in {place})" if place else "")

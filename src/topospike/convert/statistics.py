@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topospike.errors import ConfigError, ConversionError, NonFiniteError, ShapeError
@@ -50,6 +50,9 @@ class SiteStatistics:
     quantile
         Mean over batches, weighted by images, of the batch quantile at ``quantile_level``, or
         ``None`` when none was asked for. Level 1 is the mean of the batch maxima.
+    driven
+        Bool, shape of one image's activation: neurons that some image drives (to a positive value
+        if ``values`` is ``rectified``, else away from 0).
     """
 
     site: str
@@ -62,6 +65,7 @@ class SiteStatistics:
     maximum: Float[Tensor, "*unit"]
     quantile: Float[Tensor, "*unit"] | None = None
     quantile_level: float | None = None
+    driven: Bool[Tensor, "*shape"] | None = None
 
 
 def observe(
@@ -137,6 +141,7 @@ def observe(
         maximum=seen.amax(axes, keepdim=True).double(),
         quantile=None if quantile_level is None else quantile(seen, quantile_level, axes=axes),
         quantile_level=quantile_level,
+        driven=(x > 0 if values == "rectified" else x != 0).any(0),
     )
 
 
@@ -189,6 +194,7 @@ def merge(a: SiteStatistics, b: SiteStatistics) -> SiteStatistics:
         maximum=torch.maximum(a.maximum, b.maximum),
         quantile=merge_quantiles(a, b),
         quantile_level=a.quantile_level,
+        driven=merge_driven(a, b),
     )
 
 
@@ -197,6 +203,13 @@ def merge_quantiles(a: SiteStatistics, b: SiteStatistics) -> Tensor | None:
     if a.quantile is None or b.quantile is None:
         return None
     return torch.lerp(a.quantile, b.quantile, b.images / (a.images + b.images))
+
+
+def merge_driven(a: SiteStatistics, b: SiteStatistics) -> Tensor | None:
+    """Return the neurons driven in either set; ``None`` if the images differ in size."""
+    if a.driven is None or b.driven is None or a.driven.shape != b.driven.shape:
+        return None
+    return a.driven | b.driven
 
 
 class SiteObserver:

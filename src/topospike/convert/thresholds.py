@@ -264,7 +264,8 @@ def given_thresholds(
     if not fits:
         raise ShapeError(
             f"{site}: thresholds of shape {tuple(value.shape)} do not fit an activation of shape "
-            f"{tuple(shape)}; give one number, or one per channel ({shape[1:2]})."
+            f"(batch, {', '.join(map(str, shape[1:]))}); give one number, or one per channel "
+            f"({shape[1:2]})."
         )
     return check_thresholds(value, site=site, all_positive=True)
 

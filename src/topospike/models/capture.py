@@ -8,6 +8,8 @@ layers feed which) read it. This module only captures; it changes nothing and in
 
 from __future__ import annotations
 
+import linecache
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -150,14 +152,29 @@ def export_in_eval_mode(model: nn.Module, example: Tensor) -> ExportedProgram:
         # same to the user, so the cause is kept and the remedy added.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ConversionError(
-            f"{type(model).__name__} could not be captured as a graph "
-            f"({type(error).__name__}: {reason}). The forward pass must be expressible without "
-            "data-dependent Python control flow and take one tensor; rewrite that branch with "
-            "torch operations (torch.where, torch.cond) or convert the part that can be exported."
+            f"{type(model).__name__} could not be captured as a graph"
+            f"{failing_place(model, error)} ({type(error).__name__}: {reason}). The forward pass "
+            "must be expressible without data-dependent Python control flow and take one tensor; "
+            "rewrite that branch with torch operations (torch.where, torch.cond) or convert the "
+            "part that can be exported."
         ) from error
     finally:
         for module, flag in training.items():
             module.training = flag
+
+
+def failing_place(model: nn.Module, error: BaseException) -> str:
+    """Return where the innermost module stopped, as `` in layer1.0 (Block), line: code``."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        module = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if id(module) in paths and code.co_name == "forward":
+            place = paths[id(module)] or "the model itself"
+            text = linecache.getline(code.co_filename, line).strip()
+            found = f" in {place} ({type(module).__name__}), line {line}: {text}"
+    return found
 
 
 def parameters_as_attributes(program: ExportedProgram) -> fx.Graph:
