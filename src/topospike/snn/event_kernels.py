@@ -21,6 +21,9 @@ from topospike.snn.kernels import fma, kernel
 BLOCK = 32
 """Elements looked at together: a block without an event is passed over in a few instructions."""
 
+STRETCH = 128
+"""Columns of a batch done together by `add_links`, so that its operand stays in cache."""
+
 
 @kernel
 def collect(events, position, channel, value):
@@ -145,3 +148,17 @@ def scatter_links(
                 row = (c * taps_h + i) * taps_w + j
                 for link in range(start[row], start[row + 1]):
                     out[target[link]] = fma(v, weight[link], out[target[link]])
+
+
+@kernel
+def add_links(start, source, weight, x, y):
+    """Add w x[source] to y for each link; x is (in, batch) and y (out, batch)."""
+    batch = x.shape[1]
+    for begin in range(0, batch, STRETCH):
+        end = min(begin + STRETCH, batch)
+        for r in range(y.shape[0]):
+            out = y[r, begin:end]
+            for link in range(start[r], start[r + 1]):
+                row, w = x[source[link], begin:end], weight[link]
+                for b in range(out.size):
+                    out[b] = fma(w, row[b], out[b])

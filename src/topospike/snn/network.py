@@ -17,8 +17,11 @@ from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.snn.cost import CostModel
+from topospike.snn.events import LayerRuns, WeightCache, check_executor
+from topospike.snn.layers import Program, program
 from topospike.snn.site import Site
-from topospike.snn.split import TimeParts, is_site, split_in_time
+from topospike.snn.split import is_site
 from topospike.snn.wiring import WeightLayerInput, find_weight_layers
 
 LEAST_IMAGES = 16
@@ -55,7 +58,10 @@ class SpikingNetwork(nn.Module):
         self.ann = ann
         self.input_shape = input_shape
         self.report = report
-        self._generated: dict[tuple[fx.Node, ...], TimeParts] = {}
+        self.executor = "decoded"
+        self.costs = CostModel()
+        self._programs: dict[tuple[bool, tuple[fx.Node, ...]], Program] = {}
+        self._weights = WeightCache()
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -75,29 +81,39 @@ class SpikingNetwork(nn.Module):
             site.reset()
 
     def forward(
-        self, x: Float[Tensor, "batch ..."], timesteps: int
+        self, x: Float[Tensor, "batch ..."], timesteps: int, *, executor: str | None = None
     ) -> Float[Tensor, "time batch classes"]:
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
         ``result[t - 1]`` is the decoded output after t steps, what the papers call the prediction
         "at T = t". One run gives every t, because a step never looks ahead.
 
+        Parameters
+        ----------
+        x
+            Images.
+        timesteps
+            How many steps.
+        executor : {"decoded", "event"}, optional
+            How layers are evaluated: densely on decoded values, or following the neurons that
+            fired (CPU; `topospike.snn.events`). The same to rounding. Default: ``self.executor``.
+
         Raises
         ------
         ConfigError
-            If ``timesteps`` is below 1.
+            If ``timesteps`` is below 1, or the executor is unknown or cannot run here.
         ShapeError
             If the images do not have the shape the network was converted for.
         NonFiniteError
             If the images hold NaN or infinity.
         """
         parts = max(1, len(x) // self.images_at_once) if x.device.type == "cpu" else 1
-        logits = [self._simulate(part, timesteps) for part in x.tensor_split(parts)]
+        logits = [self._simulate(part, timesteps, executor) for part in x.tensor_split(parts)]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
 
-    def _simulate(self, x: Tensor, timesteps: int) -> Tensor:
+    def _simulate(self, x: Tensor, timesteps: int, executor: str | None) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        run = self.watch(x, timesteps, (), record=False)
+        run = self.watch(x, timesteps, (), executor=executor, record=False)
         # a step may reuse the memory of the step before it, so each result is copied out
         return torch.stack([logits.clone() for _, logits, _ in run])
 
@@ -116,41 +132,57 @@ class SpikingNetwork(nn.Module):
         state = item * sum(math.prod(int(size) for size in shape[1:]) for shape in shapes)
         return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
 
-    def steps(self, x: Tensor, timesteps: int) -> Iterator[tuple[int, Tensor]]:
+    def steps(
+        self, x: Tensor, timesteps: int, *, executor: str | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
 
         The logits are valid until the next step; ``clone()`` what is to be kept.
         """
-        for t, logits, _ in self.watch(x, timesteps, ()):
+        for t, logits, _ in self.watch(x, timesteps, (), executor=executor):
             yield t, logits
 
     @torch.no_grad()
     def watch(
-        self, x: Tensor, timesteps: int, nodes: Sequence[fx.Node], *, record: bool = True
+        self,
+        x: Tensor,
+        timesteps: int,
+        nodes: Sequence[fx.Node],
+        *,
+        executor: str | None = None,
+        record: bool = True,
     ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
         """Yield ``(t, logits, values)`` with the values of ``nodes`` of the graph at each step.
 
         Without ``record`` the sites need not keep their ``spikes``.
         """
         self._check(x, timesteps)
+        name = self.executor if executor is None else executor
+        check_executor(name, x)
+        events = name == "event"
+        if events and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         sites = list(self.sites.values())
-        image_part, step_part = self._parts(tuple(nodes))
+        plan = self._program(tuple(nodes), events=events)
+        image_part, step_part = plan.parts
+        run = LayerRuns(self.ann, plan, self._weights, self.costs)
         try:
             cached = image_part(self.ann, x)
             for site in sites:
-                site.record = record
+                site.record = record or events
             for t in range(1, timesteps + 1):
-                for site in sites:
+                for site in (*sites, run):
                     site.time_step = t
-                logits, *values = step_part(self.ann, *cached)
+                logits, *values = step_part(self.ann, run, *cached)
                 yield t, logits, tuple(values)
         finally:
             self.reset()
 
-    def _parts(self, watched: tuple[fx.Node, ...]) -> TimeParts:
-        if watched not in self._generated:
-            self._generated[watched] = split_in_time(self.ann, watched)
-        return self._generated[watched]
+    def _program(self, watched: tuple[fx.Node, ...], *, events: bool) -> Program:
+        key = events, watched
+        if key not in self._programs:
+            self._programs[key] = program(self.ann, watched, events=events)
+        return self._programs[key]
 
     @torch.no_grad()
     def analog(self, x: Tensor) -> Tensor:
@@ -185,4 +217,4 @@ class SpikingNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.
-        return {**self.__dict__, "_generated": {}}
+        return {**self.__dict__, "_programs": {}, "_weights": WeightCache()}

@@ -3,14 +3,18 @@
 Everything upstream of the first spiking sites (the first convolution, its batch norm, batch sizes,
 position embeddings) has the same value at every time step, so it is computed once an image. The
 rest is evaluated once a step. Both halves are plain generated Python over the same module, so they
-share its parameters; nothing is copied.
+share its parameters; nothing is copied. Single nodes of the step can be handed to an object that
+knows the run, which may do them another way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from topospike.snn.site import Site
@@ -34,10 +38,31 @@ def timeless_nodes(network: fx.GraphModule) -> set[fx.Node]:
 TimeParts = tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]
 
 
-def split_in_time(network: fx.GraphModule, watched: tuple[fx.Node, ...] = ()) -> TimeParts:
-    """Return ``image_part(network, x) -> cached`` and ``step_part(network, *cached) -> outputs``.
+@dataclass(frozen=True)
+class Substitute:
+    """Instead of a node, call ``run.method(index, *values of inputs)``."""
 
-    The outputs of a step are the logits, then the values of the ``watched`` nodes.
+    method: str
+    index: int
+    inputs: tuple[fx.Node, ...]
+
+
+Substitutes = Mapping[fx.Node, Substitute]
+NOTHING: Substitutes = MappingProxyType({})
+
+# A view asks for one memory format; the same reshape takes any, and copies only if it must.
+SAME_FOR_ANY_LAYOUT = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
+
+
+def split_in_time(
+    network: fx.GraphModule,
+    watched: tuple[fx.Node, ...] = (),
+    substitutes: Substitutes = NOTHING,
+) -> TimeParts:
+    """Return two functions, ``image_part(network, x)`` and ``step_part(network, run, *cached)``.
+
+    The first returns ``cached``. The second returns the logits, then the values of the ``watched``
+    nodes; ``run`` is the object that ``substitutes`` call.
 
     Raises
     ------
@@ -51,10 +76,31 @@ def split_in_time(network: fx.GraphModule, watched: tuple[fx.Node, ...] = ()) ->
     if not isinstance(result, fx.Node) or result in timeless:
         raise ValueError("the output does not depend on any site")
     changing = [n for n in graph.nodes if n not in timeless and n.op != "output"]
-    read = [parent for node in changing for parent in node.all_input_nodes]
+    sites = tuple(node for node in changing if is_site(node, network))
+    wanted = reached_from((result, *watched, *sites), substitutes)
+    changing = [node for node in changing if node in wanted]
+    read = [parent for node in changing for parent in inputs_of(node, substitutes)]
     boundary = [n for n in dict.fromkeys([*read, *watched]) if is_cached(n, timeless)]
     image_part = image_half(graph, timeless, boundary)
-    return image_part, step_half(changing, boundary, (result, *watched))
+    return image_part, step_half(changing, boundary, (result, *watched), substitutes)
+
+
+def reached_from(results: tuple[fx.Node, ...], substitutes: Substitutes) -> set[fx.Node]:
+    """Return the nodes that some result needs; a substitute needs its own inputs only."""
+    found: set[fx.Node] = set()
+    waiting = list(results)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(inputs_of(node, substitutes))
+    return found
+
+
+def inputs_of(node: fx.Node, substitutes: Substitutes) -> Sequence[fx.Node]:
+    """Return the nodes that a node, or what stands for it, reads."""
+    other = substitutes.get(node)
+    return node.all_input_nodes if other is None else other.inputs
 
 
 def is_cached(node: fx.Node, timeless: set[fx.Node]) -> bool:
@@ -70,25 +116,41 @@ def image_half(
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node in timeless:
-            copies[node] = half.node_copy(node, lambda parent: copies[parent])
+            copies[node] = copy_into(half, node, copies)
     half.output(tuple(copies[node] for node in boundary))
     half.eliminate_dead_code()
     return generated_function(half)
 
 
 def step_half(
-    changing: list[fx.Node], boundary: list[fx.Node], results: tuple[fx.Node, ...]
+    changing: list[fx.Node],
+    boundary: list[fx.Node],
+    results: tuple[fx.Node, ...],
+    substitutes: Substitutes,
 ) -> Callable[..., Any]:
     """Generate the function that computes one time step."""
     half = fx.Graph()
+    run = half.placeholder("run")
     copies = {node: half.placeholder(node.name) for node in boundary}
     for node in changing:
+        other = substitutes.get(node)
+        if other is not None:
+            values = tuple(copies[value] for value in other.inputs)
+            copies[node] = half.call_method(other.method, (run, other.index, *values))
+            continue
         for parent in node.all_input_nodes:
             if parent not in copies:  # a parameter, fetched where it is used
                 copies[parent] = half.node_copy(parent)
-        copies[node] = half.node_copy(node, lambda parent: copies[parent])
+        copies[node] = copy_into(half, node, copies)
     half.output(tuple(copies[node] for node in results))
     return generated_function(half)
+
+
+def copy_into(graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
+    """Copy a node whose inputs have been copied."""
+    copy = graph.node_copy(node, lambda parent: copies[parent])
+    copy.target = SAME_FOR_ANY_LAYOUT.get(copy.target, copy.target)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return copy
 
 
 def generated_function(graph: fx.Graph) -> Callable[..., Any]:

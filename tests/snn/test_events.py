@@ -1,0 +1,229 @@
+"""The event executor against the decoded one: the same network, the same numbers to rounding."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from topospike.convert import convert
+from topospike.errors import ConfigError
+from topospike.snn import SpikingNetwork
+from topospike.snn.cost import CostModel
+from topospike.snn.events import REFRESH, LayerRuns
+
+ALWAYS = CostModel(dense_mac=1e9)
+NEVER = CostModel(call=1e18)
+
+
+class Residual(nn.Module):
+    """A block whose sum is pooled before the next layer reads it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.conv(x)) + x
+
+
+def plain(pool: nn.Module) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), pool,
+        nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(12), nn.ReLU(),
+        nn.Linear(12, 5),
+    )  # fmt: skip
+
+
+def odd() -> nn.Sequential:
+    """Strides, dilation, groups, uneven kernels and padding, no bias."""
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(6, 9, (3, 2), stride=(2, 1), padding=(1, 0), groups=3, bias=False), nn.ReLU(),
+        nn.Conv2d(9, 6, 3, padding=2, dilation=2), nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU(),
+        nn.Conv2d(6, 4, 1, stride=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3),
+    )  # fmt: skip
+
+
+def residual() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), Residual(6), nn.AvgPool2d(2),
+        nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.ReLU(), Residual(6),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
+    )  # fmt: skip
+
+
+def few_links() -> nn.Sequential:
+    model = plain(nn.AvgPool2d(2))
+    with torch.no_grad():
+        model(torch.zeros(1, 2, 8, 8))
+        for layer in (model[2], model[5], model[8]):
+            layer.weight.mul_(torch.rand_like(layer.weight) < 0.06)
+    return model
+
+
+BUILDS: dict[str, Callable[[], nn.Module]] = {
+    "average pool": lambda: plain(nn.AvgPool2d(2)),
+    "max pool": lambda: plain(nn.MaxPool2d(2)),
+    "overlapping pool": lambda: plain(nn.AvgPool2d(3, stride=2, padding=1)),
+    "odd": odd,
+    "residual": residual,
+    "few links": few_links,
+}
+
+
+def converted(name: str, **options) -> tuple[SpikingNetwork, torch.Tensor]:
+    torch.manual_seed(0)
+    model = BUILDS[name]().eval()
+    x = torch.randn(12, 2, 8, 8)
+    with torch.no_grad():
+        model(x)
+    return convert(model.double(), calibration=[x.double()], **options), x.double()
+
+
+def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[str]]:
+    """Which form each layer took, by running the network's own program."""
+    plan = snn._program((), events=True)
+    run = LayerRuns(snn.ann, plan, snn._weights, snn.costs)
+    image_part, step_part = plan.parts
+    cached = image_part(snn.ann, x.contiguous(memory_format=torch.channels_last))
+    try:
+        for t in range(1, steps + 1):
+            for part in (*snn.sites.values(), run):
+                part.time_step = t
+            step_part(snn.ann, run, *cached)
+    finally:
+        snn.reset()
+    return run.forms
+
+
+@pytest.mark.parametrize("name", list(BUILDS))
+@pytest.mark.parametrize("options", [{}, {"coding": "rate"}, {"method": "qcfs"}], ids=str)
+def test_both_executors_give_the_same_logits(name: str, options: dict[str, str]) -> None:
+    snn, x = converted(name, **options)
+    expected = snn(x, 6)
+    for costs in (ALWAYS, CostModel(), NEVER):
+        snn.costs = costs
+        torch.testing.assert_close(snn(x, 6, executor="event"), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "followers"),
+    [("average pool", 4), ("max pool", 4), ("odd", 5), ("residual", 4), ("few links", 4)],
+)
+def test_layers_fed_by_sites_follow_events_from_the_second_step_on(
+    name: str, followers: int
+) -> None:
+    snn, x = converted(name)
+    snn.costs = ALWAYS
+    taken = forms(snn, x, 3)
+    assert len(taken) == followers
+    assert all(course == ["dense", "events", "events"] for course in taken.values())
+    snn.costs = NEVER
+    assert all(course == ["dense"] * 3 for course in forms(snn, x, 3).values())
+
+
+def test_the_cost_model_chooses_by_the_number_of_events() -> None:
+    snn, x = converted("average pool")
+    layer = "2"
+    size = next(e.size for e in snn._program((), events=True).event_layers if e.name == layer)
+    # dearer per event than dense as long as more than one element in ten fires
+    snn.costs = CostModel(dense_mac=1.0, row_mac=10.0, scan=0.0, byte=0.0, call=0.0)
+    course = forms(snn, x, 12)[layer]
+    counts = []
+    for _ in snn.steps(x, 12):
+        spikes = snn.sites["1"].spikes
+        assert spikes is not None
+        counts.append(int(spikes.count_nonzero()))
+    few = ["events" if n < len(x) * size.elements / 10 else "dense" for n in counts]
+    assert course[1:] == few[1:]
+    assert {"events", "dense"} == set(course[1:])
+
+
+def test_layers_are_refreshed_so_that_rounding_cannot_add_up() -> None:
+    snn, x = converted("average pool")
+    snn.costs = ALWAYS
+    course = forms(snn, x, 2 * REFRESH + 1)["2"]
+    assert [t for t, form in enumerate(course) if form == "dense"] == [0, REFRESH, 2 * REFRESH]
+
+
+def test_float32_drifts_by_rounding_only() -> None:
+    snn, x = converted("average pool")
+    snn.costs = ALWAYS
+    snn = snn.float()
+    decoded = snn(x.float(), REFRESH)
+    event = snn(x.float(), REFRESH, executor="event")
+    # a spike may flip at an exact tie; the decoded values agree on average
+    assert (event - decoded).abs().mean() < 1e-3 * decoded.abs().mean()
+
+
+def test_spikes_are_those_of_the_decoded_executor() -> None:
+    snn, x = converted("residual")
+    seen = []
+    for executor in ("decoded", "event"):
+        snn.costs, snn.executor = ALWAYS, executor
+        steps = snn.steps(x, 5)
+        seen.append([[s.spikes.clone() for s in snn.sites.values()] for _ in steps])  # pyright: ignore[reportOptionalMemberAccess]
+    for one, other in zip(*seen, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_changed_weight_is_noticed() -> None:
+    snn, x = converted("few links")
+    snn.costs = ALWAYS
+    before = snn(x, 4, executor="event")
+    for name in ("2.weight", "8.weight"):
+        with torch.no_grad():
+            snn.ann.get_parameter(name).mul_(0.5)
+    after = snn(x, 4, executor="event")
+    torch.testing.assert_close(after, snn(x, 4), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(before, after)
+
+
+def test_threads_do_not_change_the_result() -> None:
+    snn, x = converted("average pool")
+    snn.costs, many = ALWAYS, x.repeat(30, 1, 1, 1)  # steps() keeps them together
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            steps = snn.steps(many, 3, executor="event")
+            results.append(torch.stack([logits.clone() for _, logits in steps]))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-9)
+
+
+def test_linear_layers_with_one_link_in_a_hundred_run_on_their_links() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(40, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 4)
+    )
+    with torch.no_grad():
+        model[2].weight.mul_(torch.rand(300, 300) < 0.01)
+    x = torch.randn(33, 40, dtype=torch.float64)
+    snn = convert(model.double(), calibration=[x])
+    assert [node.name for node in snn._program((), events=False).compressed] == ["linear_1"]
+    sparse = snn(x, 5)
+    with torch.no_grad():  # every link there, most of them tiny: the dense product is taken
+        model[2].weight.add_(1e-30)
+    thresholds = {name: site.threshold for name, site in snn.sites.items()}
+    dense = convert(model, calibration=[x], thresholds=thresholds)
+    assert not dense._program((), events=False).compressed
+    torch.testing.assert_close(sparse, dense(x, 5), rtol=1e-9, atol=1e-9)
+
+
+def test_unusable_executors_are_refused() -> None:
+    snn, x = converted("average pool")
+    with pytest.raises(ConfigError, match="must be one of decoded, event"):
+        snn(x, 2, executor="events")
+    with pytest.raises(ConfigError, match="bfloat16 images on cpu"):
+        snn(x.bfloat16(), 2, executor="event")
+
+
+def test_a_measured_cost_model_is_usable() -> None:
+    model = CostModel.measured()
+    assert model.dense_mac > 0
+    assert model.scan > 0
