@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,12 +188,10 @@ def read_csr(folder: str | Path) -> CsrNetwork:
     CheckpointError
         If a file is missing, damaged, or something else.
     """
-    from scipy.sparse import csr_array
-
     folder = Path(folder)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+        with np.load(io.BytesIO((folder / ARRAYS).read_bytes()), allow_pickle=False) as stored:
             arrays = dict(stored)
         if description["format"] != FORMAT:
             raise KeyError(f"format {description['format']!r}")
@@ -202,9 +201,9 @@ def read_csr(folder: str | Path) -> CsrNetwork:
                 name, shape = entry["name"], tuple(entry["shape"])
                 parts = tuple(arrays[f"{name}/{part}"] for part in ("data", "indices", "indptr"))
                 columns = int(np.prod(shape[1:]))
-                matrix: Any = csr_array(parts, shape=(shape[0], columns))  # pyright: ignore[reportCallIssue, reportArgumentType]
+                matrix = csr_matrix(parts, (shape[0], columns))
                 layers[name] = read_layer(matrix, shape, arrays.get(f"{name}/bias"))
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{folder} does not hold a network written by export_csr ({error}). Export it again."
         ) from error
@@ -213,6 +212,14 @@ def read_csr(folder: str | Path) -> CsrNetwork:
         for site in description["sites"]
     }
     return CsrNetwork(description, layers, thresholds)
+
+
+def csr_matrix(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """Return the scipy matrix of (data, indices, indptr)."""
+    from scipy.sparse import csr_array
+
+    make: Any = csr_array
+    return make(parts, shape=shape)
 
 
 def read_layer(

@@ -1,0 +1,44 @@
+"""``topospike export`` on a finished run."""
+
+import csv
+
+import numpy as np
+import torch
+
+from topospike.cli.main import main
+from topospike.export import read_csr, simulate_nir
+from topospike.topology import Topology
+
+
+def test_each_format_is_written_where_it_is_expected(finished_run, capsys):
+    for options in (
+        ["--to", "nir", "--method", "qcfs"],
+        ["--to", "csr"],
+        ["--to", "csv"],
+        ["--to", "npz", "--output", str(finished_run / "graph.npz")],
+    ):
+        assert main(["export", str(finished_run), *options]) == 0
+    assert "reset by subtraction" in capsys.readouterr().out
+    exports = finished_run / "export"
+    run = simulate_nir(exports / "chts-qcfs.nir", torch.rand(3, 2, 1, 8, 8))
+    assert run.output.flatten(2).shape == (3, 2, 10)
+    topology = Topology.load(finished_run / "topology.npz")
+    links = sum(int(mask.sum()) for mask in topology.masks.values())
+    with (exports / "chts.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == links
+    with np.load(finished_run / "graph.npz", allow_pickle=False) as graph:
+        assert len(graph["edges"]) == links
+    layers = read_csr(exports / "chts-dcgs-csr").layers
+    for name, mask in topology.masks.items():
+        assert torch.equal(layers[name.removesuffix(".weight")].mask, mask)
+
+
+def test_what_cannot_be_exported_is_told_on_one_line(finished_run, capsys):
+    assert main(["export", str(finished_run), "--to", "nir"]) == 2
+    assert "multi-threshold" in capsys.readouterr().err
+    assert main(["export", str(finished_run), "--to", "nir", "--method", "cs-qcfs"]) == 2
+    assert "topospike convert" in capsys.readouterr().err
+    assert main(["export", str(finished_run), "--to", "csv", "--network", "dense"]) == 2
+    assert "has no topology" in capsys.readouterr().err
+    assert main(["export", str(finished_run), "--to", "csr", "--network", "chtx"]) == 2
+    assert "Did you mean 'chts'?" in capsys.readouterr().err
