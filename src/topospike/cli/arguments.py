@@ -224,6 +224,30 @@ def export_parser(summary: str) -> ArgumentParser:
     return parser
 
 
+def sweep_parser(summary: str) -> ArgumentParser:
+    """Options of ``sweep``."""
+    parser = new_parser(summary)
+    parser.add_argument("recipe", help=RECIPE_HELP.format(", ".join(packaged_recipes())))
+    parser.add_argument(
+        "--space",
+        type=str,
+        nargs="+",
+        help="what varies: KEY=VALUE,VALUE or KEY=LOW:HIGH[:log]; train.learning_rate=0.1,0.01",
+    )
+    parser.add_argument("--search", type=str, help="grid or optuna (default: grid)")
+    parser.add_argument("--samples", type=int, help="trials of a search by optuna (default: 20)")
+    parser.add_argument(
+        "--select", type=str, help="by validation images, or by test images: paper (validation)"
+    )
+    parser.add_argument("--judge", type=str, help="ann, or a conversion method (default: ann)")
+    parser.add_argument("--address", type=str, help="of a Ray cluster, or auto (default: local)")
+    parser.add_argument("--cpus", type=float, help="of each trial (default: 1)")
+    parser.add_argument("--gpus", type=float, help="of each trial, such as 0.25 (default: 0)")
+    parser.add_argument("--retries", type=int, help="of a trial that failed (default: 2)")
+    add_run_options(parser, folder="runs/sweep-NAME")
+    return parser
+
+
 def version() -> str:
     """Return the version of the package, read only when asked for."""
     from topospike import __version__
@@ -241,5 +265,6 @@ COMMANDS = {
     "analyse": (analyse_parser, "Analyse sparse topologies as networks, several side by side."),
     "report": (report_parser, "Write report.html of run folders."),
     "export": (export_parser, "Write a network as NIR, CSR weights, a graph, or ONNX."),
+    "sweep": (sweep_parser, "Run a recipe with many settings, on one machine or a cluster."),
     "reproduce": (reproduce_parser, "Run rows of the paper's tables, and compare with print."),
 }

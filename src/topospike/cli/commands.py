@@ -20,6 +20,7 @@ from topospike.cli.record import recorded_recipe
 from topospike.cli.reproduce import reproduce
 from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import convert_network, measure_network
+from topospike.cli.sweep import sweep
 from topospike.convert import conversion_text
 from topospike.errors import ConfigError
 from topospike.prune import PRUNING_METHODS
@@ -168,5 +169,6 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "analyse": analyse,
     "report": report,
     "export": export,
+    "sweep": sweep,
     "reproduce": reproduce,
 }

@@ -22,6 +22,7 @@ from topospike.analyse import analyse
 from topospike.cli.digest import run_folder
 from topospike.cli.display import say
 from topospike.cli.prune import make_network, prune_run
+from topospike.cli.quantise import quantise_network, trained_kind
 from topospike.cli.recipes import resolve
 from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import (
@@ -151,12 +152,15 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
             return
         for network in run.networks:
             make_network(run, network)
+        network = run.networks[0 if job.experiment.network == "dense" else -1]
+        conversion = job.experiment.conversion
+        if conversion is not None and trained_kind(job.recipe, conversion) is not None:
+            quantise_network(run, network)
         if not run.processes.is_main:
             return
         run.processes = Processes()
-        network = run.networks[0 if job.experiment.network == "dense" else -1]
         for settings in job.recipe.convert:
-            if settings.method == job.experiment.conversion:
+            if settings.method == conversion:
                 convert_network(run, network, settings)
                 measure_network(run, network, settings)
         if needs_topology:

@@ -103,6 +103,13 @@ SCALES: Registry[Mapping[str, Changes]] = Registry(
 )
 
 
+# Epochs of the two stages in which CS-QCFS trains its thresholds.
+QUANTISED: Mapping[str, Changes] = {
+    "cpu": {"epochs": 3, "channel_epochs": 1},
+    "smoke": {"epochs": 1, "channel_epochs": 1},
+}
+
+
 def changes_of(scale: str, network: str) -> Changes:
     """Return what a scale changes in the recipe of one network.
 
@@ -112,4 +119,6 @@ def changes_of(scale: str, network: str) -> Changes:
     ({}, 10)
     """
     changes = dict(SCALES[scale].get(network, {}))
+    if scale in QUANTISED and network != "ViT-B":
+        changes["quantise"] = QUANTISED[scale]
     return {**changes, **SMOKE_RUN} if scale == "smoke" else changes

@@ -1,0 +1,267 @@
+"""Command line: ``topospike sweep``, one recipe with many settings, on Ray Tune.
+
+Every trial is an ordinary run in a folder named after its settings, so a trial that is killed goes
+on from its last checkpoint, a second start keeps what is done, and every result can be reported,
+converted and analysed like any other. Ray shares out processors and accelerators, here or on a
+cluster whose machines see the same folder, and starts failed trials again. What is searched is in
+`topospike.cli.search_space`, which trial is best in `topospike.cli.selection`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from rich.table import Table
+
+from topospike.cli.digest import run_folder
+from topospike.cli.display import output, say
+from topospike.cli.pipeline import run_everything
+from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
+from topospike.cli.run import Run
+from topospike.cli.search_space import Space, grid_points, nested, parse_space
+from topospike.cli.selection import SELECTIONS, Judgement, best_of, judge_run
+from topospike.contracts import write_atomically
+from topospike.errors import ConfigError, MissingDependencyError, TopospikeError
+from topospike.recipe import Recipe
+
+RESULT = "trial.json"
+SEARCHES = ("grid", "optuna")
+OPTIONS = (
+    "recipe", "space", "search", "samples", "select", "judge", "address", "cpus", "gpus",
+    "retries", "folder", "device", "print_config", "debug",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the search: its settings, its run folder, and what came out."""
+
+    settings: Mapping[str, Any]
+    folder: str
+    score: float | None = None
+    validation_accuracy: float | None = None
+    test_accuracy: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every trial must know: the recipe, where runs go, and how they are judged."""
+
+    recipe: Mapping[str, Any]
+    root: str
+    judgement: Judgement
+    device: str | None
+
+    def recipe_at(self, point: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with a point's settings, checked."""
+        changes = {**nested(point), "name": self.recipe["name"]}
+        return recipe_from(merged(self.recipe, changes), source="the sweep")
+
+    def folder_at(self, point: Mapping[str, Any]) -> Path:
+        """Return the run folder of a point."""
+        return run_folder(Path(self.root), self.recipe_at(point))
+
+
+def sweep(options: Namespace) -> None:
+    """Run every trial that is missing, and write and print which is best."""
+    typed = {k: v for k, v in to_plain(options).items() if k not in OPTIONS}
+    recipe = resolve(options.recipe, typed)
+    if options.get("print_config"):
+        print(to_yaml(recipe), end="")
+        return
+    space = parse_space(options.get("space") or [], known=recipe)
+    search, select = options.get("search") or "grid", options.get("select") or "validation"
+    for value, known, name in ((search, SEARCHES, "search"), (select, SELECTIONS, "select")):
+        if value not in known:
+            raise ConfigError(f"--{name} is {value!r}; one of {', '.join(known)} is required.")
+    folder = Path(options.get("folder") or Path("runs") / f"sweep-{recipe.name}").absolute()
+    judgement = Judgement(select, options.get("judge") or "ann").checked(recipe)
+    order = Order(to_plain(recipe), str(folder), judgement, options.get("device"))
+    resources = {"cpu": options.get("cpus") or 1.0, "gpu": options.get("gpus") or 0.0}
+    work = Work(order, resources, retries=options.get("retries", 2), address=options.get("address"))
+    if search == "grid":
+        trials = run_grid(work, grid_points(space))
+    else:
+        trials = run_optuna(work, space, samples=options.get("samples") or 20, seed=recipe.seed)
+    finish(folder, trials, judgement)
+
+
+@dataclass(frozen=True)
+class Work:
+    """An order with the means to carry it out."""
+
+    order: Order
+    resources: Mapping[str, float]
+    retries: int
+    address: str | None
+
+
+def run_grid(work: Work, points: Sequence[Mapping[str, Any]]) -> list[Trial]:
+    """Run every point; those that were finished before are not started at all."""
+    known = {index: finished(work.order, point) for index, point in enumerate(points)}
+    missing = [index for index, trial in known.items() if trial is None]
+    say(f"{len(points)} trials, {len(points) - len(missing)} finished before")
+    fresh: dict[int, Trial] = {}
+    if missing:
+        from ray import tune
+
+        space = {"point": tune.grid_search(missing)}
+        for index, trial in tuned(work, space, points=points, samples=1, search=None):
+            fresh[index] = trial
+    unfinished = [Trial(p, str(work.order.folder_at(p)), error="lost") for p in points]
+    return [known[i] or fresh.get(i) or unfinished[i] for i in range(len(points))]
+
+
+def run_optuna(work: Work, space: Space, *, samples: int, seed: int) -> list[Trial]:
+    """Let Optuna choose the points; the same seed begins with the same ones."""
+    try:
+        from optuna.samplers import TPESampler
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError as error:
+        raise needs_sweep() from error
+    search = OptunaSearch(metric="score", mode="max", sampler=TPESampler(seed=seed))
+    found = tuned(work, space.for_ray(), points=None, samples=samples, search=search)
+    return [trial for _, trial in found]
+
+
+def tuned(
+    work: Work,
+    space: Mapping[str, Any],
+    *,
+    points: Sequence[Mapping[str, Any]] | None,
+    samples: int,
+    search: Any,
+) -> list[tuple[int, Trial]]:
+    """Hand trials to Ray Tune and collect what became of each; numbers count within the grid."""
+    try:
+        import ray
+        from ray import tune
+    except ImportError as error:
+        raise needs_sweep() from error
+    start(work.address)
+
+    def point_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return points[config["point"]] if points is not None else config
+
+    order = work.order
+
+    def trainable(config: dict[str, Any]) -> None:
+        result = carry_out(order, point_of(config))
+        tune.report({"score": result.score})
+
+    failure = tune.FailureConfig(max_failures=work.retries)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, dict(work.resources)),
+        param_space=dict(space),
+        tune_config=tune.TuneConfig(num_samples=samples, search_alg=search),
+        run_config=tune.RunConfig(
+            name="ray", storage_path=order.root, failure_config=failure, verbose=0
+        ),
+    )
+    try:
+        results = tuner.fit()
+    finally:
+        ray.shutdown()
+    found = []
+    for result in results:
+        config = result.config or {}
+        point = point_of(config)
+        trial = finished(order, point)
+        if trial is None:
+            reason = " ".join(str(result.error or "it did not end").split())
+            trial = Trial(point, str(order.folder_at(point)), error=reason[-300:])
+        found.append((config.get("point", len(found)), trial))
+    return found
+
+
+def start(address: str | None) -> None:
+    """Connect to a cluster, or start Ray on this machine, without its dashboard and its log."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    ray.init(
+        address=address,
+        include_dashboard=False if address is None else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def needs_sweep() -> MissingDependencyError:
+    """Return the error for a missing Ray or Optuna."""
+    return MissingDependencyError(
+        "topospike sweep needs ray and optuna; pip install 'topospike[sweep]'"
+    )
+
+
+def carry_out(order: Order, point: Mapping[str, Any]) -> Trial:
+    """Run one trial to its end in its folder, judge it, and write down the result."""
+    folder = order.folder_at(point)
+    run = Run(order.recipe_at(point), folder, device=order.device)
+    run_everything(run)
+    validation, test, score = judge_run(run, order.judgement)
+    trial = Trial(point, str(folder), score, validation, test)
+    record = {**asdict(trial), "judgement": asdict(order.judgement)}
+    write_atomically(folder / RESULT, json.dumps(record, indent=1) + "\n")
+    return trial
+
+
+def finished(order: Order, point: Mapping[str, Any]) -> Trial | None:
+    """Return the result of a trial that ended before under the same judgement."""
+    path = order.folder_at(point) / RESULT
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    if record.pop("judgement") != asdict(order.judgement):
+        return None
+    return replace(Trial(**record), settings=point)
+
+
+def finish(folder: Path, trials: Sequence[Trial], judgement: Judgement) -> None:
+    """Write ``sweep.json``, print the table, and say which trial is best.
+
+    Raises
+    ------
+    TopospikeError
+        Trials have failed, every retry included.
+    """
+    scores = [trial.score for trial in trials]
+    best = best_of(scores)
+    content = {
+        "judgement": {**asdict(judgement), "rule": judgement.rule},
+        "best": None if best is None else trials[best].folder,
+        "trials": [asdict(trial) for trial in trials],
+    }
+    write_atomically(folder / "sweep.json", json.dumps(content, indent=1) + "\n")
+    output().print(table_of(trials, best))
+    print(f"selected by {judgement.rule}: {content['best']}")
+    failed = [trial for trial in trials if trial.error is not None]
+    if failed:
+        raise TopospikeError(
+            f"{len(failed)} of {len(trials)} trials failed, the first in {failed[0].folder}: "
+            f"{failed[0].error}. The same command runs them again and keeps what is done."
+        )
+
+
+def table_of(trials: Sequence[Trial], best: int | None) -> Table:
+    """Return one line a trial."""
+    table = Table(box=None, pad_edge=False)
+    for name in dict.fromkeys(name for trial in trials for name in trial.settings):
+        table.add_column(name)
+    for name in ("validation", "test", "score", ""):
+        table.add_column(name, justify="right")
+    for index, trial in enumerate(trials):
+        shares = (trial.validation_accuracy, trial.test_accuracy, trial.score)
+        texts = ["-" if share is None else f"{100 * share:.2f}" for share in shares]
+        note = "best" if index == best else ("failed" if trial.error else "")
+        table.add_row(*(str(value) for value in trial.settings.values()), *texts, note)
+    return table
