@@ -47,7 +47,7 @@ def residual_network():
 
 @pytest.fixture
 def images():
-    return torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import topospike as ts
 from topospike.prune.layers import as_matrices
 from topospike.prune.methods import PRUNING_METHODS
 from topospike.prune.moments import Geometry, InputMoments
-from topospike.prune.reconstruction import reconstruct
+from topospike.prune.reconstruction import output_error, reconstruct
 from topospike.prune.selection import keep_largest
 
 FOLDER = Path(__file__).parents[1] / "oracles" / "pruning"
@@ -74,6 +74,11 @@ def test_reconstructed_weights(file, name, group, dtype):
     done = reconstruct(weight, moments.values.to(dtype), mask=mask)
     assert torch.equal(done.mask, mask)
     expect_weights(done.weight[0], arrays[f"W_{name}_rec_{group}"])
+    errors = (
+        output_error(new - weight, weight, moments.values)
+        for new in (weight.masked_fill(~mask, 0.0), done.weight)
+    )
+    assert next(errors) > next(errors) > 0
 
 
 @every_file

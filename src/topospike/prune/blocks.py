@@ -108,7 +108,7 @@ def cut_into_segments(graph: fx.Graph, blocks: Mapping[fx.Node, str]) -> list[Se
     -------
     list of Segment
         The first has no layers: what lies before the first one. Consecutive layers of one block
-        share a segment.
+        share a segment, and so do consecutive layers with one input.
     """
     nodes = [node for node in graph.nodes if node.op not in ("get_attr", "output")]
     place = {node: position for position, node in enumerate(nodes)}
@@ -116,12 +116,13 @@ def cut_into_segments(graph: fx.Graph, blocks: Mapping[fx.Node, str]) -> list[Se
     crossing = crossing_values(nodes, last_use)
     cuts, before = [], 0
     previous: str | None = None
+    operand: object = None
     for call, block in blocks.items():
-        if block != previous:
+        if block != previous and call.args[0] is not operand:
             first = before if previous is not None else 1
             options = range(first, place[call] + 1)
             cuts.append(min(options, key=lambda cut: crossing[cut]))
-        previous, before = block, place[call] + 1
+        previous, operand, before = block, call.args[0], place[call] + 1
     edges = [0, *cuts, before]
     return [segment(nodes, start, stop, blocks, place, last_use) for start, stop in pairwise(edges)]
 

@@ -26,11 +26,24 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One tensor that loses entries with a group: rows (``out``), columns (``in``), or a norm's."""
+    """What one layer or norm loses with some channels.
+
+    Attributes
+    ----------
+    name
+        Dotted path of the layer or norm.
+    role
+        Whether rows (``out``), columns (``in``), or a norm's entries go.
+    indices
+        Which of them, in no particular order.
+    channels
+        The channel of the group that each belongs to.
+    """
 
     name: str
     role: Role
     indices: tuple[int, ...]
+    channels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +152,18 @@ class Coupling:
     def members_of(self, group: Any) -> list[Member]:
         """Name the layers and norms of a library group."""
         members: list[Member] = []
-        for dependency, indices in group:
-            module = dependency.layer
+        for item in (group[position] for position in range(len(group))):
+            module = item.dep.layer
+            role: Role | None = None
             if isinstance(module, LAYERS):
-                if getattr(module, "groups", 1) not in (1, getattr(module, "in_channels", 1)):
-                    raise ConfigError(
-                        f"{self.names[module]!r} is a grouped convolution; its channels cannot go "
-                        "one by one. Prune this network by another method."
-                    )
-                out = self.graph.is_out_channel_pruning_fn(dependency.pruning_fn)
-                members.append(Member(self.names[module], "out" if out else "in", tuple(indices)))
+                refuse_groups(module, self.names[module])
+                out = self.graph.is_out_channel_pruning_fn(item.dep.pruning_fn)
+                role = "out" if out else "in"
             elif isinstance(module, NORMS):
-                members.append(Member(self.names[module], "norm", tuple(indices)))
+                role = "norm"
+            if role is not None:
+                indices, channels = tuple(item.idxs), tuple(item.root_idxs)
+                members.append(Member(self.names[module], role, indices, channels))
             elif isinstance(module, nn.Parameter) or module in self.names:
                 found = self.names.get(module, "a parameter of its own")
                 raise ConfigError(
@@ -159,6 +172,15 @@ class Coupling:
                     "prune this network by another method."
                 )
         return members
+
+
+def refuse_groups(module: nn.Module, name: str) -> None:
+    """Refuse a convolution whose channels are bound in groups."""
+    if getattr(module, "groups", 1) not in (1, getattr(module, "in_channels", 1)):
+        raise ConfigError(
+            f"{name!r} is a grouped convolution; its channels cannot go one by one. Prune this "
+            "network by another method."
+        )
 
 
 def without_masks(model: nn.Module) -> nn.Module:

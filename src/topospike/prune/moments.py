@@ -172,9 +172,9 @@ class InputMoments:
             square = columns @ columns.mT if self.products else columns.square().sum(2)
             self.values = square.mul_(2.0 / total).add_(self.values)
             self.columns += columns.shape[2]
-        self.images = total
         if not bool(self.values.isfinite().all()):
             raise NonFiniteError(self.complaint("are too large to be squared"))
+        self.images = total
 
     @property
     def norms(self) -> Float[Tensor, "groups inputs"]:

@@ -78,16 +78,16 @@ def unread(
     """Return the channels of a group that no layer has a link to; at least one stays."""
     if not group.readers():
         return ()
-    everything = coupling.affected(group.root, range(group.channels))
     read = torch.zeros(group.channels, dtype=torch.bool)
-    for member in everything:
-        mask = masks[member.name] if member.role == "in" else None
+    for member in coupling.affected(group.root, range(group.channels)):
         if member.role != "in":
             continue
+        mask = masks[member.name]
         if mask is None:
             return ()
-        columns = mask.transpose(0, 1).flatten(1).any(1).cpu()[list(member.indices)]
-        read |= columns.view(group.channels, -1).any(1)
+        columns = mask.transpose(0, 1).flatten(1).any(1).cpu()
+        channels = torch.tensor(member.channels)
+        read[channels[columns[list(member.indices)]]] = True
     read[0] |= not bool(read.any())
     return tuple((~read).nonzero().flatten().tolist())
 
