@@ -14,6 +14,7 @@ import topospike as ts
 from topospike.convert.archive import FILE, digest_of
 from topospike.convert.graph_json import function_named
 from topospike.convert.qcfs import QCFS
+from topospike.convert.slip_relu import SlipReLU
 from topospike.errors import CheckpointError, ConversionError
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.neurons import (
@@ -134,6 +135,18 @@ def test_networks_trained_with_qcfs_keep_their_activations(tmp_path: Path) -> No
     snn = ts.convert(model, "cs-qcfs", calibration=[images()])
     require_equal(snn, saved(snn, tmp_path), images())
     torch.testing.assert_close(ts.load(tmp_path).analog(images()), model(images()))
+
+
+@pytest.mark.parametrize("method", ["srp", "offset-spike", "slip-relu"])
+def test_relatives_of_qcfs_keep_their_sites_and_settings(method: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kind = SlipReLU if method == "slip-relu" else QCFS
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 10), kind(4), nn.Linear(10, 5))
+    options = {} if method == "slip-relu" else {"presimulation": 3}
+    snn = ts.convert(model, method, calibration=[images()], **options)
+    again = saved(snn, tmp_path)
+    assert type(again) is type(snn)
+    require_equal(snn, again, images())
 
 
 def test_weights_in_channels_last_keep_their_layout(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from topospike.convert.offset_spikes import OffsetSpikeSite
 from topospike.convert.qcfs import QCFS
+from topospike.convert.residual_membrane import ResidualMembraneSite
+from topospike.convert.slip_relu import SlipReLU
 from topospike.errors import ConversionError
 from topospike.registry import Registry
 from topospike.snn import neurons
@@ -31,18 +34,28 @@ NEURONS: Registry[type] = Registry(
     },
 )
 
+# Kinds of site, with the arguments that only they have.
+SITES: dict[str, tuple[Callable[..., Site], tuple[str, ...]]] = {
+    "Site": (Site, ()),
+    "OffsetSpikeSite": (OffsetSpikeSite, ()),
+    "ResidualMembraneSite": (ResidualMembraneSite, ("first_phase",)),
+}
+# Kinds of trained activation, with their arguments and the attributes that keep these.
+QCFS_ARGUMENTS = {"steps": "steps", "positive_map": "positive_map", "order": "order"}
+SLIP_ARGUMENTS = {"slope": "slope", "relu_shift": "relu_shift", "step_shift": "initial_membrane"}
+ACTIVATIONS: dict[str, tuple[Callable[..., QCFS], dict[str, str]]] = {
+    "QCFS": (QCFS, QCFS_ARGUMENTS),
+    "SlipReLU": (SlipReLU, QCFS_ARGUMENTS | SLIP_ARGUMENTS),
+}
+
 
 def site_to_plain(site: nn.Module) -> dict[str, Plain]:
     """Write a site without its tensors."""
-    if not isinstance(site, Site):
+    kind = type(site).__name__
+    if not isinstance(site, Site) or SITES.get(kind, (None,))[0] is not type(site):
         raise ConversionError(
-            f"the network calls a {type(site).__name__}, which is no spiking site and cannot be "
-            "saved. Save the network as `topospike.convert` returned it."
-        )
-    if type(site) is not Site:
-        raise ConversionError(
-            f"{site.name}: a saved network cannot hold the {type(site).__name__} of methods srp "
-            "and offset-spike. Keep the trained model and convert it again instead of saving."
+            f"the network calls a {kind}, which is no spiking site that a file can name. Save the "
+            "network as `topospike.convert` returned it."
         )
     neuron = site.neuron
     if type(neuron) not in NEURONS.values():
@@ -53,6 +66,8 @@ def site_to_plain(site: nn.Module) -> dict[str, Plain]:
         )
     activation = site.activation
     return {
+        "kind": kind,
+        **{name: getattr(site, name) for name in SITES[kind][1]},
         "name": site.name,
         "gated": site.gated,
         "neuron": {"kind": type(neuron).__name__, **settings_of(neuron)},
@@ -69,17 +84,18 @@ def settings_of(neuron: Neuron) -> dict[str, Plain]:
 
 def activation_to_plain(name: str, activation: nn.Module) -> dict[str, Plain]:
     """Write the settings of a trained activation."""
-    if type(activation) is not QCFS:
+    kind = type(activation).__name__
+    if not isinstance(activation, QCFS) or ACTIVATIONS.get(kind, (None,))[0] is not type(
+        activation
+    ):
         raise ConversionError(
-            f"{name}: a saved network cannot hold a trained {type(activation).__name__}; QCFS is "
+            f"{name}: a saved network cannot hold a trained {kind}; {', '.join(ACTIVATIONS)} are "
             "known. Keep the trained model and convert it again instead of saving."
         )
     return {
-        "kind": "QCFS",
-        "steps": activation.steps,
+        "kind": kind,
         "channels": len(activation.beta) if activation.beta.ndim else None,
-        "positive_map": activation.positive_map,
-        "order": activation.order,
+        **{name: getattr(activation, kept) for name, kept in ACTIVATIONS[kind][1].items()},
     }
 
 
@@ -93,7 +109,14 @@ def site_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor]) -> Site
     """
     settings = dict(plain["neuron"])
     neuron = NEURONS[settings.pop("kind")](**settings)
-    site = Site(plain["name"], gated=plain["gated"], neuron=neuron, coding=CODINGS[plain["coding"]])
+    build, extra = SITES[plain["kind"]]
+    site = build(
+        plain["name"],
+        gated=plain["gated"],
+        neuron=neuron,
+        coding=CODINGS[plain["coding"]],
+        **{name: plain[name] for name in extra},
+    )
     if plain["activation"] is not None:
         site.activation = activation_from_plain(plain["activation"], tensors)
     site.threshold = tensors["threshold"]
@@ -103,7 +126,7 @@ def site_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor]) -> Site
 def activation_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor]) -> nn.Module:
     """Build a trained activation with its threshold."""
     settings = dict(plain)
-    build: Callable[..., QCFS] = {"QCFS": QCFS}[settings.pop("kind")]
+    build, _ = ACTIVATIONS[settings.pop("kind")]
     activation = build(**settings).requires_grad_(False)
     beta = tensors["activation.beta"]
     if beta.shape != activation.beta.shape:
