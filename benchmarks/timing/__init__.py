@@ -75,14 +75,21 @@ def resident_mib(field: str) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
-def options(description: str | None, **choices: Sequence[str]) -> argparse.Namespace:
-    """Read --quick, --threads, --repetitions and the given choices; print the header."""
+def options(
+    description: str | None,
+    *,
+    values: Mapping[str, int | str] | None = None,
+    **choices: Sequence[str],
+) -> argparse.Namespace:
+    """Read --quick, --threads, --repetitions, values and choices; print the header."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer and smaller")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repetitions", type=int, default=5)
-    for name, values in choices.items():
-        parser.add_argument(f"--{name}", choices=values, nargs="+", default=list(values))
+    for name, default in (values or {}).items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    for name, known in choices.items():
+        parser.add_argument(f"--{name}", choices=known, nargs="+", default=list(known))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
