@@ -190,6 +190,17 @@ def test_a_quantised_model_can_be_part_of_another(images) -> None:
     torch.testing.assert_close(snn.analog(images), whole(images).detach(), rtol=0, atol=1e-12)
 
 
+def test_a_container_with_functional_rectifiers_inside(images) -> None:
+    class Layer(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(super().forward(x))
+
+    model = nn.Sequential(nn.Flatten(), Layer(64, 8), Layer(8, 4), nn.Linear(4, 3)).double()
+    quantised = quantise_activations(model, images)
+    snn = convert(quantised, "qcfs", images)
+    torch.testing.assert_close(snn.analog(images), quantised(images).detach(), rtol=0, atol=1e-12)
+
+
 class Moody(nn.Module):
     """Runs another number of rectifiers in training."""
 

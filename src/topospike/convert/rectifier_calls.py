@@ -120,6 +120,10 @@ class QuantisedCalls(nn.ModuleList):
         self.names = tuple(activations)
         self.modes: list[RectifierMode] = []
 
+    def forward(self, x: Any) -> Any:
+        """Return the input: a container such as ``nn.Sequential`` runs every child it has."""
+        return x
+
     def begin(self) -> None:
         """Let the activations take the rectifier calls from now on."""
         mode = RectifierMode(self.take)
