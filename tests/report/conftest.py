@@ -10,12 +10,14 @@ import pytest
 
 from topospike.analyse import TopologyReport, analyse
 from topospike.contracts import (
+    ActivationComparison,
     ConversionReport,
     Evaluation,
     LayerChange,
     LayerInput,
     LayerOperations,
     SiteActivity,
+    SiteComparison,
     SiteReport,
     TopologyUpdate,
     to_json,
@@ -116,6 +118,25 @@ def make_conversion(method: str) -> ConversionReport:
         ),
         advice=("Site classifier.1: 61 % of the channels never fired; calibrate on more images.",),
     )
+
+
+def make_comparison() -> ActivationComparison:
+    errors = {1: (0.3, 0.31, 0.33, 0.7), 8: (0.004, 0.005, 0.005, 0.412)}
+    records = tuple(
+        SiteComparison(
+            site=name,
+            t=t,
+            relative_error=error,
+            correlation=1 - error / 2,
+            mean_bias=-error / 10,
+            dead_share=error / 4,
+            saturated_share=0.0,
+        )
+        for t, row in errors.items()
+        for (name, _), error in zip(SITES, row, strict=True)
+    )
+    advice = "classifier.1: the relative error jumps from 0.5% to 41.2% at t = 8; raise levels."
+    return ActivationComparison((1, 8), 128, records, SITES[3][0], (advice,))
 
 
 def metrics_lines(*, sparse: bool, epochs: int = 24) -> list[str]:
@@ -249,6 +270,7 @@ def write_run(folder: Path, *, methods=("dcgs", "qcfs"), dense=True, topology=Tr
                 result.save(target / "evaluation.json")
                 report = to_json(make_conversion(method))
                 (target / "conversion.json").write_text(json.dumps(report))
+                make_comparison().save(target / "activations.json")
     if topology:
         make_topology_report().save(folder / "topology_report.json")
     (folder / "summary.json").write_text(

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from topospike.contracts import to_json
+from topospike.contracts import ActivationComparison, to_json
 from topospike.errors import CheckpointError, MissingDataError
 from topospike.report.folder import read_run
 
@@ -80,6 +80,17 @@ def test_a_file_with_a_foreign_field_is_named(run_writer):
     path = folder / "conversions" / "qcfs" / "conversion.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
     with pytest.raises(CheckpointError, match=r"qcfs/conversion.json.*colour"):
+        read_run(folder)
+
+
+def test_the_comparison_of_activations_is_read_and_may_be_missing(run_writer):
+    folder = run_writer()
+    path = folder / "conversions" / "qcfs" / "activations.json"
+    assert read_run(folder).networks[-1].comparisons["qcfs"] == ActivationComparison.load(path)
+    path.unlink()
+    assert "qcfs" not in read_run(folder).networks[-1].comparisons
+    path.write_text('{"timesteps": [1]}')
+    with pytest.raises(CheckpointError, match=r"qcfs/activations\.json"):
         read_run(folder)
 
 

@@ -182,6 +182,14 @@ def test_conversion_health_names_sites_sources_and_macs(document):
         assert cell in document.cells
 
 
+def test_conversion_health_shows_where_the_error_jumps(document):
+    said = document.said.replace("\u202f", " ")
+    assert "Advice: classifier.1: the relative error jumps from 0.5% to 41.2% at t = 8" in said
+    assert "▲\xa0classifier.1" in document.cells
+    for cell in ("41.2\u202f%", "▇▂", "█▇"):
+        assert cell in document.cells
+
+
 def test_conventions_are_said_in_words_and_as_a_formula(document):
     said = document.said
     assert "E(t)=NMAC(t)·4.6pJ+NSOP(t)·0.9pJ" in said.replace(" ", "")

@@ -37,17 +37,19 @@ from topospike.cli.recipes import to_plain
 from topospike.cli.run import Network, Run
 from topospike.cli.weights import save_weights
 from topospike.contracts import ConversionReport, to_json, write_atomically
-from topospike.convert import convert
+from topospike.convert import convert, load, save
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
-from topospike.measure import Conventions, evaluate
+from topospike.measure import Conventions, compare_activations, evaluate
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
 from topospike.topology import Topology
 from topospike.train import fit
 
-CONVERSION_FILES = ("conversion.json", "evaluation.json")
+CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
+SAVED_NETWORK = "network"
+COMPARED_IMAGES = 128
 RESULT_FILES = (*CONVERSION_FILES, "topology_report.json")
 CORRELATED_IMAGES = 20_000
 
@@ -165,21 +167,33 @@ def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
 def convert_network(run: Run, network: Network, settings: ConversionSettings) -> ConversionReport:
     """Convert one trained network by one method, and return what the conversion did."""
     path = conversion_folder(network, settings.method) / "conversion.json"
+    compared = path.with_name("activations.json")
 
     def action() -> list[Path]:
         path.with_name("evaluation.json").unlink(missing_ok=True)
-        snn = spiking_network(run, network, settings)
+        snn = new_spiking_network(run, network, settings)
+        images = calibration_images(run.data, COMPARED_IMAGES)
+        comparison = compare_activations(snn, images, compared_steps(settings.timesteps))
+        comparison.save(compared)
         write_atomically(path, json.dumps(to_json(snn.report), indent=1) + "\n")
-        return [path]
+        return [path, compared, *save(snn, path.with_name(SAVED_NETWORK))]
 
     if is_missing(run, network, settings.method):
         quantise_network(run, network)
-    depends = conversion_settings(run, network, settings)
-    run.stage(f"convert {network.name} {settings.method}", depends, action)
+    stage, depends = conversion_stage(run, network, settings)
+    run.stage(stage, depends, action)
     report = read_conversion(path)
     if report is None:
         raise MissingDataError(f"{path} vanished while it was in use; repeat the command.")
     return report
+
+
+def conversion_stage(
+    run: Run, network: Network, settings: ConversionSettings
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of a conversion in the ledger, and what it depends on."""
+    name = f"convert {network.name} {settings.method}"
+    return name, conversion_settings(run, network, settings)
 
 
 def conversion_settings(run: Run, network: Network, settings: ConversionSettings) -> dict[str, Any]:
@@ -199,18 +213,41 @@ def conversion_folder(network: Network, method: str) -> Path:
     return network.folder / "conversions" / method
 
 
+def compared_steps(timesteps: int) -> tuple[int, ...]:
+    """Return the steps at which activations are compared: powers of two, and the last.
+
+    Examples
+    --------
+    >>> compared_steps(12)
+    (1, 2, 4, 8, 12)
+    """
+    return (*(2**k for k in range(timesteps.bit_length()) if 2**k < timesteps), timesteps)
+
+
 def spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
-    """Convert a trained network; one converted by the stage before is used again."""
+    """Return the network that the conversion stage has saved, converted anew if it is not there."""
     key = (network.name, settings.method)
     if key not in run.spiking:
-        images = list(calibration_images(run.data, settings.calibration_images))
-        options = dataclasses.asdict(settings)
-        options.pop("calibration_images")
-        kind = trained_kind(run.recipe, settings.method)
-        plain = kind is None
-        model = trained_model(run, network) if plain else quantised_model(run, network, kind)
-        run.spiking[key] = convert(model, calibration=images, **options)
+        folder = conversion_folder(network, settings.method) / SAVED_NETWORK
+        stage, depends = conversion_stage(run, network, settings)
+        if folder.is_dir() and run.ledger.is_complete(stage, depends):
+            run.spiking[key] = load(folder, device=run.device)
+        else:
+            new_spiking_network(run, network, settings)
     return run.spiking[key]
+
+
+def new_spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
+    """Convert a trained network."""
+    images = calibration_images(run.data, settings.calibration_images)
+    options = dataclasses.asdict(settings)
+    options.pop("calibration_images")
+    kind = trained_kind(run.recipe, settings.method)
+    plain = kind is None
+    model = trained_model(run, network) if plain else quantised_model(run, network, kind)
+    snn = convert(model, calibration=images, **options)
+    run.spiking[network.name, settings.method] = snn
+    return snn
 
 
 def measure_network(run: Run, network: Network, settings: ConversionSettings) -> None:

@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 
 from topospike.analyse.report import TopologyReport
 from topospike.contracts import (
+    ActivationComparison,
     ConversionReport,
     Evaluation,
     LayerChange,
-    LayerInput,
-    SiteReport,
     TopologyUpdate,
 )
 from topospike.errors import CheckpointError, MissingDataError
@@ -64,6 +63,7 @@ class Network:
     updates: tuple[TopologyUpdate, ...] = ()
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     conversions: Mapping[str, ConversionReport] = field(default_factory=dict)
+    comparisons: Mapping[str, ActivationComparison] = field(default_factory=dict)
 
     @property
     def is_dense(self) -> bool:
@@ -159,6 +159,7 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
     epochs, updates = read_metrics(folder / "metrics.jsonl", notes)
     evaluations: dict[str, Evaluation] = {}
     conversions: dict[str, ConversionReport] = {}
+    comparisons: dict[str, ActivationComparison] = {}
     places = sorted((folder / "conversions").glob("*/")) or [folder]
     for place in places:
         conversion = read_conversion(place / "conversion.json")
@@ -168,7 +169,10 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
         evaluation = read_evaluation(place / "evaluation.json")
         if evaluation is not None:
             evaluations[method] = evaluation
-    return Network(name, epochs, updates, evaluations, conversions)
+        comparison = read_comparison(place / "activations.json")
+        if comparison is not None:
+            comparisons[method] = comparison
+    return Network(name, epochs, updates, evaluations, conversions, comparisons)
 
 
 def read_topology(path: Path) -> TopologyReport | None:
@@ -191,14 +195,20 @@ def read_conversion(path: Path) -> ConversionReport | None:
     raw = read_json(path)
     if raw is None:
         return None
-    sites = tuple(
-        build(SiteReport, {**site, "sources": tuple(site.get("sources", ()))}, path)
-        for site in raw.get("sites", ())
-    )
-    layers = tuple(build(LayerInput, layer, path) for layer in raw.get("layers", ()))
-    folded, advice = tuple(raw.get("batch_norms_folded", ())), tuple(raw.get("advice", ()))
-    parts = {"sites": sites, "layers": layers, "batch_norms_folded": folded, "advice": advice}
-    return build(ConversionReport, {**raw, **parts}, path)
+    try:
+        return ConversionReport.from_plain(raw)
+    except (TypeError, KeyError) as error:
+        raise damaged(path, error) from error
+
+
+def read_comparison(path: Path) -> ActivationComparison | None:
+    """Read ``activations.json``, or return ``None`` when there is none."""
+    if not path.is_file():
+        return None
+    try:
+        return ActivationComparison.load(path)
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(path, error) from error
 
 
 def read_metrics(

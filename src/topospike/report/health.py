@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from topospike.contracts import DEAD_LIMIT, SATURATED_LIMIT, ConversionReport, SiteReport
+from topospike.contracts import (
+    DEAD_LIMIT,
+    SATURATED_LIMIT,
+    ActivationComparison,
+    ConversionReport,
+    SiteReport,
+)
 from topospike.report.chart import Table
 from topospike.report.folder import Run
 from topospike.report.labels import series_name
@@ -41,7 +49,7 @@ class Fold:
 def health_folds(run: Run) -> tuple[Fold, ...]:
     """Return one block per conversion, the sparse network's first one open."""
     pairs = [
-        (network.name, method, network.conversions[method])
+        (network.name, method, network.conversions[method], network.comparisons.get(method))
         for network in reversed(run.networks)
         for method in run.methods
         if method in network.conversions
@@ -49,12 +57,17 @@ def health_folds(run: Run) -> tuple[Fold, ...]:
     return tuple(
         Fold(
             title=f"{series_name(name, method)} – {summary(report)}",  # noqa: RUF001
-            sentences=(settings(report), *mac_sentences(report), *advice(report)),
-            tables=(site_table(report),),
+            sentences=(
+                settings(report),
+                *mac_sentences(report),
+                *advice(report),
+                *error_sentences(comparison),
+            ),
+            tables=(site_table(report), *error_tables(comparison)),
             table_kind="sites",
             open=place == 0,
         )
-        for place, (name, method, report) in enumerate(pairs)
+        for place, (name, method, report, comparison) in enumerate(pairs)
     )
 
 
@@ -127,6 +140,61 @@ def site_table(report: ConversionReport) -> Table:
         "clipped at first."
     )
     return Table(caption, SITE_COLUMNS, rows)
+
+
+def error_sentences(comparison: ActivationComparison | None) -> tuple[str, ...]:
+    """Say where the spiking network departs from the ANN, if it was compared at all."""
+    if comparison is None:
+        return ()
+    if comparison.jump is None:
+        return ("The error against the ANN grows gradually from site to site; none stands out.",)
+    return tuple(f"Advice: {sentence}" for sentence in comparison.advice)
+
+
+def error_tables(comparison: ActivationComparison | None) -> tuple[Table, ...]:
+    """Return one row per site: its error at every step compared, drawn and in numbers."""
+    if comparison is None:
+        return ()
+    steps = comparison.timesteps
+    errors = {(record.site, record.t): record.relative_error for record in comparison.sites}
+    rows = tuple(
+        (
+            f"{FLAG if last.site == comparison.jump else ''}{last.site}",
+            strip([errors[last.site, t] for t in steps]),
+            *(percent(errors[last.site, t], 1) for t in steps),
+            plain(last.correlation),
+            plain(last.mean_bias),
+            percent(last.dead_share, 1),
+            percent(last.saturated_share, 1),
+        )
+        for last in comparison.at(steps[-1])
+    )
+    columns = ("site", "course", *(f"t = {t}" for t in steps), "corr.", "bias", "silent", "above")
+    caption = (
+        "Error. Decoded outputs against the activations of the ANN, on "
+        f"{count(comparison.images)} calibration images, in execution order: norm of the "
+        "difference over norm of the activation after t steps (course: one bar a step, on a "
+        f"logarithmic scale, full at 100 %). The other columns: after t = {steps[-1]}. Silent: "
+        "neurons driven in the ANN that have not fired yet. Above: activations larger than what a "
+        "site can decode to by then."
+    )
+    return (Table(caption, columns, rows),)
+
+
+BARS = "\N{LOWER ONE EIGHTH BLOCK}▂▃▄▅▆▇█"
+
+
+def strip(errors: Sequence[float | None]) -> str:
+    """Draw errors as bars, on a logarithmic scale from 0.1 % (lowest) to 100 % (full).
+
+    Examples
+    --------
+    >>> strip([2.0, 0.1, 0.01, 0.0])
+    '█▆▃▁'
+    """
+    heights = [0.0 if not error else 1 + math.log10(error) / 3 for error in errors]
+    top = len(BARS) - 1
+    return "".join(BARS[round(top * min(max(height, 0.0), 1.0))] for height in heights)
 
 
 def flagged(share: float, limit: float) -> str:
