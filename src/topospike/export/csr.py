@@ -218,8 +218,7 @@ def csr_matrix(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> scipy.s
     """Return the scipy matrix of (data, indices, indptr)."""
     from scipy.sparse import csr_array
 
-    make: Any = csr_array
-    return make(parts, shape=shape)
+    return csr_array(parts, shape=shape)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def read_layer(

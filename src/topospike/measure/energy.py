@@ -1,13 +1,18 @@
 """What one operation costs: named energy models, in joules.
 
 ``E = N_MAC * E_MAC + N_SOP * E_AC`` (Bao et al. 2026, equation 2). A model says nothing about
-memory, neuron updates or leakage; every report names the model it used.
+memory (`topospike.measure.memory` adds that), neuron updates or leakage; every report names the
+model it used. Arithmetic models price both operations in one technology. Chip models price a
+synaptic operation as measured on a chip; such chips do no multiply-accumulates, so what the network
+still spends on them (the first layer) and the ANN beside it are priced at 32-bit, 45 nm.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from topospike.errors import ConfigError
 from topospike.registry import Registry
 
 
@@ -15,10 +20,26 @@ from topospike.registry import Registry
 class EnergyModel:
     """Energy of one multiply-accumulate and of one accumulate, in joules.
 
+    Attributes
+    ----------
+    name
+        Stored with every figure.
+    mac_joule, ac_joule
+        Energy of one operation.
+    source
+        Who measured it, and what for.
+
+    Raises
+    ------
+    ConfigError
+        If an energy is negative or not finite.
+
     Examples
     --------
     >>> ENERGY_MODELS["45nm"].joule(macs=1000, sops=1000)
     5.5e-09
+    >>> EnergyModel("mine", mac_joule=3.1e-12, ac_joule=0.1e-12, source="a data sheet").name
+    'mine'
     """
 
     name: str
@@ -26,25 +47,55 @@ class EnergyModel:
     ac_joule: float
     source: str
 
+    def __post_init__(self) -> None:
+        for field in ("mac_joule", "ac_joule"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(
+                    f"energy model {self.name!r}: {field} is {value}; a finite number of joules, "
+                    "0 or more, is required (1 pJ is 1e-12)."
+                )
+
     def joule(self, *, macs: float, sops: float) -> float:
         """Return the energy of ``macs`` multiply-accumulates and ``sops`` accumulates."""
         return macs * self.mac_joule + sops * self.ac_joule
 
 
-ENERGY_MODELS: Registry[EnergyModel] = Registry(
-    "energy model",
-    {
-        "45nm": EnergyModel(
-            "45nm",
-            4.6e-12,
-            0.9e-12,
-            "32-bit floating point, 45 nm, 0.9 V (Horowitz, ISSCC 2014)",
-        ),
-        "45nm-int8": EnergyModel(
-            "45nm-int8",
-            0.23e-12,
-            0.03e-12,
-            "8-bit integer, 45 nm, 0.9 V (Horowitz, ISSCC 2014)",
-        ),
-    },
+HOROWITZ = "45 nm, 0.9 V (Horowitz, ISSCC 2014)"
+JOUPPI = "7 nm (Jouppi et al., ISCA 2021, table 2)"
+
+
+def arithmetic(name: str, multiply: float, add: float, source: str) -> EnergyModel:
+    """Return a model whose MAC is one multiplication and one addition, given in picojoules."""
+    return EnergyModel(name, round(multiply + add, 6) * 1e-12, add * 1e-12, source)
+
+
+def chip(name: str, synaptic: float, source: str) -> EnergyModel:
+    """Return a model whose accumulate is a chip's synaptic operation, given in picojoules."""
+    text = f"{source}; MACs, which it does not do, at 32-bit floating point, {HOROWITZ}"
+    return EnergyModel(name, 4.6e-12, synaptic * 1e-12, text)
+
+
+MODELS = (
+    arithmetic("45nm", 3.7, 0.9, f"32-bit floating point, {HOROWITZ}"),
+    arithmetic("45nm-fp16", 1.1, 0.4, f"16-bit floating point, {HOROWITZ}"),
+    arithmetic("45nm-int32", 3.1, 0.1, f"32-bit integer, {HOROWITZ}"),
+    arithmetic("45nm-int8", 0.2, 0.03, f"8-bit integer, {HOROWITZ}"),
+    arithmetic("7nm", 1.31, 0.38, f"32-bit floating point, {JOUPPI}"),
+    arithmetic("7nm-fp16", 0.34, 0.16, f"16-bit floating point, {JOUPPI}"),
+    arithmetic("7nm-bf16", 0.21, 0.11, f"bfloat16, {JOUPPI}"),
+    arithmetic("7nm-int8", 0.07, 0.007, f"8-bit integer, {JOUPPI}"),
+    chip(
+        "loihi", 23.6, "Loihi, 14 nm, smallest energy of a synaptic operation (Davies et al. 2018)"
+    ),
+    chip("truenorth", 26.0, "TrueNorth, 28 nm, a synaptic event (Merolla et al., Science 2014)"),
+    chip("odin", 12.7, "ODIN, 28 nm, a synaptic operation (Frenkel et al. 2018)"),
+    chip("spinnaker2", 10.0, "SpiNNaker 2, 22 nm, a synaptic operation (Hoeppner et al. 2021)"),
+    chip("anp-i", 1.5, "ANP-I, 28 nm, a synaptic operation (Zhang et al., ISSCC 2023)"),
 )
+ENERGY_MODELS: Registry[EnergyModel] = Registry("energy model", {m.name: m for m in MODELS})
+
+
+def energy_model(model: str | EnergyModel) -> EnergyModel:
+    """Return a model by its name, or the model itself."""
+    return ENERGY_MODELS[model] if isinstance(model, str) else model

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 from topospike.contracts import Evaluation, SiteActivity
 from topospike.errors import ConfigError, MissingDataError, ShapeError
-from topospike.measure.conventions import Conventions
-from topospike.measure.energy import ENERGY_MODELS, EnergyModel
+from topospike.measure.conventions import CHOICES, Conventions
+from topospike.measure.energy import EnergyModel
+from topospike.measure.energy import energy_model as energy_model_of
 from topospike.measure.operations import OperationCounter
 from topospike.measure.saturation import saturation_time
 from topospike.snn.network import SpikingNetwork
@@ -68,29 +69,99 @@ def evaluate(
     >>> len(result.accuracy), result.macs
     (4, 64.0)
     """
-    model = ENERGY_MODELS[energy_model] if isinstance(energy_model, str) else energy_model
-    chosen = conventions or Conventions()
+    tally = tallied(snn, batches, timesteps, (conventions or Conventions(),), energy_model)
+    return tally[0]
+
+
+EVERY_CONVENTION = (
+    Conventions(),
+    *(
+        Conventions(**{name: value})
+        for name, choices in CHOICES.items()
+        for value in choices
+        if value != getattr(Conventions(), name)
+    ),
+)
+"""The defaults, then each other choice with the rest at their defaults."""
+
+
+def evaluate_conventions(
+    snn: SpikingNetwork,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    timesteps: int = 32,
+    *,
+    conventions: Sequence[Conventions] = EVERY_CONVENTION,
+    energy_model: str | EnergyModel = "45nm",
+) -> tuple[Evaluation, ...]:
+    """Measure once and count under several conventions.
+
+    Parameters
+    ----------
+    snn, batches, timesteps, energy_model
+        As in `evaluate`.
+    conventions
+        What to count; default: the default conventions, then every single departure from them.
+
+    Returns
+    -------
+    tuple of Evaluation
+        One for each of ``conventions``; they differ in operations and energy only.
+
+    Raises
+    ------
+    ConfigError, ShapeError, MissingDataError
+        As `evaluate`; also `ConfigError` if there is no convention.
+
+    Examples
+    --------
+    >>> import torch, topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> x, y = torch.rand(32, 4), torch.arange(32) % 3
+    >>> runs = evaluate_conventions(ts.convert(model, calibration=[x]), [(x, y)], timesteps=4)
+    >>> [run.macs for run in runs[:3]]
+    [64.0, 256.0, 0.0]
+    """
+    if not conventions:
+        raise ConfigError("there is no convention to count by; give at least one.")
+    return tallied(snn, batches, timesteps, tuple(conventions), energy_model)
+
+
+def tallied(
+    snn: SpikingNetwork,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    timesteps: int,
+    conventions: tuple[Conventions, ...],
+    model: str | EnergyModel,
+) -> tuple[Evaluation, ...]:
+    """Run all batches once, and return one evaluation for each of the conventions."""
+    prices = energy_model_of(model)
     if timesteps < 1:
         raise ConfigError(f"timesteps is {timesteps}; at least 1 is required.")
     tally: Tally | None = None
     for images, labels in batches:
         if tally is None:
-            tally = Tally(snn, images, timesteps, chosen)
+            tally = Tally(snn, images, timesteps, conventions)
         tally.add_batch(images, labels)
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
-    return tally.result(model)
+    return tuple(tally.result(prices, counter) for counter in tally.counters)
 
 
 class Tally:
     """Running totals of one evaluation."""
 
     def __init__(
-        self, snn: SpikingNetwork, images: Tensor, timesteps: int, conventions: Conventions
+        self,
+        snn: SpikingNetwork,
+        images: Tensor,
+        timesteps: int,
+        conventions: tuple[Conventions, ...],
     ) -> None:
         self.snn = snn
         self.timesteps = timesteps
-        self.counter = OperationCounter(snn, images, timesteps, conventions)
+        self.counters = [OperationCounter(snn, images, timesteps, c) for c in conventions]
+        self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
         self.correct = [0] * timesteps
         self.ann_correct = 0
         self.sites = snn.sites
@@ -102,23 +173,26 @@ class Tally:
         analog = self.snn.analog(images)
         check_labels(labels, analog)
         self.ann_correct += int((analog.argmax(1) == labels).sum())
-        self.counter.begin_batch(len(images))
-        for t, logits, watched in self.snn.watch(images, self.timesteps, self.counter.watched):
+        for counter in self.counters:
+            counter.begin_batch(len(images))
+        for t, logits, watched in self.snn.watch(images, self.timesteps, self.watched):
             self.correct[t - 1] += int((logits.argmax(1) == labels).sum())
-            self.counter.observe(t, watched)
+            values = dict(zip(self.watched, watched, strict=True))
+            for counter in self.counters:
+                counter.observe(t, tuple(values[node] for node in counter.watched))
             for name, site in self.sites.items():
                 if site.spikes is not None:
                     self.spikes[name][t - 1] += float(site.spikes.count_nonzero())
                     self.neurons[name] = site.spikes[0].numel()
 
-    def result(self, model: EnergyModel) -> Evaluation:
-        """Turn the totals into the record."""
-        images = self.counter.images
-        layers = self.counter.per_image()
-        macs = self.counter.macs_per_image()
+    def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
+        """Turn the totals, as one counter has them, into the record."""
+        images = counter.images
+        layers = counter.per_image()
+        macs = counter.macs_per_image()
         sops = [sum(layer.sops[t] for layer in layers) for t in range(self.timesteps)]
         accuracy = tuple(count / images for count in self.correct)
-        conventions = self.counter.conventions
+        conventions = counter.conventions
         return Evaluation(
             timesteps=tuple(range(1, self.timesteps + 1)),
             accuracy=accuracy,

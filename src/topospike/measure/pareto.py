@@ -1,0 +1,140 @@
+"""Accuracy against energy: fronts over the time steps of any set of runs.
+
+Each time step of each run is a point. A point is on the front if no other is at least as accurate
+for at most as much energy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from topospike.contracts import Evaluation
+from topospike.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """One time step of one run: joules per image and accuracy as a fraction."""
+
+    run: str
+    timestep: int
+    energy_joule: float
+    accuracy: float
+
+
+def pareto_front(runs: Mapping[str, Evaluation]) -> tuple[FrontPoint, ...]:
+    """Return the points of all runs that no other point beats, cheapest first.
+
+    Parameters
+    ----------
+    runs
+        Name -> evaluation. Compare only evaluations of the same data, energy model and
+        conventions.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run, or the runs differ in energy model or conventions.
+
+    Notes
+    -----
+    Sorted by energy (of equal energies the more accurate first), a point is on the front if its
+    accuracy exceeds that of every cheaper one.
+    """
+    if not runs:
+        raise ConfigError("there is no run to compare; at least one evaluation is required.")
+    refuse_mixed_conventions(runs)
+    points = [
+        FrontPoint(name, t, energy, accuracy)
+        for name, run in runs.items()
+        for t, energy, accuracy in zip(run.timesteps, run.energy_joule, run.accuracy, strict=True)
+    ]
+    front: list[FrontPoint] = []
+    for point in sorted(points, key=lambda p: (p.energy_joule, -p.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return tuple(front)
+
+
+def refuse_mixed_conventions(runs: Mapping[str, Evaluation]) -> None:
+    """Raise `ConfigError` if energies were counted in different ways."""
+    (first, reference), *others = runs.items()
+    for name, run in others:
+        for key, value in reference.conventions.items():
+            if run.conventions.get(key) != value:
+                raise ConfigError(
+                    f"{name!r} was counted with {key}={run.conventions.get(key)!r}, {first!r} with "
+                    f"{value!r}; their energies cannot be compared. Measure both alike."
+                )
+
+
+def area_under_front(front: Sequence[FrontPoint], *, low_joule: float, high_joule: float) -> float:
+    """Return the mean accuracy that a front offers between two budgets, on a log energy axis.
+
+    Parameters
+    ----------
+    front
+        From `pareto_front`.
+    low_joule, high_joule
+        The budgets; the same two for all fronts that are compared.
+
+    Returns
+    -------
+    float
+        Between 0 and 1. A budget buys the best point that costs no more; below the cheapest point
+        the accuracy is 0.
+
+    Raises
+    ------
+    ConfigError
+        Unless ``0 < low_joule < high_joule``.
+
+    Notes
+    -----
+    ``integral of a(E) d(log E) / log(high / low)`` with the staircase a(E); no interpolation,
+    because there is nothing between two time steps.
+
+    Examples
+    --------
+    >>> front = (FrontPoint("a", 1, 1.0, 0.5), FrontPoint("a", 2, 10.0, 0.9))
+    >>> round(area_under_front(front, low_joule=0.1, high_joule=100.0), 4)
+    0.4667
+    """
+    if not 0 < low_joule < high_joule:
+        raise ConfigError(
+            f"the budgets are {low_joule} and {high_joule} joule; 0 < low < high is required."
+        )
+    ends = [*(point.energy_joule for point in front[1:]), math.inf]
+    total = 0.0
+    for point, end in zip(front, ends, strict=True):
+        begin, stop = max(point.energy_joule, low_joule), min(end, high_joule)
+        if stop > begin:
+            total += point.accuracy * math.log(stop / begin)
+    return total / math.log(high_joule / low_joule)
+
+
+def iso_accuracy_energy(run: Evaluation, accuracy: float) -> FrontPoint | None:
+    """Return the first time step at which a run reaches an accuracy, ``None`` if it never does.
+
+    Energy grows with time, so the first step is the cheapest.
+
+    Parameters
+    ----------
+    run
+        An evaluation.
+    accuracy
+        The accuracy to reach, as a fraction.
+
+    Raises
+    ------
+    ConfigError
+        If ``accuracy`` is outside 0..1.
+    """
+    if not 0 <= accuracy <= 1:
+        raise ConfigError(f"accuracy is {accuracy}; a fraction between 0 and 1 is required.")
+    for t, energy, reached in zip(run.timesteps, run.energy_joule, run.accuracy, strict=True):
+        if reached >= accuracy:
+            return FrontPoint("", t, energy, reached)
+    return None
