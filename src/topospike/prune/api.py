@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, MissingDataError
-from topospike.evolve.plan import weight_of
-from topospike.models import weight_layers
+from topospike.models.layers import CONVOLUTIONS
 from topospike.prune.calibration import Batch, CalibrationImages, check_fit
 from topospike.prune.layers import Sparsity, find_targets
 from topospike.prune.methods import PRUNING_METHODS, Method
@@ -162,7 +161,7 @@ def prune(
         images=images.count if images is not None else 0,
         target=target,
         layers=layers,
-        weights=sum(weight_of(layer).numel() for layer in weight_layers(model)),
+        weights=count_weights(model),
         seconds=time.perf_counter() - started,
         widths=kept,
     )
@@ -184,6 +183,12 @@ def prune_links(
         pruned = prune_with_images(model, targets, settings, images=images, inputs=inputs)
     install(targets, pruned)
     return tuple(layer.record for layer in pruned.values())
+
+
+def count_weights(model: nn.Module) -> int:
+    """Count the weights of all convolutions and linear layers, without biases."""
+    layers = (m for m in model.modules() if isinstance(m, (nn.Linear, *CONVOLUTIONS)))
+    return sum(layer.weight.numel() for layer in layers)
 
 
 def target_of(method: Method, sparsity: Sparsity | None) -> dict[str, float]:

@@ -5,14 +5,15 @@ The gradients of absent links are zeroed before every optimizer step; nothing el
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from topospike.contracts import TopologyUpdate
 from topospike.errors import CheckpointError, TopologyViolation
+from topospike.evolve.agreement import Peers, laid_out_as, require_same_masks, whole
 from topospike.evolve.gradients import GradientMasker
 from topospike.topology import Topology, check_masks, masked_modules
 
@@ -57,6 +58,32 @@ class KeptTopology:
         """Mask gradients before every step of this optimizer."""
         optimizer.register_step_pre_hook(self.masker.before_step)
         return self
+
+    def share_decisions(self, peers: Peers) -> None:
+        """Check that all processes that train copies of this model have the same links.
+
+        Raises
+        ------
+        TopologyViolation
+            If they differ; names the process and the layer.
+        """
+        require_same_masks(peers, self.masks(), moment="after pruning")
+
+    def shard(self, shard_model: Callable[[nn.Module], object], *, peers: Peers) -> None:
+        """Spread the weights over processes, and every mask as its weight is."""
+        masks = self.masks()
+        shard_model(self.model)
+        for name, mask in masks.items():
+            module = self.model.get_submodule(name)
+            module._buffers["weight_mask"] = laid_out_as(mask, module.weight)  # pyright: ignore[reportArgumentType]
+        self.share_decisions(peers)
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the masks by layer name, whole."""
+        return {
+            name: whole(module.weight_mask)  # pyright: ignore[reportArgumentType]
+            for name, module in masked_modules(self.model)
+        }
 
     def mask_gradients(self) -> None:
         """Zero the gradients of absent links now."""
