@@ -12,7 +12,6 @@ from topospike.cli.networks import calibration_images
 from topospike.cli.quantise import kinds_to_train, quantised_model, stage_training
 from topospike.cli.record import recorded_recipe
 from topospike.cli.run import Run
-from topospike.contracts import Evaluation
 from topospike.convert import convert
 from topospike.convert.qcfs import QCFS
 from topospike.errors import ConfigError
@@ -45,7 +44,8 @@ def recipe_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, recipe_file):
     folder = tmp_path_factory.mktemp("runs") / "quantised"
-    assert main(["run", str(recipe_file), "--folder", str(folder)]) == 0
+    assert main(["train", str(recipe_file), "--folder", str(folder)]) == 0
+    assert main(["convert", str(folder)]) == 0
     return folder
 
 
@@ -65,8 +65,7 @@ def stage_metrics(folder, kind) -> list[dict]:
 
 def test_two_stages_run_between_training_and_conversion(finished) -> None:
     ledger = json.loads((finished / "stages.json").read_text())
-    assert list(ledger)[:3] == STAGES
-    assert list(ledger)[3:] == ["convert static cs-qcfs", "measure static cs-qcfs"]
+    assert list(ledger) == [*STAGES, "convert static cs-qcfs"]
     for kind, epochs in (("s-qcfs", 2), ("cs-qcfs", 1)):
         lines = stage_metrics(finished, kind)
         assert [line["kind"] for line in lines] == ["epoch"] * epochs + ["thresholds"]
@@ -92,12 +91,10 @@ def test_the_topology_is_the_same_before_and_after(finished, converted) -> None:
     assert Topology.from_model(snn.ann).digest == topology.digest
 
 
-def test_one_step_equals_the_ann_trained_with_one_level(finished, converted) -> None:
+def test_one_step_equals_the_ann_trained_with_one_level(converted) -> None:
     images, model, snn = converted
     assert {m.steps for m in model.modules() if isinstance(m, QCFS)} == {1}
     torch.testing.assert_close(snn(images, 1)[0], model(images).detach(), rtol=0, atol=1e-12)
-    evaluation = Evaluation.load(finished / "conversions/cs-qcfs/evaluation.json")
-    assert evaluation.accuracy[0] == pytest.approx(evaluation.ann_accuracy, abs=1 / 40)
 
 
 def test_other_settings_are_refused_unless_overwriting(finished, recipe_file, capsys) -> None:
@@ -110,6 +107,7 @@ def test_other_settings_are_refused_unless_overwriting(finished, recipe_file, ca
     assert (finished / "quantised/s-qcfs/model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stage_goes_on_from_its_checkpoint(finished, recipe_file, tmp_path) -> None:
     folder = shutil.copytree(finished, tmp_path / "run")
     weights = folder / "quantised/s-qcfs/model.safetensors"
