@@ -34,6 +34,7 @@ def test_convert_adds_a_method_and_simulate_measures_it(finished_run, capsys):
     text = capsys.readouterr().out
     assert "cs-qcfs" in text
     assert "thresholds" in text
+    assert "relative error of decoded outputs against the ANN" in text
     place = finished_run / "conversions" / "cs-qcfs"
     assert (place / "conversion.json").is_file()
     assert not (place / "evaluation.json").exists()
@@ -62,6 +63,17 @@ def test_simulate_runs_for_as_many_steps_as_asked(finished_run):
             assert evaluation.timesteps == (1, 2, 3, 4, 5, 6, 7)
     record = json.loads((finished_run / "record.json").read_text())
     assert record["recipe"]["measure"]["timesteps"] == 7
+
+
+def test_simulate_takes_the_network_that_convert_saved(finished_run):
+    saved = finished_run / "conversions" / "qcfs" / "network"
+    assert (saved / "network.json").is_file()
+    # with the trained weights gone, converting anew would fail
+    (finished_run / "model.safetensors").unlink()
+    (finished_run / "dense" / "model.safetensors").unlink()
+    assert main(["simulate", str(finished_run), "--method", "qcfs", "--timesteps", "3"]) == 0
+    found = Evaluation.load(finished_run / "conversions" / "qcfs" / "evaluation.json")
+    assert found.timesteps == (1, 2, 3)
 
 
 def test_a_longer_simulation_repeats_the_shorter_one(finished_run, original_run):

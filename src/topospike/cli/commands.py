@@ -19,10 +19,12 @@ from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yam
 from topospike.cli.record import recorded_recipe
 from topospike.cli.reproduce import reproduce
 from topospike.cli.run import Run, choose_device
-from topospike.cli.stages import convert_network, measure_network
+from topospike.cli.stages import conversion_folder, convert_network, measure_network
 from topospike.cli.sweep import sweep
+from topospike.contracts import ActivationComparison
 from topospike.convert import conversion_text
 from topospike.errors import ConfigError
+from topospike.measure import comparison_text
 from topospike.prune import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.report import write_report
@@ -99,6 +101,9 @@ def convert(options: Namespace) -> None:
     with at_work.recorded():
         for network in at_work.networks:
             text = conversion_text(convert_network(at_work, network, settings))
+            compared = conversion_folder(network, method) / "activations.json"
+            if compared.is_file():  # folders of earlier versions have none
+                text += f"\n\n{comparison_text(ActivationComparison.load(compared))}"
             print(f"{network.name}\n{text}\n")
 
 
