@@ -137,6 +137,7 @@ def test_networks_trained_with_qcfs_keep_their_activations(tmp_path: Path) -> No
     torch.testing.assert_close(ts.load(tmp_path).analog(images()), model(images()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["srp", "offset-spike", "slip-relu"])
 def test_relatives_of_qcfs_keep_their_sites_and_settings(method: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -149,6 +150,7 @@ def test_relatives_of_qcfs_keep_their_sites_and_settings(method: str, tmp_path: 
     require_equal(snn, again, images())
 
 
+@pytest.mark.slow
 def test_weights_in_channels_last_keep_their_layout(tmp_path: Path) -> None:
     model = residual().to(memory_format=torch.channels_last)
     snn = ts.convert(model, calibration=[images()], fold=False)
@@ -167,7 +169,7 @@ def test_weights_in_channels_last_keep_their_layout(tmp_path: Path) -> None:
     theta=st.sampled_from([(), (1,), (1, 8, 1, 1), (1, 8, 8, 8)]),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
 )
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(deadline=None, derandomize=True, max_examples=10)
 def test_every_setting_survives(
     networks, tmp_path_factory, coding: Coding, neuron: Neuron, theta: tuple[int, ...], dtype
 ) -> None:
@@ -241,7 +243,7 @@ def test_a_missing_or_cut_file_is_one_clear_error(network_folder: Path, tmp_path
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), which=st.booleans())
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=15)
 def test_a_flipped_bit_never_goes_unnoticed(
     network_folder: Path, tmp_path_factory, place: float, bit: int, which: bool
 ) -> None:

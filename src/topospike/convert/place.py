@@ -152,12 +152,16 @@ def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
         readers = list(relu.users)
         if len(readers) != 1 or readers[0].target not in MAX_POOLS:
             continue
-        pool = readers[0]
+        pool = end = readers[0]
+        if not is_tensor(pool):  # values and indices: the values alone may be read
+            if [item.args[1] for item in pool.users] != [0]:
+                continue
+            end = next(iter(pool.users))
         pool.replace_input_with(relu, relu.args[0])  # pyright: ignore[reportArgumentType]
-        pool.replace_all_uses_with(relu, delete_user_cb=lambda user, keep=relu: user is not keep)
-        relu.replace_input_with(relu.args[0], pool)  # pyright: ignore[reportArgumentType]
-        pool.append(relu)
-        relu.meta["val"] = pool.meta["val"]
+        end.replace_all_uses_with(relu, delete_user_cb=lambda user, keep=relu: user is not keep)
+        relu.replace_input_with(relu.args[0], end)  # pyright: ignore[reportArgumentType]
+        end.append(relu)
+        relu.meta["val"] = end.meta["val"]
 
 
 def unique_name(
