@@ -69,9 +69,20 @@ def read_with_snntorch(path: Path, x: Tensor, follow: bool) -> Tensor:
     net.eval()
     for module in net.modules():
         if isinstance(module, snntorch.Leaky) and follow:
-            module.reset_mechanism = "subtract"
+            subtract_at_once(module)
             start_at_half(module)
     return run(net, x)
+
+
+def subtract_at_once(module: Any) -> None:
+    """Let a snnTorch neuron lose one threshold a spike, in the step of the spike.
+
+    It would otherwise also subtract at the start of the next step where the membrane still lies
+    above the threshold, and not fire for it.
+    """
+    module.reset_mechanism = "subtract"
+    module.state_function = module._base_sub
+    module.mem_reset = torch.zeros_like
 
 
 def start_at_half(module: Any) -> None:

@@ -218,7 +218,7 @@ def csr_matrix(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> scipy.s
     """Return the scipy matrix of (data, indices, indptr)."""
     from scipy.sparse import csr_array
 
-    return csr_array(parts, shape=shape)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return csr_array(parts, shape)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def read_layer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from topospike.contracts import Evaluation, SiteActivity
@@ -11,7 +12,7 @@ from topospike.errors import ConfigError, MissingDataError, ShapeError
 from topospike.measure.conventions import CHOICES, Conventions
 from topospike.measure.energy import EnergyModel
 from topospike.measure.energy import energy_model as energy_model_of
-from topospike.measure.operations import OperationCounter
+from topospike.measure.operations import OperationCounter, images_firing
 from topospike.measure.saturation import saturation_time
 from topospike.snn.network import SpikingNetwork
 
@@ -178,12 +179,17 @@ class Tally:
         for t, logits, watched in self.snn.watch(images, self.timesteps, self.watched):
             self.correct[t - 1] += int((logits.argmax(1) == labels).sum())
             values = dict(zip(self.watched, watched, strict=True))
+            fired = {
+                site: images_firing(site.spikes)
+                for site in self.sites.values()
+                if site.spikes is not None
+            }
             for counter in self.counters:
-                counter.observe(t, tuple(values[node] for node in counter.watched))
+                counter.observe(t, tuple(values[node] for node in counter.watched), fired)
             for name, site in self.sites.items():
-                if site.spikes is not None:
-                    self.spikes[name][t - 1] += float(site.spikes.count_nonzero())
-                    self.neurons[name] = site.spikes[0].numel()
+                if site in fired:
+                    self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
+                    self.neurons[name] = fired[site].numel()
 
     def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
         """Turn the totals, as one counter has them, into the record."""
