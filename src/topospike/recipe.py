@@ -43,6 +43,8 @@ class DataSettings:
         test); for quick runs.
     workers
         Processes that decode images, for sets too large to be held in memory.
+    memory_gib
+        Sets up to this size are decoded once and held in memory; 0 decodes every batch anew.
     """
 
     source: str = "digits"
@@ -62,6 +64,7 @@ class DataSettings:
     limit_train: int | None = None
     limit_test: int | None = None
     workers: int = 0
+    memory_gib: float = 2.0
 
 
 @dataclass(frozen=True)

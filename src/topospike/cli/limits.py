@@ -28,6 +28,7 @@ LIMITS: dict[str, Limit] = {
     "data.limit_train": POSITIVE_INTEGER,
     "data.limit_test": POSITIVE_INTEGER,
     "data.workers": NOT_NEGATIVE,
+    "data.memory_gib": NOT_NEGATIVE,
     "train.epochs": POSITIVE_INTEGER,
     "train.learning_rate": POSITIVE,
     "train.momentum": SHARE,
@@ -62,6 +63,8 @@ LIMITS: dict[str, Limit] = {
     "quantise.initial_threshold": POSITIVE,
     "quantise.percentile": PART,
     "quantise.dropout": SHARE,
+    "direct.timesteps": POSITIVE_INTEGER,
+    "direct.patience": POSITIVE_INTEGER,
     "measure.timesteps": POSITIVE_INTEGER,
     "threads": POSITIVE_INTEGER,
 }

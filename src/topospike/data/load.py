@@ -32,7 +32,7 @@ from topospike.errors import ConfigError
 from topospike.recipe import DataSettings
 
 EMBEDDED = "digits"
-IN_MEMORY_BYTES = 2 * 1024**3
+GIB = 1024**3
 MEASURED_IMAGES = 4096
 PIECE = 1024
 SPLIT_STREAM, MEASURE_STREAM = 100, 101
@@ -79,7 +79,7 @@ def load_data(
     *,
     seed: int,
     device: torch.device | str = "cpu",
-    in_memory_bytes: int = IN_MEMORY_BYTES,
+    in_memory_bytes: int | None = None,
     part: tuple[int, int] = (0, 1),
 ) -> DataBundle:
     """Open a dataset and make its batches.
@@ -93,7 +93,8 @@ def load_data(
     device
         Where batches are wanted. Augmentation and normalisation run there.
     in_memory_bytes
-        Decoded images of all parts together are held in memory up to this size.
+        Decoded images of all parts together are held in memory up to this size; ``None`` takes
+        that of the settings.
     part
         (rank, processes) of this process among those that train together. Of training images that
         are not held in memory, it decodes its part of every batch only.
@@ -136,7 +137,8 @@ def load_data(
         opened.train.take(validation_rows),
         opened.test.take(test_rows),
     ]
-    in_memory = decoded_bytes(parts) <= in_memory_bytes
+    limit = GIB * settings.memory_gib if in_memory_bytes is None else in_memory_bytes
+    in_memory = decoded_bytes(parts) <= limit
     if in_memory:
         parts = [p.decoded() if isinstance(p, EncodedImages) else p for p in parts]
     normalisation = choose_normalisation(settings, opened.channels, parts[0], seed)
