@@ -144,7 +144,8 @@ def test_a_pruned_network_converts_and_counts_only_its_links(perceptron, rows):
     assert measured == pytest.approx({**density, "4": 1.0})
 
 
-@pytest.mark.parametrize("widths", ["layer", pytest.param("total", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("widths", ["layer", "total"])
 def test_channels_go_as_masks_and_the_smaller_network_is_the_same(residual_network, images, widths):
     target = {"conv": 0.6, "linear": 0.5}
     report = ts.prune(residual_network, "depgraph", target, images, widths=widths, tolerance=0.15)

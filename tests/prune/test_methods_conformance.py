@@ -11,6 +11,8 @@ from topospike.prune import PRUNING_METHODS, PruneReport
 from topospike.topology import check_masks
 
 methods = pytest.mark.parametrize("method", sorted(PRUNING_METHODS))
+# Three methods share all their code with others, and every capture of a graph takes a second.
+LIKE_OTHERS = ("ria", "ria-rec", "wanda")
 LINKS = [name for name, method in PRUNING_METHODS.items() if method.comparison != "group"]
 
 
@@ -20,7 +22,13 @@ def pruned(model, method, rows, **options):
     return ts.prune(model, method, sparsity, rows, **tolerance, **options)
 
 
-@methods
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name
+        for name in sorted(PRUNING_METHODS)
+    ],
+)
 def test_what_every_method_promises(perceptron, rows, tmp_path, method):
     before = copy.deepcopy(perceptron.state_dict())
     perceptron.train()
