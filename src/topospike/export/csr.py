@@ -218,7 +218,7 @@ def csr_matrix(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> scipy.s
     """Return the scipy matrix of (data, indices, indptr)."""
     from scipy.sparse import csr_array
 
-    return csr_array(parts, shape)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return csr_array(parts, shape=shape)
 
 
 def read_layer(
@@ -226,7 +226,8 @@ def read_layer(
 ) -> CsrLayer:
     """Turn a sparse matrix back into weight and mask."""
     rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
-    weight, mask = np.zeros(matrix.shape, matrix.dtype), np.zeros(matrix.shape, bool)
+    size = (shape[0], int(np.prod(shape[1:])))
+    weight, mask = np.zeros(size, matrix.dtype), np.zeros(size, bool)
     weight[rows, matrix.indices] = matrix.data
     mask[rows, matrix.indices] = True
     return CsrLayer(
