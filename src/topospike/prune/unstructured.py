@@ -73,7 +73,7 @@ def prune_with_images(
             advance=advance,
         )
     if pruner.deficient:
-        warnings.warn(deficiency(pruner.deficient), stacklevel=3)
+        warnings.warn(deficiency(pruner.deficient), stacklevel=4)
     return pruner.pruned
 
 
