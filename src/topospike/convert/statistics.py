@@ -10,6 +10,7 @@ statistic broadcasts against the activation. Nothing is decided here: see
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -129,7 +130,7 @@ def observe(
     mean, variance = centre.double() + rest, (square - rest.square()).clamp_min_(0.0)
     if not bool((mean.isfinite() & square.isfinite()).all()):
         raise NonFiniteError(non_finite_message(x, site))
-    seen = {"signed": lambda: x, "absolute": x.abs, "rectified": x.relu}[values]()
+    highest, driven = extremes(x, values)
     return SiteStatistics(
         site=site,
         granularity=granularity,
@@ -138,11 +139,33 @@ def observe(
         count=x.numel() // mean.numel(),
         mean=mean,
         variance=variance,
-        maximum=seen.amax(axes, keepdim=True).double(),
-        quantile=None if quantile_level is None else quantile(seen, quantile_level, axes=axes),
+        maximum=highest.amax(axes, keepdim=True).double(),
+        quantile=None
+        if quantile_level is None
+        else quantile(LOOKS[values](x), quantile_level, axes=axes),
         quantile_level=quantile_level,
-        driven=(x > 0 if values == "rectified" else x != 0).any(0),
+        driven=driven,
     )
+
+
+LOOKS: dict[Values, Callable[[Tensor], Tensor]] = {
+    "signed": lambda x: x,
+    "absolute": torch.abs,
+    "rectified": torch.relu,
+}
+
+
+def extremes(x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
+    """Return, for each neuron, the largest value looked at (1, ...) and whether it is driven (...).
+
+    Taken over the images first: what is left is small, so the large batch is read once or twice.
+    """
+    highest = x.amax(0, keepdim=True)
+    if values == "rectified":
+        return highest.relu(), highest[0] > 0
+    lowest = x.amin(0, keepdim=True)
+    driven = (highest[0] > 0) | (lowest[0] < 0)
+    return (torch.maximum(highest, -lowest) if values == "absolute" else highest), driven
 
 
 def merge(a: SiteStatistics, b: SiteStatistics) -> SiteStatistics:
