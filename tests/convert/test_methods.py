@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.convert import METHODS, convert, quantise_activations, save
+from topospike.convert import METHODS, convert, load, quantise_activations, save
 from topospike.convert.offset_spikes import OffsetSpikeSite, offset_membrane
 from topospike.convert.residual_membrane import ResidualMembraneSite
 from topospike.convert.slip_relu import SlipReLU
@@ -95,6 +95,14 @@ def test_srp_counts_the_energy_of_both_phases() -> None:
     assert srp.sops[:4] == plain.sops[:4]
     assert srp.sops[4] > srp.sops[3]
     assert srp.sops[-1] < plain.sops[-1]
+
+
+def test_the_event_executor_follows_offset_spikes_but_not_the_two_phases() -> None:
+    x, shifted = images(1), converted("offset-spike")
+    events = shifted(x, 6, executor="event")
+    torch.testing.assert_close(events, shifted(x, 6), rtol=0, atol=1e-9)
+    with pytest.raises(ConfigError, match=r"executor is 'event'; a network of srp"):
+        converted("srp")(x, 6, executor="event")
 
 
 def test_offset_membranes_by_hand() -> None:
@@ -248,6 +256,8 @@ def test_every_method_names_its_source() -> None:
 
 
 @pytest.mark.parametrize("method", ["srp", "offset-spike"])
-def test_networks_with_a_presimulation_cannot_be_saved_by_mistake(method: str, tmp_path) -> None:
-    with pytest.raises(ConversionError, match=r"cannot hold the .*Site of methods srp and offset"):
-        save(converted(method), tmp_path)
+def test_networks_with_a_presimulation_are_saved_as_what_they_are(method: str, tmp_path) -> None:
+    save(converted(method), tmp_path)
+    again = load(tmp_path)
+    assert type(again) is type(converted(method))
+    assert torch.equal(again(images(1), 6), converted(method)(images(1), 6))

@@ -28,6 +28,7 @@ from topospike.convert.graph_json import (
     value_to_plain,
 )
 from topospike.convert.offset_spikes import OffsetSpikeNetwork
+from topospike.convert.residual_membrane import ResidualMembraneNetwork
 from topospike.convert.site_json import site_from_plain, site_to_plain
 from topospike.errors import CheckpointError, ConversionError, TopologyViolation
 from topospike.snn.network import SpikingNetwork
@@ -187,6 +188,8 @@ def digest_of(description: dict[str, Plain]) -> str:
 
 def network_to_plain(snn: SpikingNetwork) -> dict[str, Plain]:
     """Write which kind of network it is, and the settings that only this kind has."""
+    if isinstance(snn, ResidualMembraneNetwork):
+        return {"kind": "ResidualMembraneNetwork"}
     if isinstance(snn, OffsetSpikeNetwork):
         return {"kind": "OffsetSpikeNetwork", "presimulation": snn.presimulation}
     return {"kind": "SpikingNetwork"}
@@ -199,6 +202,8 @@ def network_from_plain(
     report: ConversionReport,
 ) -> SpikingNetwork:
     """Build the network around its graph."""
+    if plain["kind"] == "ResidualMembraneNetwork":
+        return ResidualMembraneNetwork(network, input_shape, report)
     if plain["kind"] == "OffsetSpikeNetwork":
         snn = OffsetSpikeNetwork(network, input_shape, report)
         snn.presimulation = int(plain["presimulation"])

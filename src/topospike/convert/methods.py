@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from topospike.convert.offset_spikes import OffsetSpikeNetwork, OffsetSpikeSite
 from topospike.convert.qcfs import QCFS
-from topospike.convert.residual_membrane import ResidualMembraneSite
+from topospike.convert.residual_membrane import ResidualMembraneNetwork, ResidualMembraneSite
 from topospike.convert.slip_relu import SlipReLU
 from topospike.convert.statistics import Granularity
 from topospike.registry import Registry
@@ -143,6 +143,7 @@ METHODS: Registry[Method] = Registry(
             "s-qcfs",
             requires=QCFS,
             site=residual_membrane_site,
+            network=ResidualMembraneNetwork,
             presimulation=4,
             remark=(
                 "Time steps 1 to {0} are the first phase of srp; later ones count both phases, so "

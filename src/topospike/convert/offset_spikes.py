@@ -140,7 +140,13 @@ class OffsetSpikeNetwork(SpikingNetwork):
 
     @torch.no_grad()
     def watch(
-        self, x: Tensor, timesteps: int, nodes: Sequence[fx.Node], *, record: bool = True
+        self,
+        x: Tensor,
+        timesteps: int,
+        nodes: Sequence[fx.Node],
+        *,
+        executor: str | None = None,
+        record: bool = True,
     ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
         """Calibrate on the batch, then simulate it as any network."""
         self._check(x, timesteps)
@@ -151,6 +157,6 @@ class OffsetSpikeNetwork(SpikingNetwork):
             self.ann(x.repeat(self.presimulation, *(1 for _ in x.shape[1:])))
             for site in sites:
                 site.watched_steps = 0
-            yield from super().watch(x, timesteps, nodes, record=record)
+            yield from super().watch(x, timesteps, nodes, executor=executor, record=record)
         finally:
             self.reset()

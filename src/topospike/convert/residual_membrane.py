@@ -10,12 +10,16 @@ are means over steps tau + 1 .. t. So accuracy and energy at t include both phas
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from topospike.contracts import LayerInput
 from topospike.errors import ConfigError, ConversionError
 from topospike.snn.coding import Coding
+from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
 
@@ -88,6 +92,31 @@ class ResidualMembraneSite(Site):
             if self.spikes is not None:
                 self.spikes.mul_(self.going_on)
         return decoded
+
+
+class ResidualMembraneNetwork(SpikingNetwork):
+    """A spiking network of SRP: its decoded values start anew in phase 2."""
+
+    def watch(
+        self,
+        x: Tensor,
+        timesteps: int,
+        nodes: Sequence[fx.Node],
+        *,
+        executor: str | None = None,
+        record: bool = True,
+    ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
+        """Simulate as any network, with the decoded executor only.
+
+        The other one keeps means over all steps.
+        """
+        name = self.executor if executor is None else executor
+        if name != "decoded":
+            raise ConfigError(
+                f"executor is {name!r}; a network of srp starts its means anew in its second "
+                "phase, which only executor='decoded' follows."
+            )
+        return super().watch(x, timesteps, nodes, executor=executor, record=record)
 
 
 def refuse_max_pools(layers: tuple[LayerInput, ...]) -> None:
