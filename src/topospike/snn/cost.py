@@ -51,7 +51,7 @@ class CostModel:
     dense_mac: float = 0.02
     row_mac: float = 0.075
     link: float = 0.9
-    scan: float = 1.5
+    scan: float = 0.6
     byte: float = 0.08
     call: float = 30_000.0
     links_below: float = 0.08

@@ -18,7 +18,7 @@ import numpy as np
 
 from topospike.snn.kernels import fma, kernel
 
-BLOCK = 32
+BLOCK = 16
 """Elements looked at together: a block without an event is passed over in a few instructions."""
 
 STRETCH = 128
@@ -26,25 +26,33 @@ STRETCH = 128
 
 
 @kernel
-def collect(events, position, channel, value):
-    """List the non-zero elements of (positions, channels); return how many there are.
+def collect(events, bits, channels, position, channel, value):
+    """List the non-zero elements of (positions x channels, flat); return how many there are.
 
+    ``bits`` is the same memory read as integers: a block is silent if all of them together are 0.
     The three lists must have room for one entry more than there are events.
     """
-    positions, channels = events.shape
+    whole = events.size // BLOCK
+    blocks = events[: whole * BLOCK].reshape(whole, BLOCK)
+    words = bits[: whole * BLOCK].reshape(whole, BLOCK)
     found = 0
-    for p in range(positions):
-        row = events[p]
-        for begin in range(0, channels, BLOCK):
-            end = min(begin + BLOCK, channels)
-            present = 0
-            for c in range(begin, end):
-                present += row[c] != 0
-            if present:
-                for c in range(begin, end):
-                    # written always, kept if it counts: no branch to mispredict
-                    position[found], channel[found], value[found] = p, c, row[c]
-                    found += row[c] != 0
+    for b in range(whole):
+        row = words[b]
+        present = bits.dtype.type(0)
+        for i in range(BLOCK):  # a constant length: a few wide instructions
+            present |= row[i]
+        if present != 0:
+            block = blocks[b]
+            for i in range(BLOCK):
+                # written always, kept if it counts: no branch to mispredict
+                position[found], value[found] = b * BLOCK + i, block[i]
+                found += block[i] != 0
+    for i in range(whole * BLOCK, events.size):
+        position[found], value[found] = i, events[i]
+        found += events[i] != 0
+    for k in range(found):
+        channel[k] = position[k] % channels
+        position[k] //= channels
     return found
 
 

@@ -101,8 +101,10 @@ def event_form(
     def share(begin: int, end: int) -> int:
         part = source[begin * per_image : end * per_image]
         room = min(at_most, part.size) + 1
-        lists = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, part.dtype)
-        found = event_kernels.collect(part, *lists)
+        lists = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, part.dtype)
+        flat = part.reshape(-1)
+        bits = flat.view(np.int32 if part.itemsize == 4 else np.int64)
+        found = event_kernels.collect(flat, bits, part.shape[1], *lists)
         lists[2][:found] *= part.dtype.type(factor)
         if sort:
             lists = event_kernels.by_channel(*lists, found, weight.channels)
