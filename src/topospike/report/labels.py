@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 DENSE_COLOUR = "#5f7d9c"
-NETWORK_COLOURS = ("#d1432f", "#8a5bd1", "#2b8a6b")
+NETWORK_COLOURS = (
+    "#d1432f",
+    "#8a5bd1",
+    "#2b8a6b",
+    "#a9791c",
+    "#2f7cc0",
+    "#b5489a",
+    "#6d7f22",
+    "#108594",
+)
 NEUTRAL_COLOUR = "#80858c"
 CHANGE_COLOURS = {"removed": "#d1432f", "percolated": "#a9791c", "grown": "#2b8a6b"}
 DASHES = ("solid", "dash", "dot", "dashdot")
