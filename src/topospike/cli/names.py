@@ -12,6 +12,8 @@ from typing import Any, get_args
 from topospike.convert import METHODS
 from topospike.convert.qcfs import POSITIVE_MAPS, Order
 from topospike.convert.thresholds import SOLVERS
+from topospike.direct import check_rule, training_method
+from topospike.direct.neurons import check_neuron
 from topospike.errors import ConfigError
 from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
 from topospike.measure import ENERGY_MODELS, Conventions
@@ -68,11 +70,30 @@ def check_names(recipe: Recipe) -> None:
     for key, table in TABLES.items():
         group, name = key.split(".")
         look_up(table, getattr(getattr(recipe, group), name))
-    for settings in recipe.convert:
-        for name, table in CONVERSION_TABLES.items():
-            look_up(table, getattr(settings, name))
-    check_trained_methods(recipe)
+    if recipe.direct.rule is None:
+        for settings in recipe.convert:
+            for name, table in CONVERSION_TABLES.items():
+                look_up(table, getattr(settings, name))
+        check_trained_methods(recipe)
+    else:
+        check_direct(recipe)
     Conventions(first_layer=recipe.measure.first_layer, pooled=recipe.measure.pooled)
+
+
+def check_direct(recipe: Recipe) -> None:
+    """Raise a `ConfigError` for a recipe of training through time that contradicts itself."""
+    check_rule(recipe.direct.rule)
+    methods = [settings.method for settings in recipe.convert]
+    if methods != ["direct"]:
+        raise ConfigError(
+            f"direct.rule is {recipe.direct.rule!r}, which trains spiking networks, and convert "
+            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is required."
+        )
+    for name in ("conv", "linear"):
+        check_neuron(getattr(recipe.direct, name))
+    training_method(recipe.direct)
+    if recipe.direct.rule == "dense" and recipe.sparse_twin:
+        raise ConfigError("direct.rule is 'dense': set sparse_twin to false, or choose a rule.")
 
 
 def check_trained_methods(recipe: Recipe) -> None:

@@ -29,6 +29,7 @@ def training_settings(run: Run, network: Network) -> dict[str, Any]:
     names = ["data", "model", "train"]
     names += ["sparsity"] if network.is_sparse else []
     names += ["prune"] if network.is_pruned else []
+    names += ["direct"] if recipe.direct.rule is not None else []
     settings = {name: to_plain(getattr(recipe, name)) for name in names}
     for name, free in FREE.items():
         settings[name] = {k: v for k, v in settings[name].items() if k not in free}

@@ -1,14 +1,16 @@
 """Command line: the stages of a recipe in their order, and what closes every run.
 
 data -> train dense, train sparse -> quantised activations, if asked for -> for each method:
-convert, measure -> analyse -> summary -> report. Stages that are done are skipped; see `topospike.cli.run`. Of several processes all train,
-and the main one does the rest.
+convert, measure -> analyse -> summary -> report. Networks trained through time are measured as they
+are. Stages that are done are skipped; see `topospike.cli.run`. Of several processes all train, and
+the main one does the rest.
 """
 
 from __future__ import annotations
 
 import time
 
+from topospike.cli.direct import is_direct, measure_spiking, train_spiking
 from topospike.cli.display import output, results_table
 from topospike.cli.prune import make_network
 from topospike.cli.quantise import quantise_network
@@ -29,9 +31,7 @@ def run_training(run: Run) -> None:
     """Train the dense twin, if the recipe has one, and the sparse network."""
     refuse_changed_settings(run)
     with run.recorded():
-        for network in run.networks:
-            make_network(run, network)
-            quantise_network(run, network)
+        train_networks(run)
     if run.processes.is_main:
         print(f"trained networks: {run.folder}")
 
@@ -40,20 +40,37 @@ def run_everything(run: Run) -> None:
     """Run every stage, print the table, and write the report."""
     refuse_changed_settings(run)
     with run.recorded():
-        for network in run.networks:
-            make_network(run, network)
-            quantise_network(run, network)
+        train_networks(run)
         if not run.processes.is_main:
             return
         run.processes = Processes()
-        for settings in run.recipe.convert:
-            for network in run.networks:
-                convert_network(run, network, settings)
-                measure_network(run, network, settings)
+        measure_networks(run)
         if run.recipe.analyse and run.recipe.sparse_twin:
             analyse_network(run)
     print_summary(run)
     print_report(run)
+
+
+def train_networks(run: Run) -> None:
+    """Make every network of the recipe: trained, pruned, or trained through time."""
+    for network in run.networks:
+        if is_direct(run):
+            train_spiking(run, network)
+            continue
+        make_network(run, network)
+        quantise_network(run, network)
+
+
+def measure_networks(run: Run) -> None:
+    """Convert and measure every network; one trained through time is measured as it is."""
+    if is_direct(run):
+        for network in run.networks:
+            measure_spiking(run, network)
+        return
+    for settings in run.recipe.convert:
+        for network in run.networks:
+            convert_network(run, network, settings)
+            measure_network(run, network, settings)
 
 
 def print_summary(run: Run) -> None:

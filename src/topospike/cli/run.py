@@ -101,7 +101,9 @@ class Run:
         """The networks of the recipe, dense first."""
         dense = Network("dense", self.folder / "dense", is_sparse=False)
         method = self.recipe.prune.method
-        name = method or self.recipe.sparsity.rule
+        rule = self.recipe.direct.rule
+        trained_by = self.recipe.sparsity.rule if rule in (None, "evolve") else rule
+        name = method or trained_by
         sparse = Network(name, self.folder, is_sparse=True, is_pruned=method is not None)
         wanted = ((dense, self.recipe.dense_twin), (sparse, self.recipe.sparse_twin))
         return tuple(network for network, is_wanted in wanted if is_wanted)

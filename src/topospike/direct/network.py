@@ -46,15 +46,20 @@ class SpikingModel(nn.Module):
         Steps of one forward pass.
     feeding : dict
         Name of a weight layer -> name of the population that receives its output.
-    layers : tuple of str
+    weight_layers : tuple of str
         Convolutions and linear layers in the order in which they run.
     """
 
     def __init__(self, traced: fx.GraphModule, *, timesteps: int, feeding: dict[str, str]) -> None:
         super().__init__()
         called = [str(node.target) for node in traced.graph.nodes if is_weight_layer(node, traced)]
-        self.layers = tuple(dict.fromkeys(called))
+        self.weight_layers = tuple(dict.fromkeys(called))
         for name, child in traced.named_children():
+            if hasattr(self, name):
+                raise ConversionError(
+                    f"the network has a module {name!r}, a name that a spiking model needs for "
+                    "itself. Rename it, or wrap the network: nn.Sequential(network)."
+                )
             self.add_module(name, child)
         for name, parameter in traced.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
@@ -68,8 +73,9 @@ class SpikingModel(nn.Module):
     @property
     def hidden_layers(self) -> tuple[str, ...]:
         """The layers but the classifier, which is the linear layer that runs last."""
-        linear = [n for n in self.layers if isinstance(self.get_submodule(n), nn.Linear)]
-        return tuple(name for name in self.layers if name != (linear or self.layers)[-1])
+        layers = self.weight_layers
+        linear = [name for name in layers if isinstance(self.get_submodule(name), nn.Linear)]
+        return tuple(name for name in layers if name != (linear or layers)[-1])
 
     @property
     def neurons(self) -> dict[str, SpikingNeuron]:
