@@ -88,4 +88,4 @@ def test_the_page_escapes_and_needs_no_network(lines, tmp_path):
     assert "<svg xmlns" in page
     assert "<?xml" not in page
     assert not re.search(r"(src|href)\s*=\s*[\"']https?:", page)
-    assert page.count("<tr") == 1 + len(ROWS)
+    assert page.count("<tr") == 2 + len(ROWS)

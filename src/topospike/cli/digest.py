@@ -45,8 +45,13 @@ def settings_digest(recipe: Recipe) -> str:
     for group, free in FREE_BELOW.items():
         if group in settings:
             settings[group] = {k: v for k, v in settings[group].items() if k not in free}
-    if not recipe.sparse_twin:
-        settings.pop("sparsity", None)
+    for group, is_used in (
+        ("sparsity", recipe.sparse_twin),
+        ("prune", recipe.prune.method is not None),
+        ("direct", recipe.direct.rule is not None),
+    ):
+        if not is_used:
+            settings.pop(group, None)
     kept = {name: value for name, value in settings.items() if value != {}}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:LENGTH]
 

@@ -20,6 +20,7 @@ from jsonargparse import Namespace
 
 from topospike.analyse import analyse
 from topospike.cli.digest import run_folder
+from topospike.cli.direct import is_direct, measure_spiking, train_spiking
 from topospike.cli.display import say
 from topospike.cli.prune import make_network, prune_run
 from topospike.cli.quantise import quantise_network, trained_kind
@@ -41,7 +42,6 @@ from topospike.reproduce import (
     SCALES,
     TARGETS,
     Experiment,
-    MissingStageError,
     Outcome,
     PublishedRow,
     Target,
@@ -52,7 +52,7 @@ from topospike.reproduce import (
     read_outcome,
     write_comparison,
 )
-from topospike.reproduce.outcomes import FAILED, FAILURES, INITIAL_REPORT, NOT_RUN
+from topospike.reproduce.outcomes import FAILED, FAILURES, INITIAL_REPORT
 from topospike.train import Processes, current_processes, process_group
 
 EVERYTHING = "all"
@@ -103,11 +103,7 @@ def run_rows(
     failed = []
     for row in rows:
         for seed in seeds:
-            try:
-                job = job_of(row, folder, scale=scale, seed=seed)
-            except MissingStageError as error:
-                say(f"{target.name} {row.key}: not run, {error}")
-                break
+            job = job_of(row, folder, scale=scale, seed=seed)
             say(f"{target.name} {row.key}, seed {seed}: {job.folder}")
             if not carry_out(job, needs_topology=target.has_disks, device=options.get("device")):
                 failed.append(row.key)
@@ -151,7 +147,7 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
             analyse_initial(run)
             return
         for network in run.networks:
-            make_network(run, network)
+            (train_spiking if is_direct(run) else make_network)(run, network)
         network = run.networks[0 if job.experiment.network == "dense" else -1]
         conversion = job.experiment.conversion
         if conversion is not None and trained_kind(job.recipe, conversion) is not None:
@@ -159,8 +155,10 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
         if not run.processes.is_main:
             return
         run.processes = Processes()
+        if is_direct(run):
+            measure_spiking(run, network)
         for settings in job.recipe.convert:
-            if settings.method == conversion:
+            if settings.method == conversion and not is_direct(run):
                 convert_network(run, network, settings)
                 measure_network(run, network, settings)
         if needs_topology:
@@ -211,10 +209,7 @@ def write_target(target: Target, folder: Path, *, scale: str, seeds: Sequence[in
 
 def outcome_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Outcome:
     """Read one row's outcome, and keep a copy of its records beside the tables."""
-    try:
-        job = job_of(row, folder, scale=scale, seed=seed)
-    except MissingStageError as error:
-        return Outcome(NOT_RUN, str(error))
+    job = job_of(row, folder, scale=scale, seed=seed)
     copy_records(job.folder, folder / "records" / job.folder.name)
     return read_outcome(job.folder, job.experiment, timesteps=row.timesteps)
 

@@ -8,7 +8,6 @@ from topospike.reproduce.comparison import Line as Line
 from topospike.reproduce.comparison import compare as compare
 from topospike.reproduce.drawings import draw as draw
 from topospike.reproduce.experiments import Experiment as Experiment
-from topospike.reproduce.experiments import MissingStageError as MissingStageError
 from topospike.reproduce.experiments import experiment as experiment
 from topospike.reproduce.outcomes import Outcome as Outcome
 from topospike.reproduce.outcomes import read_outcome as read_outcome
@@ -27,7 +26,6 @@ __all__ = [
     "Cell",
     "Experiment",
     "Line",
-    "MissingStageError",
     "Outcome",
     "PublishedRow",
     "PublishedTable",

@@ -7,7 +7,7 @@ a folder, or whose run failed, has an outcome that says so and holds no number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from topospike.analyse.report import TopologyReport
 from topospike.contracts import Evaluation
 from topospike.report.folder import Run, read_json, read_run
 from topospike.reproduce.experiments import Experiment
+from topospike.reproduce.published import DENSE
 
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+PLAIN = "dcgs"  # converts the trained network as it is
 INITIAL_REPORT = "initial_topology_report.json"
 FAILURES = "failures.json"
 
@@ -68,10 +70,12 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
     evaluation, topology = evaluation_of(run, experiment), topology_of(run, experiment)
     if evaluation is None and topology is None:
         return Outcome(NOT_RUN, "the run has not come to its end")
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     if evaluation is not None:
         values |= values_of(evaluation, timesteps)
         values |= sparsity_of(run, experiment)
+        values |= ann_accuracy_of(run, experiment)
+        values = {name: value for name, value in values.items() if value is not None}
     if topology is not None and topology.gamma is not None:
         values["gamma"] = topology.gamma
     return Outcome(DONE, "", values, circumstances_of(run, evaluation), evaluation, topology)
@@ -79,18 +83,10 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
 
 def evaluation_of(run: Run, experiment: Experiment) -> Evaluation | None:
     """Return the evaluation of the row's network by the row's conversion."""
-    network = network_name(run, experiment)
-    for candidate in run.networks:
-        if candidate.name == network and experiment.conversion is not None:
-            return candidate.evaluations.get(experiment.conversion)
+    for network in run.networks:
+        if network.is_dense == (experiment.network == DENSE) and experiment.conversion is not None:
+            return network.evaluations.get(experiment.conversion)
     return None
-
-
-def network_name(run: Run, experiment: Experiment) -> str:
-    """Return the name of the row's network in its run."""
-    if experiment.network == "dense":
-        return experiment.network
-    return run.recipe.get("prune", {}).get("method") or run.recipe["sparsity"]["rule"]
 
 
 def topology_of(run: Run, experiment: Experiment) -> TopologyReport | None:
@@ -113,10 +109,22 @@ def values_of(evaluation: Evaluation, timesteps: int | None) -> dict[str, float]
     return values
 
 
+def ann_accuracy_of(run: Run, experiment: Experiment) -> dict[str, float | None]:
+    """Return the accuracy of the trained ANN itself, which quantised activations are not.
+
+    Where thresholds were trained, the evaluation's own ANN is the quantised one, and the accuracy
+    before that is known only from another conversion of the same run.
+    """
+    if not run.recipe.get("quantise", {}).get("epochs") or experiment.conversion == PLAIN:
+        return {}
+    other = evaluation_of(run, replace(experiment, conversion=PLAIN))
+    return {"ann_accuracy": None if other is None else 100 * other.ann_accuracy}
+
+
 def sparsity_of(run: Run, experiment: Experiment) -> dict[str, float]:
     """Return the share of absent links among all weights, from the run's summary."""
-    name = network_name(run, experiment)
-    found = [row.sparsity for row in run.rows if row.network == name]
+    dense = experiment.network == DENSE
+    found = [row.sparsity for row in run.rows if (row.network == DENSE) == dense]
     return {"network_sparsity": 100 * found[0]} if found else {}
 
 

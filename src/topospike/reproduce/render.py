@@ -50,6 +50,7 @@ RELATIVE = frozenset(
     }
 )
 CIRCUMSTANCES = ("data", "training images", "test images", "epochs", "hardware", "seconds")
+TRAILING = ("seeds", "state", *CIRCUMSTANCES)
 
 
 def shown_label(label: str) -> str:
@@ -93,13 +94,18 @@ def difference(quantity: str, cell: Cell, *, scale: str) -> str:
     return f"{cell.difference:+.{digits}f}"
 
 
+def leading(target: Target, lines: Sequence[Line]) -> list[str]:
+    """Return the headings of the columns before the quantities."""
+    timed = any(line.row.timesteps for line in lines)
+    return [*target.table.labels, *(["t"] if timed else [])]
+
+
 def columns(target: Target, lines: Sequence[Line]) -> list[str]:
     """Return the headings of the table."""
-    headings = [*target.table.labels]
-    headings += ["t"] if any(line.row.timesteps for line in lines) else []
+    headings = leading(target, lines)
     for quantity in target.quantities:
         headings += [f"{TITLES[quantity]}: published", "ours", "difference"]
-    return [*headings, "seeds", "state", *CIRCUMSTANCES]
+    return [*headings, *TRAILING]
 
 
 def cells(target: Target, line: Line, *, with_time: bool, scale: str) -> list[str]:
@@ -209,6 +215,9 @@ def page(target: Target, lines: Sequence[Line], *, scale: str, drawings: Sequenc
         name=target.name,
         title=target.table.title,
         introduction=introduction(target, lines, scale=scale),
+        leading=leading(target, lines),
+        groups=[TITLES[quantity] for quantity in target.quantities],
+        trailing=TRAILING,
         columns=headings,
         labels=len(target.table.labels),
         rows=[

@@ -15,6 +15,8 @@ from typing import Any
 from topospike.registry import Registry
 
 Changes = Mapping[str, Any]
+# Methods whose spiking networks are trained as such, not converted.
+THROUGH_TIME = ("dpap", "sd-snn")
 
 CPU_DATA: Changes = {"batch_size": 128, "limit_test": 2000}
 # bf16 in channels-last order trains convolutions two to three times faster on current processors.
@@ -28,7 +30,7 @@ CPU: dict[str, Changes] = {
     "ResNet-18": {
         "data": CPU_DATA,
         "model": {"widths": [16, 32, 64], "blocks": [3, 3, 3]},
-        "train": {"epochs": 10, "learning_rate": 0.1, "milestones": [3, 6, 8], **FAST},
+        "train": {"epochs": 12, "learning_rate": 0.1, "milestones": [4, 7, 10], **FAST},
     },
     "6Conv2FC": {
         "data": CPU_DATA,
@@ -59,26 +61,31 @@ SMOKE_DATA: Changes = {
     "label_column": None,
     "augment": [],
     "batch_size": 64,
-    "limit_train": 256,
-    "limit_test": 64,
+    "limit_train": 160,
+    "limit_test": 48,
     "validation_fraction": 0.1,
 }
 SMOKE: dict[str, Changes] = {
     "VGG-16": {
         "data": SMOKE_DATA,
         "model": {"widths": [8, 16], "blocks": [1, 1], "hidden": [64, 64]},
-        "train": {"epochs": 4, "learning_rate": 0.05, "warmup_epochs": 0.5},
+        "train": {"epochs": 3, "learning_rate": 0.05, "warmup_epochs": 0.5},
         "sparsity": {"linear": 0.9},
     },
     "ResNet-18": {
         "data": SMOKE_DATA,
         "model": {"widths": [8, 16], "blocks": [1, 1]},
-        "train": {"epochs": 4, "learning_rate": 0.05, "milestones": [2, 3]},
+        "train": {
+            "epochs": 3,
+            "learning_rate": 0.05,
+            "schedule": "cosine",
+            "milestones": [],
+        },
     },
     "6Conv2FC": {
         "data": SMOKE_DATA,
         "model": {"widths": [8, 8, 8, 8, 16, 16], "hidden": [32]},
-        "train": {"epochs": 4, "learning_rate": 0.05, "warmup_epochs": 0.5},
+        "train": {"epochs": 3, "learning_rate": 0.05, "warmup_epochs": 0.5},
     },
     "ViT-B": {
         "data": {
@@ -89,10 +96,28 @@ SMOKE: dict[str, Changes] = {
             "workers": 0,
         },
         "model": {"widths": [16], "blocks": [1], "hidden": [32], "heads": 2, "patch": 4},
-        "train": {"epochs": 4, "learning_rate": 1e-3, "warmup_epochs": 0.5, "bf16": False},
+        "train": {"epochs": 3, "learning_rate": 1e-3, "warmup_epochs": 0.5, "bf16": False},
         "sparsity": {"update_interval": 1, "start_fraction": 0.0},
     },
 }
+# Trained through time: eight steps forward and back cost about ten times what an ANN does.
+DIRECT: Mapping[str, Changes] = {
+    "cpu": {
+        "data": {"limit_train": 10_000, "limit_test": 1000},
+        "model": CPU["6Conv2FC"]["model"],
+        "train": {"epochs": 5},
+        "direct": {"scale_epochs": True},
+    },
+    "smoke": {
+        "data": SMOKE_DATA,
+        "model": SMOKE["6Conv2FC"]["model"],
+        "train": {"epochs": 2},
+        "direct": {"scale_epochs": True},
+        "threads": 1,
+    },
+}
+# How far whole channels may leave a sparsity; narrow networks have few to choose from.
+TOLERANCES: Mapping[str, float] = {"cpu": 0.03, "smoke": 0.1}
 SMOKE_RUN: Changes = {
     "threads": 1,
     "measure": {"timesteps": 16},
@@ -106,19 +131,26 @@ SCALES: Registry[Mapping[str, Changes]] = Registry(
 # Epochs of the two stages in which CS-QCFS trains its thresholds.
 QUANTISED: Mapping[str, Changes] = {
     "cpu": {"epochs": 3, "channel_epochs": 1},
-    "smoke": {"epochs": 1, "channel_epochs": 1},
+    "smoke": {"epochs": 1, "channel_epochs": 1, "levels": 4},
 }
 
 
-def changes_of(scale: str, network: str) -> Changes:
-    """Return what a scale changes in the recipe of one network.
+def changes_of(scale: str, network: str, *, method: str) -> Changes:
+    """Return what a scale changes in the recipe of one network trained by one method.
 
     Examples
     --------
-    >>> changes_of("full", "VGG-16"), changes_of("cpu", "VGG-16")["train"]["epochs"]
-    ({}, 10)
+    >>> changes_of("full", "VGG-16", method="cht")
+    {}
+    >>> changes_of("cpu", "VGG-16", method="cht")["train"]["epochs"]
+    10
     """
-    changes = dict(SCALES[scale].get(network, {}))
+    own = SCALES[scale]
+    if method in THROUGH_TIME:
+        return DIRECT.get(scale, {})
+    changes = dict(own.get(network, {}))
     if scale in QUANTISED and network != "ViT-B":
         changes["quantise"] = QUANTISED[scale]
+    if scale in TOLERANCES and method == "depgraph":
+        changes["prune"] = {"tolerance": TOLERANCES[scale]}
     return {**changes, **SMOKE_RUN} if scale == "smoke" else changes
