@@ -10,6 +10,7 @@ from torch import nn
 
 from topospike.convert import convert
 from topospike.errors import ConfigError
+from topospike.measure import evaluate
 from topospike.snn import SpikingNetwork
 from topospike.snn.cost import CostModel
 from topospike.snn.events import REFRESH, LayerRuns
@@ -183,6 +184,15 @@ def test_spikes_are_those_of_the_decoded_executor() -> None:
         seen.append([[s.spikes.clone() for s in snn.sites.values()] for _ in steps])  # pyright: ignore[reportOptionalMemberAccess]
     for one, other in zip(*seen, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["max pool", "residual"])
+def test_what_is_measured_does_not_depend_on_the_executor(name: str) -> None:
+    snn, x = converted(name)
+    snn.costs, labels = ALWAYS, torch.zeros(len(x), dtype=torch.int64)
+    decoded = evaluate(snn, [(x, labels)], 4)
+    snn.executor = "event"
+    assert evaluate(snn, [(x, labels)], 4) == decoded
 
 
 def test_a_changed_weight_is_noticed() -> None:
