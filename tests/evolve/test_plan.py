@@ -148,3 +148,22 @@ def test_the_model_s_own_weights_can_be_kept(small_network):
     sparsify(model, sparsity=0.5, epochs=2, weight_init="model")
     mask = get_mask(model[7])
     assert torch.equal(model[7].weight, dense[7].weight * mask)
+
+
+def test_an_example_shows_which_layer_runs_last(caplog):
+    class Backwards(nn.Module):
+        """Registers its classifier first, and branches on data, so it cannot be traced."""
+
+        def __init__(self):
+            super().__init__()
+            self.classifier, self.hidden = nn.Linear(6, 3), nn.Linear(8, 6)
+
+        def forward(self, x):
+            hidden = self.hidden(x)
+            return self.classifier(hidden if hidden.sum() > 0 else -hidden)
+
+    sparsifier = sparsify(
+        Backwards(), "set", sparsity=0.5, epochs=2, example_input=torch.ones(2, 8)
+    )
+    assert list(sparsifier.layers) == ["hidden"]
+    assert not caplog.records

@@ -47,7 +47,7 @@ def calibration_batches(calibration: Iterable[Batch] | Tensor | None) -> Iterato
 def images_of(batch: Batch, number: int) -> Tensor:
     """Return the images of one batch: ``x``, or the first of ``(x, y)``."""
     is_pair = isinstance(batch, tuple | list) and len(batch) > 0
-    images = batch[0] if is_pair else batch
+    images = next(iter(batch)) if is_pair else batch
     if not isinstance(images, Tensor) or images.ndim == 0:
         inside = f" of {type(images).__name__}" if is_pair else ""
         raise ConfigError(

@@ -198,6 +198,7 @@ def sparsify(
             conv_score=conv_score,
             decays=chosen.decay is not None,
         ),
+        example=example_input,
     )
     correlation = correlation_for(plan, csti_features)
     masks = {

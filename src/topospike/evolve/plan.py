@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from topospike.errors import ConfigError
 from topospike.evolve.score_rules import SCORE_RULES
@@ -65,7 +65,15 @@ class PlanSettings:
     decays: bool
 
 
-def build_plan(model: nn.Module, settings: PlanSettings) -> dict[str, LayerPlan]:
+def beside(model: nn.Module, example: Tensor | None) -> Tensor | None:
+    """Return the example on the model's device; a model is moved only when it is trained."""
+    parameter = next(model.parameters(), None)
+    return example if example is None or parameter is None else example.to(parameter.device)
+
+
+def build_plan(
+    model: nn.Module, settings: PlanSettings, *, example: Tensor | None = None
+) -> dict[str, LayerPlan]:
     """Choose the sparse layers of a model and fix their link counts.
 
     Parameters
@@ -77,6 +85,8 @@ def build_plan(model: nn.Module, settings: PlanSettings) -> dict[str, LayerPlan]
         (``linear``, ``conv``) or layer name; the name wins. Sparsity 0, or a kind that is not
         listed, leaves layers dense. The classifier and depthwise convolutions stay dense unless
         a layer is listed by its own name (depthwise ones cannot be).
+    example
+        One input batch, to see which layer runs last and so is the classifier.
 
     Returns
     -------
@@ -89,7 +99,7 @@ def build_plan(model: nn.Module, settings: PlanSettings) -> dict[str, LayerPlan]
         For names that do not exist, sparsities outside [0, 1), initial above final sparsity,
         weights that are shared, frozen or masked already, or if no layer is left.
     """
-    layers = weight_layers(model)
+    layers = weight_layers(model, beside(model, example))
     for what in (settings.sparsity, settings.initial_sparsity, settings.initial_topology):
         check_names(what, layers)
     check_sparsities(settings)
