@@ -21,8 +21,10 @@ from topospike.analyse.connectivity import Connectivity, active_share, connectiv
 from topospike.analyse.degree import PowerLawFit, power_law
 from topospike.analyse.graph import LayeredGraph, mask_array
 from topospike.analyse.hyperbolic import Embedding, coalescent_embedding
+from topospike.analyse.measures import compared_consistency
 from topospike.analyse.metadepth import MetaDepth, meta_depth
 from topospike.analyse.null import NullComparison, compare_with_null, random_null
+from topospike.analyse.reduction import EXACT_NODES
 from topospike.analyse.report import TopologyReport
 from topospike.analyse.smallworld import SmallWorld, is_bipartite, small_world
 from topospike.analyse.summaries import (
@@ -59,6 +61,7 @@ def analyse(
     angles: str = "equidistant",
     embedding: bool = True,
     bootstrap: int = 0,
+    consistency: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> TopologyReport:
     """Measure a sparse topology as a network scientist would.
@@ -84,6 +87,9 @@ def analyse(
         False leaves out the disk and the angular separation, the costly part of large graphs.
     bootstrap
         Synthetic samples for the p-value of the power law; 0 leaves it out.
+    consistency
+        Draws of removed links for the structural consistency, and as many degree-preserving nulls;
+        0 leaves it out. Each is an eigendecomposition of N x N: for up to 4000 active neurons.
     progress
         Called with the name of each measure before it starts.
 
@@ -95,7 +101,7 @@ def analyse(
     Raises
     ------
     ConfigError
-        If there is no mask, an option or layer name is unknown, or ``nulls`` is negative.
+        If there is no mask, an option or layer name is unknown, or a number of draws is negative.
     ShapeError
         If the masks do not fit one another.
 
@@ -114,8 +120,9 @@ def analyse(
     """
     started = time.perf_counter()
     say = progress or (lambda _: None)
-    if nulls < 0:
-        raise ConfigError(f"nulls={nulls} was given; 0 or more random graphs are required.")
+    for option, value in (("nulls", nulls), ("bootstrap", bootstrap), ("consistency", consistency)):
+        if value < 0:
+            raise ConfigError(f"{option}={value} was given; 0 or more draws are required.")
     masks, digest = read_masks(topology)
     listed = isinstance(topology, Sequence) and not isinstance(topology, str)
     if listed and masks and chain is None and wiring is None:
@@ -142,6 +149,10 @@ def analyse(
     if embedding and fit and component_has_hierarchy(graph):
         say("hyperbolic embedding")
         placed = coalescent_embedding(graph, weighting, reduction, angles)
+    predictable: NullComparison | None = None
+    if consistency and size.links > 0 and size.active_nodes <= EXACT_NODES:
+        say("structural consistency")
+        predictable = compared_consistency(graph, draws=consistency, seed=seed)
     return TopologyReport(
         chain=chosen.names,
         chain_kind=chosen.kind,
@@ -167,10 +178,14 @@ def analyse(
         nulls=nulls,
         seed=seed,
         digest=digest,
-        notes=tuple(notes(chosen, size, fit, placed, asked=embedding)),
+        notes=(
+            *notes(chosen, size, fit, placed, asked=embedding),
+            *consistency_notes(size, asked=consistency > 0),
+        ),
         seconds=time.perf_counter() - started,
         alternatives=rivals,
         p_value=p_value,
+        consistency=predictable,
     )
 
 
@@ -286,3 +301,13 @@ def notes(
     if size.links > LARGE_LINKS:
         said.append(f"Above {LARGE_LINKS} links the small-world null takes {LARGE_NULLS} draws.")
     return said
+
+
+def consistency_notes(size: Connectivity, *, asked: bool) -> tuple[str, ...]:
+    """Say why the structural consistency is missing where it was asked for."""
+    if not asked or 0 < size.active_nodes <= EXACT_NODES:
+        return ()
+    return (
+        f"Structural consistency is left out: {size.active_nodes} active neurons, where 1 to "
+        f"{EXACT_NODES} are possible.",
+    )

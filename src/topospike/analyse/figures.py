@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from topospike.analyse.graph import LayeredGraph
 from topospike.analyse.hyperbolic import Embedding
 from topospike.analyse.records import DegreeDistribution, Disk
 from topospike.analyse.report import TopologyReport
@@ -199,22 +198,27 @@ def degree_ccdf(source: TopologyReport) -> Figure:
     return figure
 
 
-def adjacency_spy(embedding: Embedding) -> Figure:
+def adjacency_spy(source: TopologyReport | Embedding) -> Figure:
     """Draw the adjacency matrix with the nodes ordered by their angle.
 
     Links between angular neighbours fall near the diagonal; dots are coloured by the deeper (later)
-    layer of the link.
+    layer of the link. A report draws its sample of links, an embedding every link.
+
+    Raises
+    ------
+    ConfigError
+        If the report has no disk.
     """
-    graph: LayeredGraph = embedding.graph
-    position = np.empty(graph.n_nodes, dtype=np.int64)
-    position[np.argsort(embedding.theta, kind="stable")] = np.arange(graph.n_nodes)
-    ends = position[graph.edges]
-    colours = layer_colours(len(graph.sizes))
-    later = graph.layers[graph.edges].max(axis=1)
+    theta, _, layer, _, edges, layers, _ = disk_columns(source)
+    n = len(theta)
+    position = np.empty(n, dtype=np.int64)
+    position[np.argsort(theta, kind="stable")] = np.arange(n)
+    ends = position[edges]
+    colours = layer_colours(layers)
+    later = layer[edges].max(axis=1)
     figure, axes = new_figure(5.0, 5.0)
     for column, row in ((0, 1), (1, 0)):
         axes.scatter(ends[:, column], ends[:, row], s=1.0, c=colours[later], linewidths=0)
-    n = graph.n_nodes
     axes.set(aspect="equal", xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     axes.set(xlabel="neuron, by angle", ylabel="neuron, by angle")
     return figure

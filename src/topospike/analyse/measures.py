@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from topospike.analyse.graph import LayeredGraph, adjacency, as_graph
+from topospike.analyse.null import NullComparison, compare_with_null, degree_preserving_null
 from topospike.analyse.preweighting import common_neighbours
 from topospike.errors import ConfigError
 
@@ -173,13 +174,14 @@ def lcp_correlation(graph: LayeredGraph) -> float:
 
 
 DEGENERATE = 1e-11
+REMOVED_SHARE = 0.1
 
 
 def structural_consistency(
     graph: GraphLike,
     *,
     removed: Int[np.ndarray, "gone 2"] | None = None,
-    fraction: float = 0.1,
+    fraction: float = REMOVED_SHARE,
     seed: int = 0,
 ) -> float:
     """Measure how predictable the links of a graph are from its other links.
@@ -243,6 +245,39 @@ def structural_consistency(
     pairs = np.triu(whole - gone == 0, k=1)
     best = np.argsort(-score[pairs], kind="stable")[: len(removed)]
     return float(gone[pairs][best].mean())
+
+
+def compared_consistency(graph: LayeredGraph, *, draws: int, seed: int) -> NullComparison:
+    """Structural consistency of a layered graph beside graphs with the same layers and degrees.
+
+    The value is the mean over ``draws`` draws of removed links; each null is one rewired graph with
+    one draw. Isolated nodes are left out. 0 where a tenth of the links is less than one link.
+
+    Raises
+    ------
+    ConfigError
+        If the graph has links inside a layer, or ``draws`` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from topospike.analyse import layered_graph
+    >>> complete = layered_graph([np.ones((6, 6), dtype=bool)])
+    >>> compared_consistency(complete, draws=2, seed=0).value
+    1.0
+    """
+    if draws < 1:
+        raise ConfigError(f"draws={draws} was given; at least one is required.")
+    active = graph.subgraph(graph.active)
+    if round(REMOVED_SHARE * active.n_links) < 1:
+        return compare_with_null(0.0, [0.0] * draws)
+    rng = np.random.default_rng(seed)
+    seeds = rng.integers(2**32, size=(2, draws))
+    own = [structural_consistency(active, seed=int(s)) for s in seeds[0]]
+    nulls = [
+        structural_consistency(degree_preserving_null(active, rng), seed=int(s)) for s in seeds[1]
+    ]
+    return compare_with_null(float(np.mean(own)), nulls)
 
 
 def rotated_where_degenerate(

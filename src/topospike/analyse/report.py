@@ -58,6 +58,8 @@ class TopologyReport:
         Rivals of the power law on the same tail, with likelihood ratios; empty without a fit.
     p_value
         Bootstrap p of the power law; None when it was not asked for.
+    consistency
+        Structural consistency with degree-preserving nulls; None when it was not asked for.
     notes
         What a reader must know before quoting a number.
     """
@@ -91,6 +93,7 @@ class TopologyReport:
     format: int = FORMAT
     alternatives: tuple[Alternative, ...] = ()
     p_value: float | None = None
+    consistency: NullComparison | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""

@@ -172,6 +172,16 @@ def analyse_parser(summary: str) -> ArgumentParser:
     parser.add_argument(
         "--folder", type=str, help="where a comparison goes (default: runs/comparison)"
     )
+    parser.add_argument("--figures", action="store_true", help="draw disks, degrees, adjacency")
+    parser.add_argument(
+        "--chain", type=str, nargs="+", help="layers to join into one graph, input side first"
+    )
+    parser.add_argument("--nulls", type=int, help="random graphs of each null model (default: 20)")
+    parser.add_argument("--weighting", type=str, help="RA2 (default), RA1, EBC or none")
+    parser.add_argument("--reduction", type=str, help="ISO (default), ncISO, LE, MCE or ncMCE")
+    parser.add_argument("--angles", type=str, help="equidistant (default), circular or original")
+    parser.add_argument("--bootstrap", type=int, help="samples for the p of the power law")
+    parser.add_argument("--consistency", type=int, help="draws of the structural consistency")
     add_debug(parser)
     return parser
 

@@ -9,7 +9,13 @@ from typing import Any
 from jsonargparse import Namespace
 
 from topospike.analyse import TopologyReport, compare
-from topospike.cli.comparison import analyse_all, random_reports, write_comparison
+from topospike.cli.analysing import AnalysisSettings, write_figures
+from topospike.cli.comparison import (
+    analyse_all,
+    figure_folder,
+    random_reports,
+    write_comparison,
+)
 from topospike.cli.display import comparison_table, output, topology_table
 from topospike.cli.export import export
 from topospike.cli.limits import check_limits
@@ -131,16 +137,20 @@ def simulate(options: Namespace) -> None:
 def analyse(options: Namespace) -> None:
     """Analyse the topologies of run folders, or saved ones, and print the main numbers."""
     paths = [Path(path) for path in options.paths]
-    targets = analyse_all(paths)
+    settings = AnalysisSettings.from_options(options)
+    targets = analyse_all(paths, settings)
     reports = {name: TopologyReport.load(target) for name, target in targets.items()}
     if options.get("random"):
-        reports |= random_reports(paths)
+        reports |= random_reports(paths, settings)
     several = len(reports) > 1
     output().print(
         comparison_table(compare(reports)) if several else topology_table(*reports.values())
     )
-    for target in targets.values():
+    for path, (name, target) in zip(paths, targets.items(), strict=True):
         print(f"analysis: {target}")
+        if options.get("figures"):
+            drawn = write_figures(reports[name], figure_folder(path), log=path / "metrics.jsonl")
+            print(f"figures: {', '.join(map(str, drawn)) or 'nothing to draw'}")
     if several:
         folder = Path(options.get("folder") or Path("runs") / "comparison")
         print(f"comparison: {write_comparison(reports, folder)}")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from topospike.analyse import TopologyReport, analyse, compare
+from topospike.analyse import TopologyReport, compare
 from topospike.analyse.comparison import compared_degrees, compared_disks
-from topospike.cli.display import say
+from topospike.cli.analysing import AnalysisSettings, measured
 from topospike.cli.record import recorded_recipe
 from topospike.cli.run import Run
 from topospike.cli.stages import analyse_network
@@ -23,24 +23,34 @@ from topospike.errors import ConfigError
 from topospike.topology import Topology
 
 RANDOM = "random"
-RANDOM_SEED = 0
+SEED = 0
 
 
-def analyse_all(paths: Sequence[Path]) -> dict[str, Path]:
+def analyse_all(paths: Sequence[Path], settings: AnalysisSettings) -> dict[str, Path]:
     """Analyse what each path holds; return the reports, named by the ends of their paths."""
     names = short_names([path.with_suffix("") if is_file(path) else path for path in paths])
-    return {name: analyse_one(path) for name, path in zip(names, paths, strict=True)}
+    return {name: analyse_one(path, settings) for name, path in zip(names, paths, strict=True)}
 
 
-def analyse_one(path: Path) -> Path:
+def analyse_one(path: Path, settings: AnalysisSettings) -> Path:
     """Analyse the topology of a run folder, or a saved one; return the report beside it."""
     if is_file(path):
         target = path.with_name(f"{path.stem}_report.json")
-        analyse(Topology.load(path), progress=say).save(target)
+        measured(Topology.load(path), settings, seed=SEED).save(target)
         return target
     at_work = Run(recorded_recipe(path), path)
     with at_work.recorded():
-        return analyse_network(at_work)
+        return analyse_network(at_work, settings)
+
+
+def topology_file(path: Path) -> Path:
+    """Return the saved topology of a run folder, or the file itself."""
+    return path if is_file(path) else path / "topology.npz"
+
+
+def figure_folder(path: Path) -> Path:
+    """Return where the figures of a run folder, or of a saved topology, go."""
+    return path.with_name(f"{path.stem}_figures") if is_file(path) else path / "figures"
 
 
 def is_file(path: Path) -> bool:
@@ -70,17 +80,17 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return next(names for names in ends if len(set(names)) == len(names))
 
 
-def random_reports(paths: Sequence[Path]) -> dict[str, TopologyReport]:
+def random_reports(paths: Sequence[Path], settings: AnalysisSettings) -> dict[str, TopologyReport]:
     """Analyse random topologies with the layers and link counts of each distinct one given."""
     reports: dict[str, TopologyReport] = {}
     seen: set[tuple[tuple[str, int], ...]] = set()
     for path in paths:
-        topology = Topology.load(path if is_file(path) else path / "topology.npz")
+        topology = Topology.load(topology_file(path))
         links = tuple((name, int(mask.sum())) for name, mask in topology.masks.items())
         if links not in seen:
             seen.add(links)
             name = RANDOM if len(seen) == 1 else f"{RANDOM} {len(seen)}"
-            reports[name] = analyse(shuffled(topology, seed=RANDOM_SEED), progress=say)
+            reports[name] = measured(shuffled(topology, seed=SEED), settings, seed=SEED)
     return reports
 
 

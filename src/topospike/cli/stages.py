@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topospike.analyse import analyse
-from topospike.cli.display import say, watched
+from topospike.cli.analysing import AnalysisSettings, measured
+from topospike.cli.display import watched
 from topospike.cli.ledger import differences
 from topospike.cli.networks import (
     calibration_images,
@@ -271,18 +271,19 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
     run.stage(name, depends, action)
 
 
-def analyse_network(run: Run) -> Path:
+def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
     """Analyse the frozen topology of the sparse network as a graph; return the report's path."""
     network = run.networks[-1]
     path = run.folder / "topology_report.json"
+    asked = settings or AnalysisSettings()
 
     def action() -> list[Path]:
         topology = Topology.load(network.folder / "topology.npz")
-        analyse(topology, seed=run.recipe.seed, progress=say).save(path)
+        measured(topology, asked, seed=run.recipe.seed).save(path)
         return [path]
 
     depends = {"trained": digest(training_settings(run, network)), "seed": run.recipe.seed}
-    run.stage("analyse", depends, action)
+    run.stage("analyse", depends | asked.changed, action)
     return path
 
 
