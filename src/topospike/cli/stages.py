@@ -274,6 +274,11 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
 def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
     """Analyse the frozen topology of the sparse network as a graph; return the report's path."""
     network = run.networks[-1]
+    if not network.is_sparse:
+        raise ConfigError(
+            f"{run.folder} holds a dense network only, so there is no topology to analyse. Train "
+            "with sparse_twin: true, or prune it: topospike prune."
+        )
     path = run.folder / "topology_report.json"
     asked = settings or AnalysisSettings()
 

@@ -107,6 +107,7 @@ class SpikingNetwork(nn.Module):
         NonFiniteError
             If the images hold NaN or infinity.
         """
+        self._check(x, timesteps)
         parts = max(1, len(x) // self.images_at_once) if x.device.type == "cpu" else 1
         logits = [self._simulate(part, timesteps, executor) for part in x.tensor_split(parts)]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
