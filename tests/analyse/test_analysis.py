@@ -152,8 +152,9 @@ def test_bad_arguments_are_refused():
     masks = uniform_masks((10, 10), 0.3)
     with pytest.raises(ConfigError, match="no mask"):
         analyse({})
-    with pytest.raises(ConfigError, match="nulls=-1"):
-        analyse(masks, nulls=-1)
+    for option in ("nulls", "bootstrap", "consistency"):
+        with pytest.raises(ConfigError, match=f"{option}=-1"):
+            analyse(masks, **{option: -1})
     with pytest.raises(ConfigError, match="Did you mean 'ISO'"):
         analyse(masks, reduction="IS0", nulls=0)
     with pytest.raises(ConfigError, match="a int was given"):
@@ -194,10 +195,18 @@ def test_power_law_is_weighed_against_its_rivals():
     assert 0 <= report.p_value <= 1
 
 
+def test_consistency_is_measured_where_it_is_asked_for_and_defined():
+    report = analyse(uniform_masks((30, 30), 0.2), nulls=0, consistency=2, embedding=False)
+    assert report.consistency.draws == 2
+    empty = analyse([np.zeros((4, 4), dtype=bool)], nulls=0, consistency=2)
+    assert empty.consistency is None
+    assert any("Structural consistency is left out" in note for note in empty.notes)
+
+
 def test_a_file_without_later_fields_still_loads(report, tmp_path):
     path = tmp_path / "report.json"
     report.save(path)
     raw = json.loads(path.read_text())
-    del raw["alternatives"], raw["p_value"]
+    del raw["alternatives"], raw["p_value"], raw["consistency"]
     path.write_text(json.dumps(raw))
     assert TopologyReport.load(path).alternatives == ()

@@ -104,10 +104,24 @@ def test_spy_is_symmetric(masks):
     assert len(a) == embedding.graph.n_links
 
 
+def test_a_report_draws_the_same_matrix_as_its_embedding(report, masks):
+    drawn = [
+        {
+            tuple(point)
+            for part in adjacency_spy(source).axes[0].collections
+            for point in part.get_offsets()
+        }
+        for source in (report, coalescent_embedding(layered_graph(masks)))
+    ]
+    assert drawn[0] == drawn[1]
+
+
 def test_what_cannot_be_drawn_is_refused(report):
     empty = analyse([np.zeros((3, 3), dtype=bool)], nulls=0)
     with pytest.raises(ConfigError, match="no hyperbolic disk to draw: The chain has no link"):
         hyperbolic_disk(empty)
+    with pytest.raises(ConfigError, match="no hyperbolic disk to draw"):
+        adjacency_spy(empty)
     with pytest.raises(ConfigError, match="no degree to draw"):
         degree_ccdf(empty)
     with pytest.raises(ConfigError, match="'native' or 'poincare'"):

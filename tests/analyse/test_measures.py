@@ -8,6 +8,7 @@ import pytest
 
 from topospike.analyse import LayeredGraph, layered_graph
 from topospike.analyse.measures import (
+    compared_consistency,
     lcp_correlation,
     local_community_links,
     structural_consistency,
@@ -92,3 +93,21 @@ def test_bad_input_is_refused():
         structural_consistency(empty)
     with pytest.raises(ConfigError, match="not a link"):
         structural_consistency(layered_graph([np.eye(2, dtype=bool)]), removed=np.array([[0, 1]]))
+
+
+def test_consistency_stands_beside_graphs_with_the_same_degrees():
+    complete = layered_graph([np.ones((8, 8), dtype=bool)])
+    row = compared_consistency(complete, draws=2, seed=0)
+    assert (row.value, row.mean, row.draws) == (1.0, 1.0, 2)
+    blocks = np.kron(np.eye(4, dtype=bool), np.ones((8, 8), dtype=bool))
+    noise = np.random.default_rng(0).random(blocks.shape) < 0.05
+    planted = compared_consistency(layered_graph([blocks | noise]), draws=3, seed=0)
+    assert planted.value > planted.mean + 0.2
+    assert planted == compared_consistency(layered_graph([blocks | noise]), draws=3, seed=0)
+
+
+def test_too_few_links_have_no_consistency():
+    pair = layered_graph([np.eye(2, dtype=bool)])
+    assert compared_consistency(pair, draws=1, seed=0).value == 0.0
+    with pytest.raises(ConfigError, match="draws=0"):
+        compared_consistency(pair, draws=0, seed=0)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """The headline numbers of one topology; None where the report has none."""
+    """The headline numbers of one topology; None where the report has none.
+
+    ``sigma`` is the standard error of gamma; ``small_world`` and ``omega`` are the small-worldness.
+    """
 
     name: str
     sizes: tuple[int, ...]
@@ -28,6 +31,8 @@ class ComparisonRow:
     sigma: float | None
     at_bound: bool | None
     gamma_null: float | None
+    xmin: int | None
+    n_tail: int | None
     anp: float
     anp_hidden: float | None
     meta_depth: float | None
@@ -35,8 +40,10 @@ class ComparisonRow:
     meta_deep: bool | None
     deepest_layer: int | None
     small_world: float | None
+    omega: float | None
     path_length: float | None
     separation: float | None
+    separation_p: float | None
     modularity: float | None
 
 
@@ -67,6 +74,8 @@ def comparison_row(name: str, report: TopologyReport) -> ComparisonRow:
         sigma=report.sigma,
         at_bound=report.at_bound,
         gamma_null=report.gamma_null.mean if report.gamma_null else None,
+        xmin=report.xmin,
+        n_tail=report.n_tail,
         anp=report.anp,
         anp_hidden=report.anp_hidden,
         meta_depth=depth.index if depth else None,
@@ -74,8 +83,10 @@ def comparison_row(name: str, report: TopologyReport) -> ComparisonRow:
         meta_deep=depth.meta_deep if depth else None,
         deepest_layer=depth.deepest_layer if depth else None,
         small_world=world.sigma if world else None,
+        omega=world.omega if world else None,
         path_length=world.path_length.value if world else None,
         separation=report.separation.index if report.separation else None,
+        separation_p=report.separation.p_value if report.separation else None,
         modularity=report.modularity,
     )
 

@@ -93,16 +93,37 @@ def topology_table(report: TopologyReport) -> Table:
     table.add_row("neurons", " - ".join(str(size) for size in graph.sizes))
     table.add_row("links", f"{count(graph.links)}, density {percent(graph.density)}")
     table.add_row("active neurons", percent(report.anp))
-    table.add_row("gamma", plain(report.gamma) + (" or more" if report.at_bound else ""))
+    table.add_row("gamma", gamma_text(report))
     if world is not None:
         table.add_row("small world: sigma, omega", f"{plain(world.sigma)}, {plain(world.omega)}")
     if depth is not None:
         answer = {True: "yes", False: "no", None: "undecided"}[depth.meta_deep]
-        table.add_row("meta-deep", answer)
+        excess = f"index {plain(depth.index)}, z {plain(depth.pooled_gini.z)}"
+        table.add_row("meta-deep", f"{answer} ({excess})")
+    if report.separation is not None:
+        chance = f"{plain(report.separation.index)} (p = {plain(report.separation.p_value)})"
+        table.add_row("angular separation of layers", chance)
     table.add_row("modularity", plain(report.modularity))
+    if report.consistency is not None:
+        null = f"{plain(report.consistency.value)} (random {plain(report.consistency.mean)})"
+        table.add_row("structural consistency", null)
     for note in report.notes:
         table.add_row("note", note)
     return table
+
+
+def gamma_text(report: TopologyReport) -> str:
+    """Write gamma with its error, its null, and its bootstrap p where there are such."""
+    if report.gamma is None:
+        return plain(None)
+    text = "10 or more" if report.at_bound else f"{plain(report.gamma)} ± {plain(report.sigma, 2)}"
+    text += f" on {count(report.n_tail)} neurons with degree >= {count(report.xmin)}"
+    null = report.gamma_null
+    if null is not None and null.mean is not None:
+        text += f"; random {plain(null.mean)} ± {plain(null.std, 2)}"
+    if report.p_value is not None:
+        text += f"; power law p = {plain(report.p_value, 2)}"
+    return text
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
@@ -130,7 +151,7 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             "-".join(str(size) for size in row.sizes),
             count(row.links),
             percent(row.anp, 1),
-            plain(row.gamma) + ("+" if row.at_bound else ""),
+            "10+" if row.at_bound else f"{plain(row.gamma)} ± {plain(row.sigma, 2)}",
             plain(row.gamma_null),
             plain(row.meta_depth),
             plain(row.gini_z),

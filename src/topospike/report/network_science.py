@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topospike.analyse.degree import DegreeStatistics
 from topospike.analyse.null import NullComparison
 from topospike.analyse.report import TopologyReport
 from topospike.report.chart import Table
@@ -80,6 +81,51 @@ def hierarchy_rows(report: TopologyReport) -> tuple[Row, ...]:
     return rows
 
 
+def rivals_table(report: TopologyReport) -> Table:
+    """Return the laws that the power law was weighed against on the tail of the degrees."""
+    caption = (
+        "Log-likelihood of the power law minus that of another law on the same tail: a positive "
+        "ratio favours the power law, and a small p says that the sign can be trusted."
+    )
+    if report.p_value is not None:
+        caption += (
+            f" Bootstrap p of the power law itself: {plain(report.p_value, 2)}; below 0.1 it is "
+            "implausible."
+        )
+    rows = tuple(
+        (rival.name, plain(rival.ratio), plain(rival.p_value, 2)) for rival in report.alternatives
+    )
+    return Table(caption, ("law", "ratio", "p"), rows)
+
+
+def parts_table(report: TopologyReport) -> Table:
+    """Return the degrees of every layer of neurons, and of every block of links on its own."""
+    names = [name.removesuffix(".weight") for name in report.chain]
+    layers = [f"layer {row.layer}" for row in report.layers]
+    plain_chain = len(report.blocks) == len(names) == len(layers) - 1
+    blocks = [
+        f"block {names[k]}" if plain_chain else f"block from layer {row.layer}"
+        for k, row in enumerate(report.blocks)
+    ]
+    rows = tuple(
+        (name, count(row.active), plain(row.mean), count(row.maximum), plain(row.gini), fit(row))
+        for name, row in zip([*layers, *blocks], [*report.layers, *report.blocks], strict=True)
+    )
+    caption = (
+        "Degrees of the active neurons, layer by layer (0 is the input) and pooled over the two "
+        "sides of each weight layer."
+    )
+    return Table(caption, ("part", "neurons", "mean", "largest", "Gini", GAMMA), rows)
+
+
+def fit(row: DegreeStatistics) -> str:
+    """Write the exponent of one part with the neurons it rests on."""
+    if row.gamma is None:
+        return ""
+    value = "10 or more" if row.at_bound else plain(row.gamma)
+    return f"{value} ({count(row.n_tail)} with k ≥ {count(row.xmin)})"
+
+
 def verdict(meta_deep: bool | None) -> str:
     """Say whether all conditions of meta-depth hold."""
     if meta_deep is None:
@@ -102,8 +148,15 @@ def world_rows(report: TopologyReport) -> tuple[Row, ...]:
         )
         if world.sigma is not None:
             rows += ((f"small-worldness {SIGMA} (above 1: small world)", plain(world.sigma), ""),)
+        if world.omega is not None:
+            rows += (
+                ("small-worldness ω (-1 lattice, 0 small world, 1 random)", plain(world.omega), ""),
+            )
     if report.modularity is not None:
         rows += (("modularity", plain(report.modularity), ""),)
+    if report.consistency is not None:
+        predicted = report.consistency
+        rows += (("structural consistency", plain(predicted.value), beside_null(predicted)),)
     if report.separation is not None:
         chance = report.separation.p_value
         beside = "" if chance is None else f"p{NARROW}={NARROW}{plain(chance, 2)}"

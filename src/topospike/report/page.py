@@ -14,7 +14,7 @@ from topospike.report.folder import Run
 from topospike.report.health import Fold, health_folds
 from topospike.report.labels import display_name
 from topospike.report.network_charts import degrees_figure, disk_figure, layer_names
-from topospike.report.network_science import measures_table
+from topospike.report.network_science import measures_table, parts_table, rivals_table
 from topospike.report.simulation import layer_bars, site_rates, trajectories
 from topospike.report.training import learning_curves, topology_histories
 from topospike.report.training_charts import training_figure, updates_figure
@@ -168,6 +168,13 @@ def topology_group(run: Run) -> Group:
         tables=(measures_table(report),),
         table_kind="words",
         figures=tuple(figures),
+        folds=(
+            Fold(
+                "Layers, blocks, and rivals of the power law",
+                tables=(parts_table(report), *((rivals_table(report),) if report.gamma else ())),
+                table_kind="words",
+            ),
+        ),
     )
 
 
