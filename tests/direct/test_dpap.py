@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from topospike.direct import Dpap, spiking_model
 from topospike.direct.dpap import FILTERS, LINEAR, robust_scale, updated_survival
+from topospike.direct.rule import published_epochs
 from topospike.errors import TopologyViolation
 from topospike.recipe import DirectSettings
 from topospike.topology import check_masks
@@ -81,14 +82,20 @@ def test_a_layer_without_differences_is_left_alone_or_pruned_whole_as_released()
     assert (survival < 0).all()
 
 
-def test_a_schedule_scaled_to_a_tenth_ends_about_ten_times_sooner():
-    importance = torch.tensor([0.0, 1.0, 1.0, 1.0])
-    gains = [
-        (10 * 0.999 - updated_survival(torch.full((4,), 10.0), importance, FILTERS,
-                                       epoch=epoch, scale=scale)[0]).item()
-        for epoch, scale in ((40, 1.0), (4, 0.1))
-    ]  # fmt: skip
-    assert gains[0] == pytest.approx(gains[1])
+@pytest.mark.parametrize(("supply", "score"), [(FILTERS, 0.04), (LINEAR, 0.0), (LINEAR, 0.45)])
+@pytest.mark.parametrize("epochs", [30, 60, 600])
+def test_a_short_run_prunes_in_the_epoch_that_stands_for_the_published_one(
+    spiking, epochs, supply, score
+):
+    rule = Dpap(spiking, epochs=epochs, scale_epochs=True)
+    importance = torch.tensor([0.0, score, 1.0, 1.0, 1.0, 1.0])
+    gone, survival = None, {}
+    for epoch in range(epochs):
+        published = [e for e in published_epochs(epoch, epochs / 600) if e >= 5]
+        survives = rule._survive(survival, "conv1", importance, supply, published)
+        if gone is None and not survives[1]:
+            gone = epoch
+    assert gone == epoch_of_removal(score, supply) * epochs // 600
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)

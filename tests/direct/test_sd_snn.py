@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,20 @@ def test_nothing_is_pruned_before_its_time_and_whole_neurons_go_after(net):
 def test_a_run_of_60_epochs_can_go_through_every_stage(net):
     rule = SdSnn(spiking_model(net), epochs=60, scale_epochs=True)
     assert rule.stages == Stages(patience=2, scale=0.1)
+    assert rule.stages.first_pruning == 5
+    assert rule.stages.published_since(6) == range(10, 20)
+
+
+def test_a_percentage_grows_as_far_in_30_epochs_as_in_600():
+    ends = {}
+    for epochs in (600, 30):
+        stages = Stages.of_run(18, epochs)
+        layer = SdSnnLayer(torch.ones(100, 60, dtype=torch.bool), adapts=False)
+        for epoch in range(stages.first_pruning, epochs):
+            layer.grow_percent(torch.ones(100, 60, dtype=torch.bool), None, epoch, stages)
+        ends[epochs] = layer.percent
+    assert ends[600] == pytest.approx(2 + 0.5 / (1 - math.exp(-1)) * 10 + 0.0005 * 10 * 539, 1e-3)
+    assert ends[30] == pytest.approx(ends[600], rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,12 @@ from torch import Tensor, nn
 
 from topospike.direct.network import SpikingModel
 from topospike.direct.plasticity import Plasticity, Trace, neuron_importance
-from topospike.direct.rule import MADE_FOR_EPOCHS, StructureRule, percentile
+from topospike.direct.rule import (
+    MADE_FOR_EPOCHS,
+    StructureRule,
+    percentile,
+    published_epochs,
+)
 
 INITIAL_SURVIVAL = 10.0
 FADING = 0.999
@@ -72,7 +77,6 @@ def updated_survival(
     supply: Supply,
     *,
     epoch: int,
-    scale: float = 1.0,
     guard_constant: bool = True,
 ) -> Float[Tensor, "*shape"]:
     """Return the survival values after an epoch.
@@ -86,9 +90,7 @@ def updated_survival(
     supply
         Bias, bonus and horizon.
     epoch
-        Counted from 0, at least 5 times ``scale``.
-    scale
-        Length of the run in units of 600 epochs, to shorten the schedule.
+        Counted from 0 in a run of 600, at least 5.
     guard_constant
         Leave the values alone when no importance stands out. As released (``False``) all count as
         0.5, which prunes a whole linear layer in the end.
@@ -111,7 +113,7 @@ def updated_survival(
         scaled = torch.full_like(importance, 0.5)
     change = 2 * scaled - supply.bias
     change = torch.where(change > 0, change + supply.bonus, change)
-    gain = math.exp(-math.floor((epoch - FIRST_EPOCH * scale) / (supply.horizon * scale)))
+    gain = math.exp(-math.floor((epoch - FIRST_EPOCH) / supply.horizon))
     return FADING * survival + change * gain
 
 
@@ -193,7 +195,8 @@ class Dpap(StructureRule):
     def decide(self, epoch: int) -> Mapping[str, Tensor]:
         """Return the masks after an epoch: what was there, less what does not survive."""
         masks = {layer: self.mask(layer).clone() for layer in self.layers}
-        if epoch < FIRST_EPOCH * self.scale:
+        published = [e for e in published_epochs(epoch, self.scale) if e >= FIRST_EPOCH]
+        if not published:
             return masks
         for layer, mask in masks.items():
             gathered = self.plasticity[layer]
@@ -202,11 +205,11 @@ class Dpap(StructureRule):
             neurons = neuron_importance(gathered.strength, gathered.activity)
             if not self.is_conv(layer):
                 kept = self._survive(
-                    self.synapse_survival, layer, gathered.strength, LINEAR, epoch=epoch
+                    self.synapse_survival, layer, gathered.strength, LINEAR, published
                 )
                 mask &= kept
             supply = FILTERS if self.is_conv(layer) else LINEAR
-            alive = self._survive(self.neuron_survival, layer, neurons, supply, epoch=epoch)
+            alive = self._survive(self.neuron_survival, layer, neurons, supply, published)
             mask &= alive.view(-1, *[1] * (mask.ndim - 1))
         return masks
 
@@ -216,20 +219,19 @@ class Dpap(StructureRule):
         layer: str,
         importance: Tensor,
         supply: Supply,
-        *,
-        epoch: int,
+        epochs: list[int],
     ) -> Tensor:
-        """Update survival values in place, and tell which are not below 0."""
-        before = survival.get(layer, torch.full_like(importance, INITIAL_SURVIVAL))
-        survival[layer] = updated_survival(
-            before.to(importance.device),
-            importance,
-            supply,
-            epoch=epoch,
-            scale=self.scale,
-            guard_constant=self.guard_constant,
-        )
-        return survival[layer] >= 0
+        """Update survival values in place, and tell which never fell below 0."""
+        value = survival.get(layer, torch.full_like(importance, INITIAL_SURVIVAL))
+        value = value.to(importance.device)
+        survives = torch.ones_like(importance, dtype=torch.bool)
+        for epoch in epochs:
+            value = updated_survival(
+                value, importance, supply, epoch=epoch, guard_constant=self.guard_constant
+            )
+            survives &= value >= 0
+        survival[layer] = value
+        return survives
 
     def own_state(self) -> dict[str, Any]:
         """Return plasticity and survival values."""

@@ -8,6 +8,7 @@ keeps them at zero instead. Which links go and come is the subclass's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -193,6 +194,28 @@ class StructureRule:
         self.update_index = int(state_dict["update_index"])
         self.is_frozen = bool(state_dict["is_frozen"])
         self.load_own_state(state_dict["own"])
+
+
+def published_epochs(epoch: int, scale: float) -> range:
+    """Return the epochs of a run of 600 that one epoch of a shorter or longer run stands for.
+
+    Schedules are summed over them: what a rule does in 10 epochs of 600 it does in one of 60. A
+    sum at one epoch in ten would be a tenth, and nothing would ever be pruned.
+
+    Parameters
+    ----------
+    epoch
+        Counted from the start of the schedule; may be negative.
+    scale
+        Length of the run in units of 600 epochs.
+
+    Examples
+    --------
+    >>> published_epochs(3, 0.1), published_epochs(3, 1.0), len(published_epochs(2, 2.0))
+    (range(30, 40), range(3, 4), 0)
+    """
+    tolerance = 1e-9  # 3 / 0.1 may come out below 30
+    return range(math.floor(epoch / scale + tolerance), math.floor((epoch + 1) / scale + tolerance))
 
 
 def change_between(before: Tensor, after: Tensor) -> LayerChange:

@@ -32,7 +32,12 @@ from torch import Tensor
 
 from topospike.direct.network import SpikingModel
 from topospike.direct.plasticity import min_max
-from topospike.direct.rule import MADE_FOR_EPOCHS, StructureRule, percentile
+from topospike.direct.rule import (
+    MADE_FOR_EPOCHS,
+    StructureRule,
+    percentile,
+    published_epochs,
+)
 from topospike.direct.spine_ranges import Persistence, SpineRanges
 from topospike.errors import ConfigError
 from topospike.registry import suggestion
@@ -48,17 +53,30 @@ RANGE_LAYERS = ("all", "linear")
 class Stages:
     """When the stages of the rule begin, and how fast the schedules run.
 
-    ``scale`` is the length of the run in units of 600 epochs, 1 for the constants as published.
+    Attributes
+    ----------
+    patience
+        In epochs of the run.
+    scale
+        Length of the run in units of 600 epochs, 1 for the constants as published.
+    slow_after
+        Epochs of a run of 600, from the first pruning on, after which linear layers are pruned at
+        the slow rate.
     """
 
     patience: int = 18
     scale: float = 1.0
+    slow_after: int = 23
 
     @classmethod
-    def of_run(cls, patience: int, epochs: int) -> Stages:
+    def of_run(cls, patience: int, epochs: int = MADE_FOR_EPOCHS) -> Stages:
         """Scale the stages to a run of this length."""
         scale = epochs / MADE_FOR_EPOCHS
-        return cls(patience=max(1, round(patience * scale)), scale=scale)
+        return cls(
+            patience=max(1, round(patience * scale)),
+            scale=scale,
+            slow_after=SLOW_FROM - (2 * patience + 1),
+        )
 
     @property
     def first_pruning(self) -> int:
@@ -68,6 +86,10 @@ class Stages:
     def since(self, epoch: int) -> float:
         """Return the epochs since the first pruning, in those of a run of 600."""
         return (epoch - self.first_pruning) / self.scale
+
+    def published_since(self, epoch: int) -> range:
+        """Return the same for every epoch of a run of 600 that this one stands for."""
+        return published_epochs(epoch - self.first_pruning, self.scale)
 
 
 def dead_neurons(mask: Bool[Tensor, " n_out *rest"], links: int) -> int:
@@ -181,24 +203,23 @@ class SdSnnLayer:
         ``reference_width`` takes the place of the layer's number of neurons in the linear rule
         (512 in the released code, whatever the layer).
         """
-        since = stages.since(epoch)
         if self.is_conv:
-            self.percent = grown_filter_rate(
-                self.percent,
-                since=since,
-                alive=len(mask) - dead_neurons(mask, CONV_LINKS),
-                alive_next=None
-                if following is None
-                else len(following) - dead_neurons(following, CONV_LINKS),
-            )
+            alive = len(mask) - dead_neurons(mask, CONV_LINKS)
+            alive_next = None
+            if following is not None:
+                alive_next = len(following) - dead_neurons(following, CONV_LINKS)
+            for since in stages.published_since(epoch):
+                self.percent = grown_filter_rate(
+                    self.percent, since=since, alive=alive, alive_next=alive_next
+                )
             return
         width = len(mask) if reference_width is None else reference_width
-        self.percent = grown_linear_rate(
-            self.percent,
-            since=since,
-            is_slow=epoch > SLOW_FROM * stages.scale,
-            alive=width - dead_neurons(mask, LINEAR_LINKS),
-        )
+        alive = width - dead_neurons(mask, LINEAR_LINKS)
+        for since in stages.published_since(epoch):
+            is_slow = since > stages.slow_after
+            self.percent = grown_linear_rate(
+                self.percent, since=since, is_slow=is_slow, alive=alive
+            )
 
     def state(self) -> dict[str, Any]:
         """Return numbers and tensors."""
@@ -266,7 +287,7 @@ class SdSnn(StructureRule):
                 f"{suggestion(range_layers, RANGE_LAYERS)}"
             )
         super().__init__(model, model.hidden_layers, mask_every_step=mask_every_step)
-        self.stages = Stages.of_run(patience, epochs) if scale_epochs else Stages(patience)
+        self.stages = Stages.of_run(patience, epochs if scale_epochs else MADE_FOR_EPOCHS)
         self.regrow = regrow
         self.state = {
             layer: SdSnnLayer(
