@@ -370,9 +370,16 @@ class ConversionSettings:
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """How long to simulate and which counting conventions to use."""
+    """How long to simulate, on what, and which counting conventions to use.
+
+    Attributes
+    ----------
+    images
+        Simulate only so many test images, spread evenly over the split; ``None`` takes them all.
+    """
 
     timesteps: int = 32
+    images: int | None = None
     energy_model: str = "45nm"
     first_layer: str = "mac_once"
     pooled: str = "fold"

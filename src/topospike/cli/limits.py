@@ -66,6 +66,7 @@ LIMITS: dict[str, Limit] = {
     "direct.timesteps": POSITIVE_INTEGER,
     "direct.patience": POSITIVE_INTEGER,
     "measure.timesteps": POSITIVE_INTEGER,
+    "measure.images": POSITIVE_INTEGER,
     "threads": POSITIVE_INTEGER,
 }
 CONVERSION_LIMITS: dict[str, Limit] = {

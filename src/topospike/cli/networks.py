@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from topospike.cli.recipes import to_plain
 from topospike.cli.run import Network, Run
 from topospike.cli.weights import load_weights
-from topospike.data import DataBundle
+from topospike.data import Batches, DataBundle
 from topospike.models import build_model
 from topospike.topology import Topology
 
@@ -64,3 +66,34 @@ def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
             return
         yield x[:left]
         left -= len(x)
+
+
+@dataclass(frozen=True)
+class EvenlySpread:
+    """Some of the images of a split, in its order and evenly spread over it.
+
+    A split may be ordered by class, so its first images would not do.
+    """
+
+    split: Batches
+    images: int
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        done, total = 0, self.split.images
+        for x, y in self.split:
+            # image i is taken where i * wanted / total passes an integer
+            place = torch.arange(done, done + len(x), device=x.device)
+            taken = (place + 1) * self.images // total > place * self.images // total
+            if bool(taken.any()):
+                yield x[taken], y[taken]
+            done += len(x)
+
+
+def measured_images(data: DataBundle, images: int | None) -> Batches | EvenlySpread:
+    """Return the test split, or so many of its images."""
+    if images is None or images >= data.test.images:
+        return data.test
+    return EvenlySpread(data.test, images)

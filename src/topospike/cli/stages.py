@@ -22,6 +22,7 @@ from topospike.cli.networks import (
     calibration_images,
     digest,
     fresh_model,
+    measured_images,
     trained_model,
     training_settings,
 )
@@ -259,7 +260,7 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
     def action() -> list[Path]:
         result = evaluate(
             spiking_network(run, network, settings),
-            watched(run.data.test, name),
+            watched(measured_images(run.data, measure.images), name),
             measure.timesteps,
             conventions=Conventions(first_layer=measure.first_layer, pooled=measure.pooled),
             energy_model=measure.energy_model,
