@@ -8,6 +8,7 @@ lie in ``FOLDER/SCALE``, the run folders in ``FOLDER/SCALE/runs``.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -117,9 +118,15 @@ def job_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Job:
 
 def job_for(planned: Experiment, folder: Path) -> Job:
     """Return the job of an experiment, and of the one it starts from."""
-    recipe = resolve(planned.base, {**planned.changes, "name": planned.name})
+    recipe = recipe_of(planned.base, planned.name, json.dumps(planned.changes, sort_keys=True))
     source = job_for(planned.pruned_from, folder) if planned.pruned_from is not None else None
     return Job(planned, recipe, run_folder(folder / "runs", recipe), source)
+
+
+@functools.cache
+def recipe_of(base: str, name: str, changes: str) -> Recipe:
+    """Return a packaged recipe with changes, as JSON; checked once for all rows that share it."""
+    return resolve(base, {**json.loads(changes), "name": name})
 
 
 def carry_out(job: Job, *, needs_topology: bool, device: str | None) -> bool:
