@@ -16,6 +16,7 @@ from topospike.cli.comparison import (
     random_reports,
     write_comparison,
 )
+from topospike.cli.direct import is_direct, measure_spiking, refuse_conversion
 from topospike.cli.display import comparison_table, output, topology_table
 from topospike.cli.export import export
 from topospike.cli.limits import check_limits
@@ -72,6 +73,7 @@ def prune(options: Namespace) -> None:
     """Prune the dense network of a run folder, into a folder of its own, and print the layers."""
     source = Path(options.folder)
     recipe = recorded_recipe(source)
+    refuse_conversion(recipe, source, "pruned")
     typed = settings_among(options, PRUNE_OPTIONS)
     method = typed.setdefault("method", recipe.prune.method)
     if method is None:
@@ -92,6 +94,7 @@ def convert(options: Namespace) -> None:
     """Convert the networks of a run folder by one method, and show what the conversion did."""
     folder = Path(options.folder)
     recipe = recorded_recipe(folder)
+    refuse_conversion(recipe, folder, "converted")
     typed = settings_among(options, ("folder", "device", "debug"))
     method = typed.setdefault("method", next((c.method for c in recipe.convert), "dcgs"))
     conversions = [to_plain(settings) for settings in recipe.convert]
@@ -114,7 +117,7 @@ def convert(options: Namespace) -> None:
 
 
 def simulate(options: Namespace) -> None:
-    """Measure the converted networks of a run folder at every time step, and print the table."""
+    """Measure the spiking networks of a run folder at every time step, and print the table."""
     folder = Path(options.folder)
     recipe = recorded_recipe(folder)
     recipe = changed(recipe, {"measure": settings_among(options, FOLDER_OPTIONS)})
@@ -129,7 +132,11 @@ def simulate(options: Namespace) -> None:
     with at_work.recorded():
         for settings in recipe.convert:
             for network in at_work.networks:
-                if only in (None, settings.method):
+                if only not in (None, settings.method):
+                    continue
+                if is_direct(at_work):
+                    measure_spiking(at_work, network)
+                else:
                     measure_network(at_work, network, settings)
     print_summary(at_work)
 

@@ -30,7 +30,9 @@ from topospike.direct import (
     structure_rule,
     training_method,
 )
+from topospike.errors import ConfigError
 from topospike.measure import Conventions, evaluate
+from topospike.recipe import Recipe
 from topospike.topology import Topology
 from topospike.train import TopologyController, fit
 
@@ -40,6 +42,17 @@ METHOD = "direct"
 def is_direct(run: Run) -> bool:
     """Tell whether the recipe trains spiking networks instead of converting ANNs."""
     return run.recipe.direct.rule is not None
+
+
+def refuse_conversion(recipe: Recipe, folder: Path, action: str) -> None:
+    """Raise if a run folder holds networks trained through time, to which this is not done."""
+    if recipe.direct.rule is None:
+        return
+    raise ConfigError(
+        f"{folder} holds a network trained through time (direct.rule is {recipe.direct.rule!r}); "
+        f"only ANNs are {action}, and it spikes already. To measure it: "
+        f"topospike simulate {folder}."
+    )
 
 
 def new_network(run: Run, network: Network) -> tuple[SpikingModel, TopologyController | None]:
