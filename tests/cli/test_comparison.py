@@ -33,6 +33,8 @@ def test_options_reach_the_analysis(saved, capsys):
     options = ["--chain", "fc2", "--nulls", "2", "--reduction", "LE", "--consistency", "1"]
     assert main(["analyse", str(saved / "one.npz"), *options]) == 0
     report = TopologyReport.load(saved / "one_report.json")
+    assert report.disk is not None
+    assert report.consistency is not None
     assert (report.chain, report.nulls, report.disk.reduction) == (("fc2.weight",), 2, "LE")
     assert report.consistency.draws == 1
     assert "structural consistency" in capsys.readouterr().out
