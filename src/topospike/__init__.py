@@ -2,8 +2,8 @@
 
 The public names are imported when they are first used, so that ``import topospike`` is free and
 ``topospike --help`` loads no torch. Some stages share their name with their main function:
-``topospike.convert``, ``topospike.analyse`` and ``topospike.prune`` are packages that can be called,
-whichever of them was imported first.
+``topospike.convert``, ``topospike.analyse`` and ``topospike.prune`` are packages that can be
+called, whichever of them was imported first.
 """
 
 from __future__ import annotations
