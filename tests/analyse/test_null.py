@@ -14,7 +14,7 @@ from topospike.analyse import (
     layered_graph,
     random_null,
 )
-from topospike.analyse.null import compare_with_null
+from topospike.analyse.null import compare_with_null, trade_round
 from topospike.analyse.smallworld import block_graph
 from topospike.errors import ConfigError
 
@@ -74,6 +74,39 @@ def test_a_complete_block_is_its_own_null():
     graph = layered_graph([np.ones((4, 5), dtype=bool)])
     null = degree_preserving_null(graph, np.random.default_rng(0))
     np.testing.assert_array_equal(null.edges, graph.edges)
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10_000), st.floats(0, 1))
+def test_trades_keep_all_degrees(n_rows, n_columns, seed, density):
+    rng = np.random.default_rng(seed)
+    before = rng.random((n_rows, n_columns)) < density
+    after = before.copy()
+    trade_round(after, rng)
+    np.testing.assert_array_equal(after.sum(axis=0), before.sum(axis=0))
+    np.testing.assert_array_equal(after.sum(axis=1), before.sum(axis=1))
+
+
+def test_trades_reach_every_matrix_equally_often():
+    rng = np.random.default_rng(0)
+    matrix = np.eye(3, dtype=bool)
+    seen: dict[bytes, int] = {}
+    for _ in range(6000):
+        trade_round(matrix, rng)
+        seen[matrix.tobytes()] = seen.get(matrix.tobytes(), 0) + 1
+    assert len(seen) == 6
+    assert min(seen.values()) > 850
+    assert max(seen.values()) < 1150
+
+
+def test_large_dense_blocks_are_shuffled_as_well():
+    graph = layered_graph([np.tri(400, 400, dtype=bool) ^ (np.eye(400) > 0)])
+    null = degree_preserving_null(graph, np.random.default_rng(0))
+    np.testing.assert_array_equal(null.degrees, graph.degrees)
+    random = chain(0, (300, 300), density=0.7)
+    kept = degree_preserving_null(random, np.random.default_rng(0))
+    shared = len(np.intersect1d(*(g.edges @ [g.n_nodes, 1] for g in (random, kept))))
+    assert shared / random.n_links == pytest.approx(0.7, abs=0.01)
 
 
 def test_interleaved_layers_and_skip_blocks_keep_their_degrees():
