@@ -10,7 +10,7 @@ import torch
 from topospike.cli.run import Network, Run
 from topospike.cli.stages import conversion_folder
 from topospike.contracts import Evaluation, write_atomically
-from topospike.models import build_model, weight_layers
+from topospike.models import build_model, weighted_modules
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import SummaryRow
 from topospike.topology import Topology
@@ -82,8 +82,7 @@ def network_sparsity(run: Run, network: Network) -> float:
         return 0.0
     with torch.device("meta"):
         model = build_model(run.recipe.model, **run.image_format)
-    weights = [model.get_parameter(layer.parameter) for layer in weight_layers(model)]
-    possible = sum(weight.numel() for weight in weights)
+    possible = sum(layer.weight.numel() for layer in weighted_modules(model).values())
     topology = Topology.load(network.folder / "topology.npz")
     absent = sum(mask.numel() - int(mask.sum()) for mask in topology.masks.values())
     return absent / possible

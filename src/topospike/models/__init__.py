@@ -6,6 +6,7 @@ from topospike.models.capture import capture as capture
 from topospike.models.conv6fc2 import conv6fc2 as conv6fc2
 from topospike.models.layers import WeightLayer as WeightLayer
 from topospike.models.layers import weight_layers as weight_layers
+from topospike.models.layers import weighted_modules as weighted_modules
 from topospike.models.mlp import mlp as mlp
 from topospike.models.resnet import resnet18 as resnet18
 from topospike.models.small_cnn import small_cnn as small_cnn
@@ -24,4 +25,5 @@ __all__ = [
     "vgg16",
     "vit",
     "weight_layers",
+    "weighted_modules",
 ]

@@ -21,6 +21,7 @@ from topospike.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WeightedModule = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,7 @@ def weight_layers(model: nn.Module, example: Tensor | None = None) -> list[Weigh
     >>> [(layer.name, layer.kind, layer.is_classifier) for layer in weight_layers(net)]
     [('0', 'conv', False), ('3', 'linear', True)]
     """
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, *CONVOLUTIONS))
-    }
-    for name, module in found.items():
-        if nn.parameter.is_lazy(module.weight):
-            raise ConfigError(
-                f"layer {name!r} is lazy and has no weight yet; run the model once on real input"
-            )
+    found = weighted_modules(model)
     last = classifier_name(model, found, example)
     return [
         WeightLayer(
@@ -100,6 +92,27 @@ def weight_layers(model: nn.Module, example: Tensor | None = None) -> list[Weigh
         )
         for name, module in found.items()
     ]
+
+
+def weighted_modules(model: nn.Module) -> dict[str, WeightedModule]:
+    """Return the convolutions and linear layers of a model by name, in the order of registration.
+
+    Raises
+    ------
+    ConfigError
+        If the model has lazy layers whose weights do not exist yet.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS))
+    }
+    for name, module in found.items():
+        if nn.parameter.is_lazy(module.weight):
+            raise ConfigError(
+                f"layer {name!r} is lazy and has no weight yet; run the model once on real input"
+            )
+    return found
 
 
 def classifier_name(
