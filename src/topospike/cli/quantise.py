@@ -135,7 +135,7 @@ def with_activations(
     example: Tensor,
     images: list[Tensor] | None = None,
 ) -> nn.Module:
-    """Give a model the layer-wise activations of a recipe."""
+    """Give a model the activations of a recipe; their thresholds are still to be trained."""
     settings = recipe.quantise
     order: Order = settings.order  # pyright: ignore[reportAssignmentType]  # checked by QCFS
     return quantise_activations(
@@ -146,7 +146,7 @@ def with_activations(
         theta_init=settings.initial_threshold,
         calibration=images,
         percentile=settings.percentile if settings.percentile is not None else 1.0,
-        positive_map=settings.positive_map if kind == LAYER_WISE else None,
+        positive_map=settings.positive_map if kind in (LAYER_WISE, CHANNEL_WISE) else None,
         order=order,
     )
 
@@ -189,10 +189,7 @@ def stage_training(recipe: Recipe, kind: str) -> TrainSettings:
 def quantised_model(run: Run, network: Network, kind: str) -> nn.Module:
     """Read a network with trained activations; a sparse one must have its saved topology."""
     example = example_images(run)
-    layer_wise = LAYER_WISE if kind == CHANNEL_WISE else kind
-    model = with_activations(fresh_model(run), run.recipe, layer_wise, example=example)
-    if kind == CHANNEL_WISE:
-        model = to_channel_thresholds(model, example)
+    model = with_activations(fresh_model(run), run.recipe, kind, example=example)
     load_weights(model, kind_folder(network, kind) / "model.safetensors")
     if network.is_sparse:
         Topology.load(network.folder / "topology.npz").verify(model)
