@@ -104,7 +104,7 @@ def test_analyse_compares_topologies_with_each_other_and_with_random_links(
     table = capsys.readouterr().out.splitlines()
     mine, theirs, random = json.loads((out / "comparison.json").read_text())
     assert [line.split()[0] for line in table[1:4]] == [mine["name"], theirs["name"], "random"]
-    assert (mine["name"], theirs["name"]) == ("run", "topology")
+    assert (mine["name"], theirs["name"]) == ("run", "tiny")
     assert mine["gamma"] == theirs["gamma"]
     assert random["links"] == mine["links"]
     assert random["modularity"] != mine["modularity"]

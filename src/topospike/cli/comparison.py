@@ -28,8 +28,21 @@ SEED = 0
 
 def analyse_all(paths: Sequence[Path], settings: AnalysisSettings) -> dict[str, Path]:
     """Analyse what each path holds; return the reports, named by the ends of their paths."""
-    names = short_names([path.with_suffix("") if is_file(path) else path for path in paths])
+    names = short_names([named_after(path) for path in paths])
     return {name: analyse_one(path, settings) for name, path in zip(names, paths, strict=True)}
+
+
+def named_after(path: Path) -> Path:
+    """Return what a topology is named after: its run folder, or a file of another name.
+
+    Examples
+    --------
+    >>> named_after(Path("runs/a/topology.npz")).name, named_after(Path("set-40.npz")).name
+    ('a', 'set-40')
+    """
+    if not is_file(path):
+        return path
+    return path.absolute().parent if path.stem == "topology" else path.with_suffix("")
 
 
 def analyse_one(path: Path, settings: AnalysisSettings) -> Path:

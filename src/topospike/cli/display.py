@@ -129,7 +129,7 @@ def gamma_text(report: TopologyReport) -> str:
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     """Return the main numbers of several topologies, one a line."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("topology")
+    table.add_column("topology", no_wrap=True, min_width=max(len(row.name) for row in rows))
     for title in (
         "neurons",
         "links",
