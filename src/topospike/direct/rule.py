@@ -9,6 +9,7 @@ keeps them at zero instead. Which links go and come is the subclass's.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from topospike.topology import Topology, get_mask, register_mask, set_mask
 MADE_FOR_EPOCHS = 600
 
 
-class StructureRule:
+class StructureRule(ABC):
     """A rule that prunes (and regrows) after every epoch; base of `Dpap` and `SdSnn`.
 
     Parameters
@@ -98,9 +99,9 @@ class StructureRule:
         """Say whether masks are applied after this epoch: after each, until `freeze`."""
         return not self.is_frozen
 
+    @abstractmethod
     def decide(self, epoch: int) -> Mapping[str, Tensor]:
         """Return the new mask of each layer after an epoch; may change weights, not masks."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def update_topology(self, epoch: int) -> TopologyUpdate:
@@ -159,13 +160,13 @@ class StructureRule:
         self.is_frozen = True
         return topology
 
+    @abstractmethod
     def own_state(self) -> dict[str, Any]:
         """Return the state of the subclass: numbers, tensors, nested dictionaries."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `own_state` returned."""
-        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the model does not hold; masks and weights are in the model's state."""
