@@ -1,0 +1,166 @@
+"""Settings of spiking networks: trained through time, or converted, and how they are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class NeuronSettings:
+    """One kind of spiking neuron of a network trained through time; see `topospike.direct`.
+
+    Attributes
+    ----------
+    kind
+        ``if`` (no leak), ``lif`` (time constant ``tau``, in steps), ``plif`` (leak trained, at
+        first ``1 / tau``).
+    surrogate, surrogate_width, train_width
+        Curve in the place of the derivative of a spike, its width, and whether that is trained.
+    reset, detach_reset
+        ``hard`` (to 0) or ``soft`` (by the threshold); held constant in the backward pass or not.
+    strict
+        Fire above the threshold only, not on it.
+    """
+
+    kind: str = "plif"
+    threshold: float = 1.0
+    tau: float = 2.0
+    surrogate: str = "arctan"
+    surrogate_width: float = 2.0
+    train_width: bool = False
+    reset: str = "hard"
+    detach_reset: bool = True
+    strict: bool = True
+
+
+@dataclass(frozen=True)
+class DirectSettings:
+    """Training the spiking network itself, through time, instead of converting an ANN.
+
+    The defaults are what the released code of DPAP and SD-SNN runs (Han et al. 2022).
+
+    Attributes
+    ----------
+    rule
+        ``None``: train an ANN and convert it. Otherwise the structure rule: ``dense``, ``dpap``,
+        ``sd-snn``, or ``evolve`` (the dynamic sparse training of ``sparsity``).
+    conv, linear
+        Neurons behind convolutions, and behind linear layers.
+    output
+        ``spikes``: the classifier has spiking neurons and answers with their rates; ``membrane``:
+        with the mean of its inputs.
+    loss
+        ``mse`` (rates against one-hot labels) or ``cross_entropy``.
+    schedule
+        ``epoch``: the released learning rate, which changes after each epoch and ends at 1e-5;
+        ``step``: that of ``train``.
+    released_normalisation
+        Normalise training images by ImageNet's constants and test images by CIFAR-10's.
+    mask_every_step
+        Keep absent links at 0 during an epoch too, not only after it.
+    scale_epochs
+        Scale the rules' epochs (made for runs of 600) to the length of this run.
+    guard_constant
+        DPAP: skip a layer whose importance is the same everywhere, instead of pruning it whole.
+    range_layers, regrow, patience
+        SD-SNN: layers whose weight ranges adapt (``all``, or ``linear`` as released), whether
+        synapses grow again, and the epochs a condition must last.
+    """
+
+    rule: str | None = None
+    timesteps: int = 8
+    conv: NeuronSettings = field(default_factory=lambda: NeuronSettings(train_width=True))
+    linear: NeuronSettings = field(
+        default_factory=lambda: NeuronSettings("lif", threshold=0.5, surrogate="triangular")
+    )
+    output: str = "spikes"
+    loss: str = "mse"
+    schedule: str = "epoch"
+    released_normalisation: bool = False
+    mask_every_step: bool = False
+    scale_epochs: bool = False
+    guard_constant: bool = True
+    range_layers: str = "all"
+    regrow: bool = True
+    patience: int = 18
+
+
+@dataclass(frozen=True)
+class QuantisationSettings:
+    """Training of quantised activations on the finished networks, before the conversions.
+
+    Off unless ``epochs`` are given: the QCFS methods then calibrate the networks as they are. The
+    topology is frozen; weights, biases and thresholds train on by SGD with momentum 0.9 and a
+    cosine to 0 in each stage. Table A3 of Bao et al. (2026): 300 epochs, then 100 of channel-wise
+    thresholds; rates of 0.05 to 0.001, 4 or 8 levels.
+
+    Attributes
+    ----------
+    epochs
+        Stage 1, one threshold a layer (S-QCFS); used by every method of the QCFS family.
+    channel_epochs
+        Stage 2, from there with one threshold a channel behind convolutions (CS-QCFS); used by
+        ``cs-qcfs``.
+    levels
+        Quantisation steps L.
+    channel_rate
+        Learning rate of stage 2 as a share of that of stage 1.
+    initial_threshold, percentile
+        Where thresholds start: at one number, or, if given, at this quantile of the positive
+        pre-activations of 1024 training images.
+    positive_map
+        Keeps thresholds positive: ``softplus``, ``sqrt`` or ``none``.
+    order
+        Gradient of the activation: ``floor_first`` or ``clamp_first``.
+    dropout
+        Probability in every dropout layer during the stages.
+    freeze_weights
+        Train thresholds (and batch-norm statistics) alone in stage 2.
+    """
+
+    epochs: int = 0
+    channel_epochs: int = 0
+    levels: int = 4
+    learning_rate: float = 0.05
+    channel_rate: float = 1.0
+    weight_decay: float = 5e-4
+    initial_threshold: float = 8.0
+    percentile: float | None = None
+    positive_map: str = "softplus"
+    order: str = "floor_first"
+    dropout: float = 0.0
+    freeze_weights: bool = False
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How the trained network becomes a spiking one; ``None`` means the method's own default.
+
+    ``presimulation`` is the number of steps of ``srp`` and ``offset-spike`` before the run proper.
+    """
+
+    method: str = "dcgs"
+    coding: str | None = None
+    levels: int | None = None
+    solver: str | None = None
+    granularity: str | None = None
+    timesteps: int = 8
+    calibration_images: int = 1024
+    presimulation: int | None = None
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How long to simulate, on what, and which counting conventions to use.
+
+    Attributes
+    ----------
+    images
+        Simulate only so many test images, spread evenly over the split; ``None`` takes them all.
+    """
+
+    timesteps: int = 32
+    images: int | None = None
+    energy_model: str = "45nm"
+    first_layer: str = "mac_once"
+    pooled: str = "fold"

@@ -1,0 +1,146 @@
+"""Settings of the data, of the network and of its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the images come from.
+
+    Attributes
+    ----------
+    source
+        ``digits`` (scikit-learn's scans, embedded), or anything Hugging Face ``datasets`` reads:
+        a hub id, a folder of parquet files, an image folder. A relative folder that does not exist
+        here is looked up under the environment variable ``TOPOSPIKE_DATA``.
+    image_column, label_column
+        Column names; ``None`` finds them by type.
+    mean, std
+        Normalisation per channel, on pixels scaled to [0, 1]; ``None`` uses the known constants
+        of the dataset, or measures them on the training split.
+    validation_fraction
+        Share of the training split cut off for validation (stratified, seeded). The test split is
+        read once, at the end.
+    augment
+        Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``cutout``, ...; a number
+        after a colon is its strength, as in ``crop:2`` (`topospike.data.AUGMENTATIONS`).
+    mix
+        Ways to mix two training images and their labels, one of them drawn for every batch:
+        ``mixup``, ``cutmix``; a number after a colon is the parameter of the Beta distribution.
+    image_size
+        Height and width the network sees, for images of differing sizes: each is scaled so that
+        256/224 of this size fits, and the middle is cut out. ``None``: leave images as they are.
+    channels
+        1 (grey) or 3 (colour); ``None`` looks at the images.
+    limit_train, limit_test
+        Use only a seeded, stratified subset of n images (training and validation together, and
+        test); for quick runs.
+    workers
+        Processes that decode images, for sets too large to be held in memory.
+    memory_gib
+        Sets up to this size are decoded once and held in memory; 0 decodes every batch anew.
+    """
+
+    source: str = "digits"
+    image_column: str | None = None
+    label_column: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    validation_fraction: float = 0.1
+    augment: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
+    batch_size: int = 128
+    eval_batch_size: int = 256
+    limit_train: int | None = None
+    limit_test: int | None = None
+    workers: int = 0
+    memory_gib: float = 2.0
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network: a name of ``topospike.models`` and its sizes.
+
+    Attributes
+    ----------
+    widths, blocks
+        Channels and number of convolutions (or residual blocks) of every stage.
+    hidden
+        Widths of the hidden linear layers before the classifier.
+    pool
+        ``max`` or ``avg``.
+    heads, patch
+        Of a vision transformer: attention heads, side of a patch in pixels.
+    dropout
+        Share of activations dropped in training, of a vision transformer and of VGG.
+
+    Notes
+    -----
+    Every ``None`` means the network's own default; an option that a network does not have is an
+    error.
+    """
+
+    name: str = "small_cnn"
+    widths: tuple[int, ...] | None = None
+    hidden: tuple[int, ...] | None = None
+    blocks: tuple[int, ...] | None = None
+    pool: str | None = None
+    heads: int | None = None
+    patch: int | None = None
+    dropout: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The optimizer and its schedule.
+
+    Attributes
+    ----------
+    optimizer
+        ``sgd``, or ``adamw``, whose first-moment decay is ``momentum``.
+    schedule
+        ``cosine``, ``linear``, ``step`` or ``constant``, after ``warmup_epochs`` of linear ramp.
+    milestones, milestone_factor
+        Epochs at which ``step`` multiplies the rate by the factor; none named means one half and
+        three quarters of the run.
+    restart_every_epochs, restart_warmup_epochs
+        Iterative warm-up: ramp the rate up again every so many epochs (fractions allowed), over
+        so many epochs; 0 is off.
+    accumulate
+        Batches whose gradients make one optimizer step, which is one of ``accumulate`` times the
+        batch size.
+    ema_decay
+        Share of an exponential moving average of the weights that is kept at every step; the
+        average is then what is validated and returned. 0 is off.
+    execution
+        ``masked`` multiplies whole weights whose absent links are 0. ``compact`` computes ultra-
+        sparse linear layers on their links alone: several times faster, and equal up to the order
+        of floating-point sums (`topospike.train.on_links`).
+    """
+
+    epochs: int = 200
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    final_learning_rate_fraction: float = 0.0
+    milestones: tuple[float, ...] = ()
+    milestone_factor: float = 0.1
+    restart_every_epochs: float = 0.0
+    restart_warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    gradient_clip: float | None = None
+    bf16: bool = False
+    channels_last: bool = False
+    checkpoint_every: int = 1
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    execution: str = "masked"
