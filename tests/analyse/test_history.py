@@ -46,6 +46,9 @@ def test_training_records_are_read_back(tmp_path):
     points = read_updates(written(tmp_path, lines))
     assert [(p.update, p.epoch, p.percolated) for p in points] == [(1, 2, 2), (2, 4, 4)]
     assert (points[0].anp, points[0].anp_hidden, points[0].itop_rate) == (0.8, 0.7, 0.3)
+    assert points[0].seconds is None
+    timed = {"kind": "topology_update", **to_json(update(3, 3)), "seconds": 0.5}
+    assert read_updates(written(tmp_path, [json.dumps(timed)]))[0].seconds == 0.5
 
 
 def test_figures_hold_one_line_per_measure(tmp_path):

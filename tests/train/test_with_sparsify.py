@@ -1,5 +1,7 @@
 """The loop with the real controller of ``topospike.evolve``."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,15 @@ def test_topology_changes_are_recorded_and_end_on_time(toy, tmp_path, read_metri
             lost = change["removed"] + change["percolated"]
             assert change["active_before"] - lost + change["grown"] == change["active_after"]
     assert {name for name, _ in masked_modules(model)} == set(sparsifier.layers)
+
+
+def test_an_update_is_timed_as_a_part_of_its_epoch(toy, tmp_path):
+    train(tmp_path, toy.digits())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    epochs = {line["epoch"]: line["seconds"] for line in lines if line["kind"] == "epoch"}
+    updates = [line for line in lines if line["kind"] == "topology_update"]
+    assert updates
+    assert all(0 < line["seconds"] < epochs[line["epoch"]] for line in updates)
 
 
 def test_another_plan_is_refused_at_resume(toy, tmp_path):

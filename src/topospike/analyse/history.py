@@ -45,7 +45,10 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True)
 class UpdatePoint:
-    """What training recorded at one topology update; ``percolated`` sums over the layers."""
+    """What training recorded at one topology update; ``percolated`` sums over the layers.
+
+    ``seconds`` is the time the update took; None in logs of versions that did not write it.
+    """
 
     update: int
     epoch: int
@@ -54,6 +57,7 @@ class UpdatePoint:
     anp_hidden: float | None
     itop_rate: float
     percolated: int
+    seconds: float | None
 
 
 def topology_history(
@@ -147,6 +151,7 @@ def update_point(record: Mapping[str, object]) -> UpdatePoint:
         anp_hidden=raw["anp_hidden"],
         itop_rate=raw["itop_rate"],
         percolated=sum(change["percolated"] for change in raw["layers"].values()),
+        seconds=raw.get("seconds"),
     )
 
 

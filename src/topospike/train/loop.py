@@ -246,16 +246,14 @@ def train_and_record(
 ) -> History:
     """Train one epoch, update the topology, validate, and write the metrics."""
     started = time.perf_counter()
-    epoch, sparsifier = history.epochs, trainee.sparsifier
+    epoch = history.epochs
     summary = train_epoch(
         trainee, run.data, run.settings, epoch=epoch, advance=advance, method=run.method
     )
     check_weights(trainee.model, epoch=epoch)
     settle_buffers(trainee)
-    if sparsifier is not None and sparsifier.is_update_epoch(epoch):
-        run.metrics.write("topology_update", to_json(sparsifier.update_topology(epoch)))
-        if trainee.average is not None:
-            trainee.average.project(trainee.model)
+    if trainee.sparsifier is not None and trainee.sparsifier.is_update_epoch(epoch):
+        change_topology(trainee, trainee.sparsifier, run, epoch=epoch)
     accuracy = validate(trainee, run.data)
     seconds = time.perf_counter() - started
     history = history.after_epoch(
@@ -271,6 +269,18 @@ def train_and_record(
     }
     run.metrics.write("epoch", record)
     return history
+
+
+def change_topology(
+    trainee: Trainee, sparsifier: TopologyController, run: Run, *, epoch: int
+) -> None:
+    """Let the controller change the topology, and write down what it did and how long it took."""
+    started = time.perf_counter()
+    update = to_json(sparsifier.update_topology(epoch))
+    seconds = time.perf_counter() - started
+    run.metrics.write("topology_update", {**update, "seconds": seconds})
+    if trainee.average is not None:
+        trainee.average.project(trainee.model)
 
 
 def settle_buffers(trainee: Trainee) -> None:
