@@ -38,7 +38,7 @@ def expected_ratio(snn: SpikingNetwork, x: Tensor, timesteps: int, executor: str
     Layers of their own and sites only; a site reads and writes 16 bytes a neuron and step. Layers
     that do not follow events cost a dense evaluation at each step.
     """
-    plan = snn._program((), events=True)
+    plan = snn._program((), executor="event")
     costs, images = snn.costs, len(x)
     dense = sum(costs.dense(layer.size, images) for layer in plan.event_layers)
     spent = 0.0

@@ -96,7 +96,7 @@ def converted_once(
 
 def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[str]]:
     """Which form each layer took, by running the network's own program."""
-    plan = snn._program((), events=True)
+    plan = snn._program((), executor="event")
     run = LayerRuns(snn.ann, plan, snn._weights, snn.costs)
     image_part, step_part = plan.parts
     cached = image_part(snn.ann, x.contiguous(memory_format=torch.channels_last))
@@ -144,7 +144,7 @@ def test_layers_fed_by_sites_follow_events_from_the_second_step_on(
 def test_the_cost_model_chooses_by_the_number_of_events() -> None:
     snn, x = converted("average pool")
     layer = "2"
-    size = next(e.size for e in snn._program((), events=True).event_layers if e.name == layer)
+    size = next(e.size for e in snn._program((), executor="event").event_layers if e.name == layer)
     # dearer per event than dense as long as more than one element in ten fires
     snn.costs = CostModel(dense_mac=1.0, row_mac=10.0, scan=0.0, byte=0.0, call=0.0)
     course = forms(snn, x, 12)[layer]
@@ -230,19 +230,19 @@ def test_linear_layers_with_one_link_in_a_hundred_run_on_their_links() -> None:
         model[2].weight.mul_(torch.rand(300, 300) < 0.01)
     x = torch.randn(33, 40, dtype=torch.float64)
     snn = convert(model.double(), calibration=[x])
-    assert [node.name for node in snn._program((), events=False).compressed] == ["linear_1"]
+    assert [node.name for node in snn._program((), executor="decoded").compressed] == ["linear_1"]
     sparse = snn(x, 5)
     with torch.no_grad():  # every link there, most of them tiny: the dense product is taken
         model[2].weight.add_(1e-30)
     thresholds = {name: site.threshold for name, site in snn.sites.items()}
     dense = convert(model, calibration=[x], thresholds=thresholds)
-    assert not dense._program((), events=False).compressed
+    assert not dense._program((), executor="decoded").compressed
     torch.testing.assert_close(sparse, dense(x, 5), rtol=1e-9, atol=1e-9)
 
 
 def test_unusable_executors_are_refused() -> None:
     snn, x = converted("average pool")
-    with pytest.raises(ConfigError, match="must be one of decoded, event"):
+    with pytest.raises(ConfigError, match="must be one of decoded, bf16, event"):
         snn(x, 2, executor="events")
     with pytest.raises(ConfigError, match="bfloat16 images on cpu"):
         snn(x.bfloat16(), 2, executor="event")

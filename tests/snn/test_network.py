@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_time() -> None:
 def test_the_part_that_depends_on_the_image_runs_once() -> None:
     snn, x, _ = network()
     calls = {"image": 0, "step": 0}
-    plan = snn._program((), events=False)
+    plan = snn._program((), executor="decoded")
     image_part, step_part = plan.parts
 
     def counted_image(*args):
@@ -132,7 +132,7 @@ def test_the_part_that_depends_on_the_image_runs_once() -> None:
         calls["step"] += 1
         return step_part(*args)
 
-    snn._programs[False, ()] = replace(plan, parts=(counted_image, counted_step))
+    snn._programs["decoded", ()] = replace(plan, parts=(counted_image, counted_step))
     snn(x, 7)
     assert calls == {"image": 1, "step": 7}
     assert "conv2d" in image_part.__code__.co_names

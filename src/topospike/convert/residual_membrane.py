@@ -106,15 +106,15 @@ class ResidualMembraneNetwork(SpikingNetwork):
         executor: str | None = None,
         record: bool = True,
     ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
-        """Simulate as any network, with the decoded executor only.
+        """Simulate as any network, with an executor that evaluates layers densely.
 
-        The other one keeps means over all steps.
+        The event executor keeps means over all steps.
         """
         name = self.executor if executor is None else executor
-        if name != "decoded":
+        if name == "event":
             raise ConfigError(
                 f"executor is {name!r}; a network of srp starts its means anew in its second "
-                "phase, which only executor='decoded' follows."
+                "phase, which it cannot follow. Use executor='decoded'."
             )
         return super().watch(x, timesteps, nodes, executor=executor, record=record)
 

@@ -18,13 +18,14 @@ from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError
 from topospike.snn.cost import CostModel
-from topospike.snn.layers import EventLayer, Program, fetch, weight_of
+from topospike.snn.dense import fetch
+from topospike.snn.layers import EventLayer, Program, weight_of
 from topospike.snn.scatter import POINT, CompressedLinear, PackedWeight, event_form
 
 REFRESH = 16
 """Steps after which a layer is evaluated densely again."""
 
-EXECUTORS = ("decoded", "event")
+EXECUTORS = ("decoded", "bf16", "event")
 
 
 def check_executor(name: str, x: Tensor) -> None:
@@ -138,6 +139,10 @@ class LayerRuns:
             raise RuntimeError(f"{node} has no weight of its own")
         layer = self.cache.get(node.name, "linear", weight, CompressedLinear.of)
         return layer(operand, bias_of(node, self.network))
+
+    def dense(self, index: int, *values: Any) -> Tensor:
+        """Return the output of a layer evaluated in a precision or memory format of its own."""
+        return self.plan.dense[index].evaluate(self.network, self.cache.get, values)
 
 
 def fired(site: Any) -> int:

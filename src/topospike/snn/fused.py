@@ -32,6 +32,12 @@ from topospike.snn.threads import in_shares
 WORTHWHILE = 1 << 14
 """Neurons of a batch below which a few small tensor operations are as fast."""
 
+SHORT_ROW = 128
+"""Elements of an innermost loop below which starting it costs as much as running it."""
+
+LONG_ROW = 1024
+"""Elements to which short rows of thresholds are repeated."""
+
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 RULES = (MultiThreshold, IntegrateAndFire, SignedIntegrateAndFire)
 
@@ -82,7 +88,7 @@ def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, in
     """Return (outer, middle, inner) and the thresholds as (middle, 1) or (1, inner).
 
     ``theta`` varies along some of the axes of ``shape``. The axes before the first of them are
-    ``outer`` and those after the last are ``inner``; where nothing is left after the last, the
+    ``outer`` and those after the last are ``inner``; where little is left after the last, the
     thresholds themselves lie along ``inner``, so that the innermost loop is always long.
     """
     varying = [axis for axis, size in enumerate(theta.shape) if size != 1]
@@ -92,9 +98,13 @@ def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, in
     first, last = varying[0], varying[-1] + 1
     outer, middle, inner = (math.prod(s) for s in (shape[:first], shape[first:last], shape[last:]))
     flat = theta.expand(*theta.shape[:first], *shape[first:last], *theta.shape[last:])
-    if inner == 1:
-        return (outer, 1, middle), flat.reshape(1, middle).numpy()
-    return (outer, middle, inner), flat.reshape(middle, 1).numpy()
+    flat = flat.reshape(middle)
+    if inner >= SHORT_ROW:
+        return (outer, middle, inner), flat.reshape(middle, 1).numpy()
+    flat = flat.repeat_interleave(inner)
+    together = math.gcd(outer, 1 << max(0, (LONG_ROW // len(flat)).bit_length() - 1))
+    row = flat.repeat(together)
+    return (outer // together, 1, len(row)), row.reshape(1, -1).numpy()
 
 
 def rule_of(neuron: Neuron, theta: Any, dtype: type[np.floating]) -> Callable[..., int]:

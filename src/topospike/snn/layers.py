@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from topospike.snn.coding import Differential, Rate
 from topospike.snn.cost import LayerSize
+from topospike.snn.dense import DenseLayer, bf16_layers, fetch, formatted_layers
 from topospike.snn.scatter import POINT, Geometry
 from topospike.snn.site import Site
 from topospike.snn.split import (
@@ -25,6 +26,7 @@ from topospike.snn.split import (
     copy_into,
     generated_function,
     split_in_time,
+    timeless_nodes,
 )
 from topospike.snn.wiring import AVERAGE_POOLS, WeightLayerInput, find_weight_layers
 
@@ -79,15 +81,22 @@ class Program:
     parts: TimeParts
     event_layers: tuple[EventLayer, ...]
     compressed: tuple[fx.Node, ...]
+    dense: tuple[DenseLayer, ...]
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images are best handed over with their channels last in memory."""
+        formats = {layer.memory_format for layer in self.dense}
+        return bool(self.event_layers) or torch.channels_last in formats
 
 
-def program(network: fx.GraphModule, watched: tuple[fx.Node, ...], *, events: bool) -> Program:
-    """Return how a network is simulated: which layers follow events, links, or neither."""
+def program(network: fx.GraphModule, watched: tuple[fx.Node, ...], *, executor: str) -> Program:
+    """Return how a network is simulated: which layers follow events or links, which are dense."""
     substitutes: dict[fx.Node, Substitute] = {}
     following: list[EventLayer] = []
     compressed: list[fx.Node] = []
     for wiring in find_weight_layers(network):
-        layer = event_layer(wiring, network) if events else None
+        layer = event_layer(wiring, network) if executor == "event" else None
         if layer is not None:
             inputs = (*wiring.sites, *layer.numbers)
             substitutes[wiring.node] = Substitute("follow", len(following), inputs)
@@ -95,8 +104,21 @@ def program(network: fx.GraphModule, watched: tuple[fx.Node, ...], *, events: bo
         elif has_few_links(wiring, network):
             substitutes[wiring.node] = Substitute("compressed", len(compressed), wiring.operands)
             compressed.append(wiring.node)
+    dense = dense_layers(network, executor)
+    dense = tuple(layer for layer in dense if layer.node not in substitutes)
+    for index, layer in enumerate(dense):
+        substitutes[layer.node] = Substitute("dense", index, layer.inputs)
     parts = split_in_time(network, watched, substitutes)
-    return Program(parts, tuple(following), tuple(compressed))
+    return Program(parts, tuple(following), tuple(compressed), dense)
+
+
+def dense_layers(network: fx.GraphModule, executor: str) -> list[DenseLayer]:
+    """Return the products of a step that are not evaluated just as the graph has them."""
+    timeless = timeless_nodes(network)
+    changing = [node for node in network.graph.nodes if node not in timeless]
+    if executor == "bf16":
+        return bf16_layers(network, changing)
+    return formatted_layers(network, changing) if executor == "decoded" else []
 
 
 def has_few_links(wiring: WeightLayerInput, network: nn.Module) -> bool:
@@ -120,12 +142,6 @@ def weight_of(node: fx.Node, network: nn.Module) -> Tensor | None:
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
         return None
     return fetch(network, weight)
-
-
-def fetch(network: nn.Module, node: fx.Node) -> Tensor:
-    """Return the parameter or buffer that a ``get_attr`` node reads."""
-    path, _, name = str(node.target).rpartition(".")
-    return getattr(network.get_submodule(path), name)
 
 
 def event_layer(wiring: WeightLayerInput, network: fx.GraphModule) -> EventLayer | None:

@@ -60,7 +60,7 @@ class SpikingNetwork(nn.Module):
         self.report = report
         self.executor = "decoded"
         self.costs = CostModel()
-        self._programs: dict[tuple[bool, tuple[fx.Node, ...]], Program] = {}
+        self._programs: dict[tuple[str, tuple[fx.Node, ...]], Program] = {}
         self._weights = WeightCache()
 
     @property
@@ -94,9 +94,11 @@ class SpikingNetwork(nn.Module):
             Images.
         timesteps
             How many steps.
-        executor : {"decoded", "event"}, optional
-            How layers are evaluated: densely on decoded values, or following the neurons that
-            fired (CPU; `topospike.snn.events`). The same to rounding. Default: ``self.executor``.
+        executor : {"decoded", "bf16", "event"}, optional
+            How layers are evaluated: densely on decoded values; so, but with the products in
+            bfloat16 (faster, and less exact; `topospike.snn.dense`); or following the neurons
+            that fired (CPU; `topospike.snn.events`), the same to rounding. Default:
+            ``self.executor``.
 
         Raises
         ------
@@ -160,17 +162,16 @@ class SpikingNetwork(nn.Module):
         self._check(x, timesteps)
         name = self.executor if executor is None else executor
         check_executor(name, x)
-        events = name == "event"
-        if events and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
         sites = list(self.sites.values())
-        plan = self._program(tuple(nodes), events=events)
+        plan = self._program(tuple(nodes), executor=name)
+        if plan.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         image_part, step_part = plan.parts
         run = LayerRuns(self.ann, plan, self._weights, self.costs)
         try:
             cached = image_part(self.ann, x)
             for site in sites:
-                site.record = record or events
+                site.record = record or name == "event"
             for t in range(1, timesteps + 1):
                 for site in (*sites, run):
                     site.time_step = t
@@ -179,10 +180,10 @@ class SpikingNetwork(nn.Module):
         finally:
             self.reset()
 
-    def _program(self, watched: tuple[fx.Node, ...], *, events: bool) -> Program:
-        key = events, watched
+    def _program(self, watched: tuple[fx.Node, ...], *, executor: str) -> Program:
+        key = executor, watched
         if key not in self._programs:
-            self._programs[key] = program(self.ann, watched, events=events)
+            self._programs[key] = program(self.ann, watched, executor=executor)
         return self._programs[key]
 
     @torch.no_grad()
