@@ -68,6 +68,7 @@ class LayerChange:
 class TopologyUpdate:
     """The record returned by ``Sparsifier.update_topology``.
 
+    ``update_index`` counts the updates made so far, this one included.
     ``anp`` is the share of active neurons after percolation as the reference counts it (input
     columns of every layer plus the rows of the last), ``anp_hidden`` the strict form (hidden
     neurons with links on both sides); ``itop_rate`` the share of positions ever active.

@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from topospike.analyse import analyse, read_updates, topology_history
+from topospike.analyse import (
+    analyse,
+    read_history,
+    read_updates,
+    save_history,
+    topology_history,
+)
 from topospike.analyse.history import evolution, percolation
 from topospike.contracts import LayerChange, TopologyUpdate, to_json
 from topospike.errors import CheckpointError, ConfigError, MissingDataError
@@ -53,11 +59,26 @@ def test_training_records_are_read_back(tmp_path):
 
 def test_figures_hold_one_line_per_measure(tmp_path):
     figure = evolution(topology_history(series(), nulls=2))
-    assert [len(axes.lines) for axes in figure.axes] == [1, 2, 1]
+    assert [len(axes.lines) for axes in figure.axes] == [1, 2, 1, 1]
     assert np.isnan(figure.axes[0].lines[0].get_ydata()[2])
     lines = [json.dumps({"kind": "topology_update", **to_json(update(1, 5))})]
     figure = percolation(read_updates(written(tmp_path, lines)))
     assert figure.axes[1].lines[0].get_ydata().tolist() == [10]
+
+
+def test_points_have_an_error_and_a_file(tmp_path):
+    points = topology_history(series(), nulls=2)
+    report = analyse(series()[10], nulls=0)
+    assert (points[0].sigma, points[0].active) == (report.sigma, report.graph.active_nodes)
+    band = evolution(points).axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == min(p.gamma - p.sigma for p in points[:2])
+    path = tmp_path / "history.json"
+    assert read_history(path) == ()
+    save_history(points, path)
+    assert read_history(path) == points
+    path.write_text('{"points": [{"update": 1}]}')
+    with pytest.raises(CheckpointError, match=r"history.json is damaged.*analyse the run again"):
+        read_history(path)
 
 
 def test_bad_input_is_refused(tmp_path):

@@ -12,7 +12,7 @@ threads: 1
 data: {limit_train: 240, limit_test: 60, batch_size: 32}
 model: {name: mlp, hidden: [48, 32]}
 train: {epochs: 4, learning_rate: 0.1}
-sparsity: {rule: chts, linear: 0.8}
+sparsity: {rule: chts, linear: 0.8, keep_every: 1}
 convert: [{method: dcgs, timesteps: 2}, {method: qcfs, timesteps: 4}]
 measure: {timesteps: 4}
 """

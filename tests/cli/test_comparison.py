@@ -71,7 +71,7 @@ def test_a_run_keeps_its_analysis_until_the_options_change(finished_run, capsys)
     assert TopologyReport.load(path).nulls == 3
     drawn = {p.stem for p in (finished_run / "figures").glob("*.png")}
     assert {"disk-native", "disk-poincare", "adjacency", "degree-distribution"} <= drawn
-    assert "percolation" in drawn
+    assert {"percolation", "evolution"} <= drawn
     assert str(finished_run / "figures" / "percolation.png") in capsys.readouterr().out
 
 

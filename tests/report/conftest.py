@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topospike.analyse import TopologyReport, analyse
+from topospike.analyse import HistoryPoint, TopologyReport, analyse, save_history
 from topospike.contracts import (
     ActivationComparison,
     ConversionReport,
@@ -250,6 +250,28 @@ def make_topology_report() -> TopologyReport:
     return analyse({"classifier.0.weight": masks[0], "classifier.2.weight": masks[1]}, nulls=3)
 
 
+def make_history() -> tuple[HistoryPoint, ...]:
+    """Follow a topology from random links, which have no fit at first, to hubs."""
+    points = []
+    for update in range(0, 18, 2):
+        share = 1 - math.exp(-update / 5)
+        points.append(
+            HistoryPoint(
+                update=update,
+                links=9000 - 450 * update,
+                active=234 - 5 * update,
+                gamma=10.0 - 7.2 * share if update else None,
+                sigma=0.9 - 0.7 * share if update else None,
+                at_bound=update == 2 if update else None,
+                anp=1 - 0.45 * share,
+                anp_hidden=1 - 0.52 * share,
+                index=0.17 * share,
+                gini_z=40 * share,
+            )
+        )
+    return tuple(points)
+
+
 def write_run(folder: Path, *, methods=("dcgs", "qcfs"), dense=True, topology=True) -> Path:
     """Write a complete run folder; the arguments leave parts of it out."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,6 +295,7 @@ def write_run(folder: Path, *, methods=("dcgs", "qcfs"), dense=True, topology=Tr
                 make_comparison().save(target / "activations.json")
     if topology:
         make_topology_report().save(folder / "topology_report.json")
+        save_history(make_history(), folder / "topology_history.json")
     (folder / "summary.json").write_text(
         json.dumps(
             {"rows": [rows[m, n] for m in methods for n in ("dense", "chts") if (m, n) in rows]}

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from topospike.analyse import read_history
 from topospike.report.accuracy_charts import pareto_figure
 from topospike.report.chart import log_axis, log_ticks, plain_text
+from topospike.report.evolution_charts import evolution_figure
 from topospike.report.folder import read_run
 from topospike.report.labels import ramp_colour, series_style
 from topospike.report.page import build_page
@@ -22,7 +24,7 @@ def panels(complete_run):
 def test_every_panel_is_valid_plotly(panels):
     from plotly.graph_objects import Figure
 
-    assert len(panels) == 15
+    assert len(panels) == 19
     for panel in panels.values():
         drawn = Figure(data=list(panel.traces), layout=panel.layout)
         assert len(drawn.data) == len(panel.traces) > 0
@@ -93,6 +95,27 @@ def test_the_disk_has_every_node_in_its_layers_colour(panels, complete_run):
         for x, y, text in zip(trace["x"], trace["y"], trace["text"], strict=True):
             assert (x**2 + y**2) ** 0.5 <= radius + 1e-3
             assert all(word in text for word in ("layer", "degree", "radius"))
+
+
+def test_the_evolution_holds_gamma_with_its_error_and_gaps(panels, complete_run):
+    points = read_history(complete_run / "topology_history.json")
+    (gamma,) = panels["evolution-gamma"].traces
+    assert gamma["x"] == [point.update for point in points]
+    assert gamma["y"] == [point.gamma for point in points]
+    assert gamma["error_y"]["array"] == [point.sigma for point in points]
+    assert gamma["y"][0] is None
+    assert gamma["text"][1].endswith("or more")
+    assert "±" in gamma["text"][2]
+    shares = [trace["y"] for trace in panels["evolution-active"].traces]
+    assert shares == [[p.anp for p in points], [p.anp_hidden for p in points]]
+    assert panels["evolution-links"].traces[0]["y"] == [point.links for point in points]
+
+
+def test_the_evolution_is_told_in_words(complete_run):
+    run = read_run(complete_run)
+    caption = evolution_figure(run.history[1:]).caption
+    assert "from 2 to 16 topology updates" in caption
+    assert "10 or more to 3." in caption
 
 
 def test_links_of_the_disk_are_separated_by_gaps(panels, complete_run):

@@ -25,7 +25,8 @@ CHAPTERS = [
     "conventions",
     "record",
 ]
-FIGURES = ["pareto", "accuracy", "sops", "rates", "learning", "updates", "degrees", "disk"]
+TOPOLOGY = ["degrees", "disk", "evolution"]
+FIGURES = ["pareto", "accuracy", "sops", "rates", "learning", "updates", *TOPOLOGY]
 VOID = {"meta", "link", "br", "img", "input", "hr", "path", "rect", "line", "circle"}
 SILENT = {"script", "style"}
 EVIL = "<img src=x onerror=alert(1)> $a_b$ & 'quoted' %{x} </script>"
@@ -96,7 +97,7 @@ def test_chapters_and_figures_stand_in_reading_order(document):
     order = [key for key in document.ids() if key in CHAPTERS + FIGURES]
     assert order == [
         "result", "energy", "pareto", "accuracy", "activity", "sops", "rates", "training",
-        "learning", "updates", "topology", "degrees", "disk", "conversion", "conventions", "record",
+        "learning", "updates", "topology", *TOPOLOGY, "conversion", "conventions", "record",
     ]  # fmt: skip
 
 
@@ -261,7 +262,7 @@ def test_strings_of_the_run_are_escaped(run_writer):
     ("parts", "sentence", "missing"),
     [
         ({"dense": False}, "no dense twin", []),
-        ({"topology": False}, "topology of this run was not analysed", ["degrees", "disk"]),
+        ({"topology": False}, "topology of this run was not analysed", TOPOLOGY),
         ({"methods": ("qcfs",)}, "One conversion method was run: QCFS.", []),
         (
             {"methods": ()},

@@ -8,7 +8,7 @@ import pytest
 from topospike.report.folder import read_run
 from topospike.report.svg import write_svg_figures
 
-NAMES = {"pareto", "accuracy", "sops", "degrees", "disk"}
+NAMES = {"pareto", "accuracy", "sops", "degrees", "disk", "evolution"}
 
 
 def drawn_elements(path):
@@ -34,7 +34,7 @@ def test_the_same_run_gives_the_same_files(complete_page):
     ("parts", "names"),
     [
         ({"topology": False}, {"pareto", "accuracy", "sops"}),
-        ({"methods": ()}, {"degrees", "disk"}),
+        ({"methods": ()}, {"degrees", "disk", "evolution"}),
         ({"methods": ("qcfs",), "dense": False}, NAMES),
     ],
 )

@@ -96,6 +96,29 @@ def test_an_update_is_timed_as_a_part_of_its_epoch(toy, tmp_path):
     assert all(0 < line["seconds"] < epochs[line["epoch"]] for line in updates)
 
 
+def test_every_update_is_told_with_the_new_links_in_place(toy, tmp_path):
+    told = []
+
+    def note(update):
+        links = {name: int(module.weight_mask.sum()) for name, module in masked_modules(model)}
+        assert links == {name: change.active_after for name, change in update.layers.items()}
+        told.append(update.update_index)
+
+    model = network()
+    sparsifier = sparsify(model, "set", sparsity=0.8, epochs=SETTINGS.epochs, seed=7)
+    fit(
+        model,
+        toy.digits(),
+        SETTINGS,
+        folder=None,
+        seed=1,
+        sparsifier=sparsifier,
+        after_update=note,
+    )
+    assert told == list(range(1, sparsifier.update_index + 1))
+    assert told
+
+
 def test_another_plan_is_refused_at_resume(toy, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, interrupted(toy, 2))

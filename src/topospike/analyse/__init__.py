@@ -27,7 +27,10 @@ from topospike.analyse.geometry import hyperbolic_distances as hyperbolic_distan
 from topospike.analyse.graph import LayeredGraph as LayeredGraph
 from topospike.analyse.graph import graph_from_blocks as graph_from_blocks
 from topospike.analyse.graph import layered_graph as layered_graph
+from topospike.analyse.history import HistoryPoint as HistoryPoint
+from topospike.analyse.history import read_history as read_history
 from topospike.analyse.history import read_updates as read_updates
+from topospike.analyse.history import save_history as save_history
 from topospike.analyse.history import topology_history as topology_history
 from topospike.analyse.hyperbolic import Embedding as Embedding
 from topospike.analyse.hyperbolic import coalescent_embedding as coalescent_embedding
@@ -49,6 +52,7 @@ __all__ = [
     "Chain",
     "ComparisonRow",
     "Embedding",
+    "HistoryPoint",
     "LayeredGraph",
     "PowerLawFit",
     "TopologyReport",
@@ -79,8 +83,10 @@ __all__ = [
     "modularity",
     "power_law",
     "random_null",
+    "read_history",
     "read_updates",
     "residual_chain",
+    "save_history",
     "small_world",
     "structural_consistency",
     "tap_counts",

@@ -1,7 +1,8 @@
 """Stage analyse: how a topology changed over training.
 
 Two sources: the topologies saved after some updates, measured anew (gamma, meta-depth), and the
-records that training wrote at every update (active neurons, percolated links).
+records that training wrote at every update (active neurons, percolated links). Small-worldness,
+communities and the disk are left to `analyse`: they cost too much to be had many times.
 """
 
 from __future__ import annotations
@@ -14,9 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topospike.analyse.analysis import choose_layers, layered_meta_depth, read_masks
+from topospike.analyse.analysis import (
+    LARGE_LINKS,
+    LARGE_NULLS,
+    choose_layers,
+    layered_meta_depth,
+    read_masks,
+)
 from topospike.analyse.connectivity import active_share
 from topospike.analyse.degree import power_law
+from topospike.analyse.records import from_json
+from topospike.contracts import to_json, write_atomically
 from topospike.errors import CheckpointError, ConfigError, MissingDataError
 
 if TYPE_CHECKING:
@@ -25,17 +34,22 @@ if TYPE_CHECKING:
     from topospike.analyse.analysis import TopologyLike
 
 
+HISTORY_NULLS = 5
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """One topology on the way: its update index and the measures worth following.
+    """One topology on the way: the number of updates before it, and the measures worth following.
 
-    ``gamma`` is None for equal degrees; ``index`` and ``gini_z`` (meta-depth) are None without
-    links or nulls.
+    ``active`` counts the neurons with links. ``gamma`` with its standard error ``sigma`` is None
+    for equal degrees; ``index`` and ``gini_z`` (meta-depth) are None without links or nulls.
     """
 
     update: int
     links: int
+    active: int
     gamma: float | None
+    sigma: float | None
     at_bound: bool | None
     anp: float
     anp_hidden: float | None
@@ -64,10 +78,10 @@ def topology_history(
     topologies: Mapping[int, TopologyLike],
     *,
     chain: Sequence[str] | None = None,
-    nulls: int = 5,
+    nulls: int = HISTORY_NULLS,
     seed: int = 0,
 ) -> tuple[HistoryPoint, ...]:
-    """Measure a series of topologies of one network.
+    """Measure a series of topologies of one network, by what costs little for each.
 
     Parameters
     ----------
@@ -76,7 +90,7 @@ def topology_history(
     chain
         Layers to join into one graph, as in `analyse`.
     nulls, seed
-        Random graphs per topology, and their seed.
+        Random graphs per topology, and their seed. Above 200 000 links at most 3 are drawn.
 
     Raises
     ------
@@ -99,13 +113,16 @@ def topology_history(
         graph = chosen.graph()
         distinct = len(np.unique(graph.degrees[graph.active]))
         fit = power_law(graph.degrees) if distinct > 1 else None
-        depth = layered_meta_depth(graph, fit, nulls=nulls, seed=seed)
+        drawn = nulls if graph.n_links <= LARGE_LINKS else min(nulls, LARGE_NULLS)
+        depth = layered_meta_depth(graph, fit, nulls=drawn, seed=seed)
         anp, anp_hidden = active_share(chosen.sizes, chosen.blocks)
         points.append(
             HistoryPoint(
                 update=update,
                 links=graph.n_links,
+                active=len(graph.active),
                 gamma=fit.gamma if fit else None,
+                sigma=fit.sigma if fit else None,
                 at_bound=fit.at_bound if fit else None,
                 anp=anp,
                 anp_hidden=anp_hidden,
@@ -114,6 +131,32 @@ def topology_history(
             )
         )
     return tuple(points)
+
+
+def save_history(points: Sequence[HistoryPoint], path: str | Path) -> None:
+    """Write what `topology_history` returned as JSON, atomically."""
+    content = {"points": [to_json(point) for point in points]}
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_history(path: str | Path) -> tuple[HistoryPoint, ...]:
+    """Read what `save_history` wrote; without such a file there is no point.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return ()
+    try:
+        points = json.loads(path.read_text())["points"]
+        return tuple(from_json(HistoryPoint, point) for point in points)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error!r}). Delete it and analyse the run again."
+        ) from error
 
 
 def read_updates(path: str | Path) -> tuple[UpdatePoint, ...]:
@@ -156,7 +199,9 @@ def update_point(record: Mapping[str, object]) -> UpdatePoint:
 
 
 def evolution(points: Sequence[HistoryPoint]) -> Figure:
-    """Draw gamma, active neurons and the meta-depth index over the topology updates.
+    """Draw gamma, active neurons, the meta-depth index and links over the topology updates.
+
+    The band about gamma is one standard error to either side.
 
     Raises
     ------
@@ -172,8 +217,20 @@ def evolution(points: Sequence[HistoryPoint]) -> Figure:
             [("ANP", [p.anp for p in points]), ("hidden", [p.anp_hidden for p in points])],
         ),
         ("meta-depth index", [("index", [p.index for p in points])]),
+        ("links", [("links", [p.links for p in points])]),
     )
-    return stacked(panels, [p.update for p in points], "topology update")
+    at = [p.update for p in points]
+    figure = stacked(panels, at, "topology update")
+    low, high = zip(*map(error_band, points), strict=True)
+    figure.axes[0].fill_between(at, low, high, alpha=0.25, linewidth=0)
+    return figure
+
+
+def error_band(point: HistoryPoint) -> tuple[float, float]:
+    """Return gamma minus and plus its standard error, NaN without a fit."""
+    if point.gamma is None or point.sigma is None:
+        return float("nan"), float("nan")
+    return point.gamma - point.sigma, point.gamma + point.sigma
 
 
 def percolation(points: Sequence[UpdatePoint]) -> Figure:

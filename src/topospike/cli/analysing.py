@@ -8,13 +8,25 @@ from typing import TYPE_CHECKING
 
 from topospike.analyse import TopologyReport, analyse
 from topospike.analyse.figures import adjacency_spy, degree_ccdf, hyperbolic_disk
-from topospike.analyse.history import percolation, read_updates
+from topospike.analyse.history import (
+    HISTORY_NULLS,
+    HistoryPoint,
+    evolution,
+    percolation,
+    read_history,
+    read_updates,
+    topology_history,
+)
 from topospike.cli.display import say
+from topospike.topology import saved_series
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from topospike.topology import Topology
+
+
+HISTORY_FILE = "topology_history.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +72,26 @@ def measured(topology: Topology, settings: AnalysisSettings, *, seed: int) -> To
     )
 
 
-def write_figures(report: TopologyReport, folder: Path, *, log: Path | None = None) -> list[Path]:
-    """Draw what the report holds into a folder; ``log`` is the metrics file of its training.
+def measured_series(
+    folder: Path, settings: AnalysisSettings, *, seed: int
+) -> tuple[HistoryPoint, ...]:
+    """Measure the topologies saved over the updates, and the last; none without saved ones."""
+    series = saved_series(folder)
+    if not series:
+        return ()
+    updates = read_updates(folder / "metrics.jsonl")
+    last = {updates[-1].update: folder / "topology.npz"} if updates else {}
+    say(f"{len(series | last)} topologies over the updates")
+    nulls = min(settings.nulls, HISTORY_NULLS)
+    return topology_history(series | last, chain=settings.chain, nulls=nulls, seed=seed)
+
+
+def write_figures(report: TopologyReport, folder: Path, *, run: Path | None = None) -> list[Path]:
+    """Draw what the report holds into a folder, and how a ``run`` came to that topology.
 
     The disk in both models, with straight and with geodesic links; the degree distribution with
-    its fit; the adjacency matrix ordered by angle; the neurons that percolation took.
+    its fit; the adjacency matrix ordered by angle; the neurons that percolation took; the measures
+    over the updates, if topologies were saved on the way.
     """
     figures = {}
     if report.disk is not None:
@@ -73,9 +100,11 @@ def write_figures(report: TopologyReport, folder: Path, *, log: Path | None = No
         figures["adjacency"] = adjacency_spy(report)
     if report.degrees.degree:
         figures["degree-distribution"] = degree_ccdf(report)
-    updates = read_updates(log) if log is not None and log.is_file() else ()
-    if updates:
-        figures["percolation"] = percolation(updates)
+    if run is not None and (run / "metrics.jsonl").is_file():
+        if updates := read_updates(run / "metrics.jsonl"):
+            figures["percolation"] = percolation(updates)
+        if points := read_history(run / HISTORY_FILE):
+            figures["evolution"] = evolution(points)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):

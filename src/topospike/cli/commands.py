@@ -156,7 +156,7 @@ def analyse(options: Namespace) -> None:
     for path, (name, target) in zip(paths, targets.items(), strict=True):
         print(f"analysis: {target}")
         if options.get("figures"):
-            drawn = write_figures(reports[name], figure_folder(path), log=path / "metrics.jsonl")
+            drawn = write_figures(reports[name], figure_folder(path), run=path)
             print(f"figures: {', '.join(map(str, drawn)) or 'nothing to draw'}")
     if several:
         folder = Path(options.get("folder") or Path("runs") / "comparison")

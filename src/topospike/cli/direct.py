@@ -18,6 +18,7 @@ from topospike.cli.stages import (
     conversion_folder,
     new_sparsifier,
     remove_results,
+    topology_series,
 )
 from topospike.cli.weights import load_weights, save_weights
 from topospike.contracts import to_json, write_atomically
@@ -88,6 +89,7 @@ def train_spiking(run: Run, network: Network) -> None:
             resume=not changed,
             label=network.stage,
             method=training_method(recipe.direct),
+            after_update=topology_series(run, network, model),
         )
         outputs = [network.folder / "metrics.jsonl", network.folder / "model.safetensors"]
         save_weights(model, network.folder / "model.safetensors")

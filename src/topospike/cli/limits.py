@@ -47,6 +47,7 @@ LIMITS: dict[str, Limit] = {
     "sparsity.update_interval": POSITIVE_INTEGER,
     "sparsity.start_fraction": PART,
     "sparsity.stop_fraction": PART,
+    "sparsity.keep_every": NOT_NEGATIVE,
     "prune.exponent": NOT_NEGATIVE,
     "prune.damping": POSITIVE,
     "prune.tolerance": NOT_NEGATIVE,

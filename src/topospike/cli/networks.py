@@ -23,6 +23,8 @@ from topospike.topology import Topology
 
 # Settings that change how fast or how safely a network is trained, not what comes out.
 FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
+# Settings that change what is written beside the weights, which no later stage depends on.
+BESIDE = {"sparsity": ("keep_every",)}
 
 
 def training_settings(run: Run, network: Network) -> dict[str, Any]:
@@ -40,7 +42,11 @@ def training_settings(run: Run, network: Network) -> dict[str, Any]:
 
 def digest(settings: dict[str, Any]) -> str:
     """Return a short name of settings, for the stages that build on them."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    needed = {
+        name: {k: v for k, v in value.items() if k not in BESIDE[name]} if name in BESIDE else value
+        for name, value in settings.items()
+    }
+    return hashlib.sha256(json.dumps(needed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fresh_model(run: Run) -> nn.Module:

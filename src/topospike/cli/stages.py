@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topospike.cli.analysing import AnalysisSettings, measured
+from topospike.analyse import save_history
+from topospike.cli.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.cli.display import watched
 from topospike.cli.ledger import differences
 from topospike.cli.networks import (
@@ -40,18 +41,18 @@ from topospike.cli.weights import save_weights
 from topospike.contracts import ConversionReport, to_json, write_atomically
 from topospike.convert import convert, load, save
 from topospike.errors import ConfigError, MissingDataError
-from topospike.evolve import Sparsifier, sparsify
+from topospike.evolve import Sparsifier, TopologySeries, sparsify
 from topospike.measure import Conventions, compare_activations, evaluate
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
-from topospike.topology import Topology
+from topospike.topology import Topology, saved_series
 from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
 COMPARED_IMAGES = 128
-RESULT_FILES = (*CONVERSION_FILES, "topology_report.json")
+RESULT_FILES = (*CONVERSION_FILES, "topology_report.json", HISTORY_FILE)
 CORRELATED_IMAGES = 20_000
 
 
@@ -76,6 +77,7 @@ def train_network(run: Run, network: Network) -> None:
             device=run.device,
             resume=not changed,
             label=name,
+            after_update=topology_series(run, network, model),
         )
         outputs = [network.folder / "metrics.jsonl", network.folder / "model.safetensors"]
         if sparsifier is not None:
@@ -120,6 +122,8 @@ def remove_results(network: Network) -> None:
     folders = [network.folder, *network.folder.glob("conversions/*")]
     for path in (folder / name for folder in folders for name in RESULT_FILES):
         path.unlink(missing_ok=True)
+    for path in saved_series(network.folder).values():
+        path.unlink()
 
 
 def correlated_pixels(run: Run) -> Tensor:
@@ -163,6 +167,14 @@ def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
         percolation=settings.percolation,
         example_input=next(iter(run.data.validation))[0][:2],
     )
+
+
+def topology_series(run: Run, network: Network, model: nn.Module) -> TopologySeries | None:
+    """Return what saves the topologies on the way of a fresh network, if the recipe wants that."""
+    every = run.recipe.sparsity.keep_every
+    if not (network.is_sparse and every):
+        return None
+    return TopologySeries(model, network.folder, every=every, writes=run.processes.is_main)
 
 
 def convert_network(run: Run, network: Network, settings: ConversionSettings) -> ConversionReport:
@@ -273,20 +285,27 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
 
 
 def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
-    """Analyse the frozen topology of the sparse network as a graph; return the report's path."""
+    """Analyse the frozen topology of the sparse network as a graph; return the report's path.
+
+    Topologies saved over the updates are measured as well, into a file of their own.
+    """
     network = run.networks[-1]
     if not network.is_sparse:
         raise ConfigError(
             f"{run.folder} holds a dense network only, so there is no topology to analyse. Train "
             "with sparse_twin: true, or prune it: topospike prune."
         )
-    path = run.folder / "topology_report.json"
+    path, history = run.folder / "topology_report.json", run.folder / HISTORY_FILE
     asked = settings or AnalysisSettings()
 
     def action() -> list[Path]:
         topology = Topology.load(network.folder / "topology.npz")
         measured(topology, asked, seed=run.recipe.seed).save(path)
-        return [path]
+        points = measured_series(network.folder, asked, seed=run.recipe.seed)
+        if not points:
+            return [path]
+        save_history(points, history)
+        return [path, history]
 
     depends = {"trained": digest(training_settings(run, network)), "seed": run.recipe.seed}
     run.stage("analyse", depends | asked.changed, action)

@@ -137,7 +137,7 @@ class StructureRule(ABC):
         size = sum(mask.numel() for mask in masks.values())
         links = sum(int(mask.sum()) for mask in masks.values())
         return TopologyUpdate(
-            update_index=self.update_index - 1,
+            update_index=self.update_index,
             epoch=epoch,
             layers=dict(changes),
             sparsity=1.0 - links / size,

@@ -27,6 +27,7 @@ from topospike.evolve.rules import GrowthInput as GrowthInput
 from topospike.evolve.rules import Rule as Rule
 from topospike.evolve.schedule import UpdateSchedule as UpdateSchedule
 from topospike.evolve.score_rules import SCORE_RULES as SCORE_RULES
+from topospike.evolve.series import TopologySeries as TopologySeries
 from topospike.evolve.sparsifier import Sparsifier as Sparsifier
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "LayerPlan",
     "Rule",
     "Sparsifier",
+    "TopologySeries",
     "UpdateSchedule",
     "WeightHistory",
     "active_hidden_neurons",

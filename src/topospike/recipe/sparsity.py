@@ -18,6 +18,9 @@ class SparsitySettings:
         without any number both start at 0.5.
     removal, density_decay
         ``None`` takes the rule's own.
+    keep_every
+        Save the topology after every so many updates, besides the last, so that its evolution can
+        be analysed; 0 is off.
     """
 
     rule: str = "chts"
@@ -38,6 +41,7 @@ class SparsitySettings:
     start_fraction: float = 0.0
     stop_fraction: float = 0.75
     percolation: bool = True
+    keep_every: int = 0
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from topospike.analyse import HistoryPoint, read_history
 from topospike.analyse.report import TopologyReport
 from topospike.contracts import (
     ActivationComparison,
@@ -80,6 +81,7 @@ class Network:
 class Run:
     """A run folder: the record, the summary, the networks (dense first), the topology analysis.
 
+    ``history`` holds the measures of the topologies saved over the updates.
     ``notes`` are sentences about files that were only partly readable.
     """
 
@@ -88,6 +90,7 @@ class Run:
     rows: tuple[SummaryRow, ...]
     networks: tuple[Network, ...]
     topology: TopologyReport | None
+    history: tuple[HistoryPoint, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -143,6 +146,7 @@ def read_run(folder: str | Path) -> Run:
         rows=rows,
         networks=tuple(network for network in networks if not network.is_empty),
         topology=read_topology(folder / "topology_report.json"),
+        history=read_history(folder / "topology_history.json"),
         notes=tuple(notes),
     )
     if not (run.record or run.rows or run.networks or run.topology):

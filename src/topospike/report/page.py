@@ -10,6 +10,7 @@ from topospike.report.accuracy_charts import accuracy_figure, pareto_figure
 from topospike.report.activity_charts import operations_figure, rates_figure
 from topospike.report.chart import Figure, Table
 from topospike.report.conventions import Formula, convention_table, energy_formula
+from topospike.report.evolution_charts import evolution_figure
 from topospike.report.folder import Run
 from topospike.report.health import Fold, health_folds
 from topospike.report.labels import display_name
@@ -161,6 +162,8 @@ def topology_group(run: Run) -> Group:
         figures.append(disk_figure(report.disk, names=layer_names(report)))
     else:
         absent.append("The analysis holds no hyperbolic embedding, so no disk is drawn.")
+    if run.history:
+        figures.append(evolution_figure(run.history))
     return Group(
         "topology",
         name,

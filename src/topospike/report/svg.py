@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topospike.analyse.history import evolution
 from topospike.analyse.records import Disk
 from topospike.analyse.report import TopologyReport
 from topospike.contracts import write_atomically
@@ -64,6 +65,8 @@ def write_svg_figures(run: Run) -> list[Path]:
     if topology is not None and topology.disk is not None:
         disk, names = topology.disk, layer_names(topology)
         drawings["disk"] = lambda: draw_disk(disk, names=names)
+    if run.history:
+        drawings["evolution"] = lambda: evolution(run.history)
     written = []
     for name, draw in drawings.items():
         path = run.folder / "figures" / f"{name}.svg"

@@ -32,6 +32,8 @@ from topospike.topology.schedules import ZETA_SCHEDULES as ZETA_SCHEDULES
 from topospike.topology.schedules import density_at as density_at
 from topospike.topology.schedules import sparsity_at as sparsity_at
 from topospike.topology.schedules import zeta_at as zeta_at
+from topospike.topology.series import saved_series as saved_series
+from topospike.topology.series import series_path as series_path
 from topospike.topology.weight_init import WEIGHT_INITS as WEIGHT_INITS
 from topospike.topology.weight_init import init_weights as init_weights
 
@@ -64,6 +66,8 @@ __all__ = [
     "matrix_shape",
     "node_degrees",
     "register_mask",
+    "saved_series",
+    "series_path",
     "set_mask",
     "share_count",
     "sparsity_at",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from topospike.contracts import to_json
+from topospike.contracts import TopologyUpdate, to_json
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError
 from topospike.recipe import TrainSettings
 from topospike.train.average import WeightAverage
@@ -95,6 +95,7 @@ def fit(
     resume: bool = True,
     label: str = "",
     method: TrainingMethod = CLASSIFICATION,
+    after_update: Callable[[TopologyUpdate], None] | None = None,
 ) -> FitResult:
     """Train a model in place, sparse if a topology controller is given.
 
@@ -122,6 +123,9 @@ def fit(
         Shown beside the progress bar and in the log.
     method
         Loss, optimizer and learning rate; by default cross-entropy, SGD and a schedule by step.
+    after_update
+        Called in every process with the record of each topology update, the new links in place.
+        Updates after the checkpoint that a run goes on from are made, and told, again.
 
     Returns
     -------
@@ -173,7 +177,7 @@ def fit(
     metrics = MetricsLog(
         folder / "metrics.jsonl" if folder is not None and processes.is_main else None
     )
-    run = Run(data, settings, folder, metrics, label, method)
+    run = Run(data, settings, folder, metrics, label, method, after_update)
     try:
         with losses_explained(), seeded(processes.seed(seed), device):
             trainee = prepare(
@@ -216,6 +220,7 @@ class Run:
     metrics: MetricsLog
     label: str
     method: TrainingMethod
+    after_update: Callable[[TopologyUpdate], None] | None
 
 
 def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str, Any]) -> History:
@@ -276,11 +281,13 @@ def change_topology(
 ) -> None:
     """Let the controller change the topology, and write down what it did and how long it took."""
     started = time.perf_counter()
-    update = to_json(sparsifier.update_topology(epoch))
+    update = sparsifier.update_topology(epoch)
     seconds = time.perf_counter() - started
-    run.metrics.write("topology_update", {**update, "seconds": seconds})
+    run.metrics.write("topology_update", {**to_json(update), "seconds": seconds})
     if trainee.average is not None:
         trainee.average.project(trainee.model)
+    if run.after_update is not None:
+        run.after_update(update)
 
 
 def settle_buffers(trainee: Trainee) -> None:
