@@ -1,25 +1,34 @@
-"""The images thresholds are taken from: training images, not augmented, in mixed order."""
+"""Calibration images as users give them."""
 
+import pytest
 import torch
 
-from topospike.data import load_data
-from topospike.recipe import DataSettings
+from topospike.data.calibration import calibration_batches
+from topospike.errors import ConfigError, NonFiniteError, ShapeError
 
 
-def test_calibration_images_are_training_images_without_augmentation() -> None:
-    settings = DataSettings(augment=("shift",), eval_batch_size=2000)
-    plain = load_data(DataSettings(eval_batch_size=2000), seed=0)
-    data = load_data(settings, seed=0)
-    (calibration, labels) = next(iter(data.calibration))
-    train = torch.cat([x for x, _ in plain.train])
-    rows = {tuple(image.flatten().tolist()) for image in train}
-    assert len(calibration) == data.train.images
-    assert all(tuple(image.flatten().tolist()) in rows for image in calibration)
-    assert len(set(labels[:64].tolist())) == 10  # mixed, though a folder may be sorted by class
+def test_tensors_pairs_and_nothing_are_taken():
+    x, y = torch.rand(3, 1, 4, 4), torch.zeros(3)
+    assert list(calibration_batches(None)) == []
+    assert [batch.tolist() for batch in calibration_batches(x)] == [x.tolist()]
+    found = list(calibration_batches(batch for batch in [(x, y), [x, y], x[:0], x]))
+    assert [len(batch) for batch in found] == [3, 3, 3]
 
 
-def test_calibration_order_is_the_seeds() -> None:
-    one, two, other = (load_data(DataSettings(), seed=seed) for seed in (0, 0, 1))
-    first = [next(iter(data.calibration))[0] for data in (one, two, other)]
-    assert torch.equal(first[0], first[1])
-    assert not torch.equal(first[0], first[2])
+@pytest.mark.parametrize(
+    ("second", "error", "message"),
+    [
+        ({"image": 1}, ConfigError, "calibration batch 1 is dict; x or"),
+        ((1, 2), ConfigError, "calibration batch 1 is tuple of int"),
+        ((), ConfigError, "calibration batch 1 is tuple; x or"),
+        (torch.tensor(1.0), ConfigError, "batch first, is required"),
+        (torch.rand(2, 1, 4, 5), ShapeError, r"batch 1 has images of shape \(1, 4, 5\)"),
+        (torch.rand(2, 1, 4, 4).double(), ShapeError, r"dtype torch.float64, batch 0 of"),
+        (torch.full((2, 1, 4, 4), float("inf")), NonFiniteError, "batch 1 holds NaN or infinite"),
+    ],
+)
+def test_the_batch_that_does_not_fit_is_named(second, error, message):
+    batches = calibration_batches([torch.rand(2, 1, 4, 4), second])
+    assert len(next(batches)) == 2
+    with pytest.raises(error, match=message):
+        next(batches)

@@ -13,12 +13,7 @@ from dataclasses import replace
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
-from topospike.convert.calibrate import (
-    Batch,
-    calibration_batches,
-    observe_sites,
-    set_thresholds,
-)
+from topospike.convert.calibrate import observe_sites, set_thresholds
 from topospike.convert.fold import fold_batch_norms
 from topospike.convert.health import advise, layer_inputs, site_reports
 from topospike.convert.inherit import inherit_masks
@@ -40,6 +35,7 @@ from topospike.convert.trained import (
     require_trained,
     take_out_activations,
 )
+from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture
 from topospike.snn.network import SpikingNetwork

@@ -13,48 +13,9 @@ from topospike.convert.plan import Plan
 from topospike.convert.statistics import SiteObserver, SiteStatistics
 from topospike.convert.thresholds import given_thresholds, solve_thresholds
 from topospike.convert.trained import TrainedActivations, trained_threshold
-from topospike.errors import ConfigError, ConversionError, NonFiniteError, ShapeError
+from topospike.errors import ConfigError, ConversionError
 from topospike.registry import suggestion
 from topospike.snn.site import Site
-
-Batch = Tensor | tuple[Tensor, ...] | list[Tensor]
-
-
-def calibration_batches(calibration: Iterable[Batch] | Tensor | None) -> Iterator[Tensor]:
-    """Yield checked batches of images from whatever the user gave."""
-    if calibration is None:
-        return
-    batches = [calibration] if isinstance(calibration, Tensor) else calibration
-    first: Tensor | None = None
-    for number, batch in enumerate(batches):
-        images = images_of(batch, number)
-        first = images if first is None else first
-        if images.shape[1:] != first.shape[1:] or images.dtype != first.dtype:
-            raise ShapeError(
-                f"calibration batch {number} has images of shape {tuple(images.shape[1:])} and "
-                f"dtype {images.dtype}, batch 0 of {tuple(first.shape[1:])} and {first.dtype}; all "
-                "must agree. Resize or crop the images, and normalise all of them."
-            )
-        if not bool(torch.isfinite(images).all()):
-            raise NonFiniteError(
-                f"calibration batch {number} holds NaN or infinite values; finite images are "
-                "required. Check the data loading and normalisation."
-            )
-        if len(images):
-            yield images
-
-
-def images_of(batch: Batch, number: int) -> Tensor:
-    """Return the images of one batch: ``x``, or the first of ``(x, y)``."""
-    is_pair = isinstance(batch, tuple | list) and len(batch) > 0
-    images = next(iter(batch)) if is_pair else batch
-    if not isinstance(images, Tensor) or images.ndim == 0:
-        inside = f" of {type(images).__name__}" if is_pair else ""
-        raise ConfigError(
-            f"calibration batch {number} is {type(batch).__name__}{inside}; x or (x, y) with a "
-            "tensor x, batch first, is required. Take the images out of a dictionary."
-        )
-    return images
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from topospike.convert.calibrate import Batch, calibration_batches, observe_sites
+from topospike.convert.calibrate import observe_sites
 from topospike.convert.place import find_rectifiers, nothing_to_replace, place_sites, unique_name
 from topospike.convert.plan import plan_for
 from topospike.convert.qcfs import QCFS, Order
@@ -28,6 +28,7 @@ from topospike.convert.rectifier_calls import CHILD, QuantisedCalls, install_cal
 from topospike.convert.slip_relu import SlipReLU
 from topospike.convert.thresholds import solve_thresholds
 from topospike.convert.trained import drop_ceilings, take_out_activations
+from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.registry import Registry

@@ -9,9 +9,10 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from topospike.data.calibration import Batch
 from topospike.errors import ConfigError, MissingDataError
 from topospike.models.layers import CONVOLUTIONS
-from topospike.prune.calibration import Batch, CalibrationImages, check_fit
+from topospike.prune.calibration import CalibrationImages, check_fit
 from topospike.prune.layers import Sparsity, find_targets
 from topospike.prune.methods import PRUNING_METHODS, Method
 from topospike.prune.ranking import RankingSettings

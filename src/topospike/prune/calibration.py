@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from topospike.errors import ConfigError, MissingDataError, NonFiniteError, ShapeError
-
-Batch = Tensor | tuple[Tensor, ...] | list[Tensor]
+from topospike.data.calibration import Batch, calibration_batches
+from topospike.errors import ConfigError, MissingDataError, ShapeError
 
 
 class CalibrationImages:
@@ -40,7 +39,7 @@ class CalibrationImages:
             raise ConfigError(f"chunk is {chunk}; 1 or more images at a time are required.")
         self.chunk = chunk
         self.count = 0
-        self.batches = checked_batches(calibration)
+        self.batches = calibration_batches(calibration)
         first = next(self.batches, None)
         if first is None:
             raise MissingDataError(
@@ -53,35 +52,10 @@ class CalibrationImages:
         """Hand on the images, once."""
         batch: Tensor | None = self.first
         while batch is not None:
-            if batch.shape[1:] != self.first.shape[1:]:
-                raise ShapeError(
-                    f"after {self.count} images a calibration batch has images of shape "
-                    f"{tuple(batch.shape[1:])}; {tuple(self.first.shape[1:])}, the shape of the "
-                    "first, is required. Bring all images to one size."
-                )
             for images in batch.split(self.chunk):
                 self.count += len(images)
                 yield images
             batch = next(self.batches, None)
-
-
-def checked_batches(calibration: Iterable[Batch] | Tensor) -> Iterator[Tensor]:
-    """Yield the images of every batch that has some, all finite."""
-    batches = [calibration] if isinstance(calibration, Tensor) else calibration
-    for number, batch in enumerate(batches):
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        if not isinstance(images, Tensor):
-            raise ConfigError(
-                f"calibration batch {number} is {type(batch).__name__} of "
-                f"{type(images).__name__}; x or (x, y) with a tensor x is required."
-            )
-        if not bool(torch.isfinite(images).all()):
-            raise NonFiniteError(
-                f"calibration batch {number} holds NaN or infinite values; finite images are "
-                "required. Check the data loading and normalisation."
-            )
-        if len(images):
-            yield images
 
 
 @torch.no_grad()
