@@ -50,12 +50,17 @@ class WeightCache:
 
     def get(self, name: str, kind: str, weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
         """Return ``make(weight)``, remembered as long as the weight is the same and untouched."""
-        version = 0 if weight.is_inference() else weight._version
-        state = (weight.data_ptr(), version, weight.dtype, weight.shape)
+        state = state_of(weight)
         known = self._known.get((name, kind))
         if known is None or known[0] != state:
             known = self._known[(name, kind)] = state, make(weight)
         return known[1]
+
+
+def state_of(weight: Tensor) -> tuple[Any, ...]:
+    """Return what changes when a weight is replaced or written to."""
+    version = 0 if weight.is_inference() else weight._version
+    return weight.data_ptr(), version, weight.dtype, weight.shape
 
 
 class LayerRuns:

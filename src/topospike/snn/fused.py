@@ -64,6 +64,7 @@ class FusedSite:
         shape = [state.shape[axis] for axis in self.order]
         theta = theta.permute(self.order)
         self.layout, flat = matching_layout(theta, shape)
+        flat = flat.numpy()
         self.scratch = np.empty((1, 1, self.layout[2]), self.dtype)
         self.step = rule_of(neuron, flat, self.dtype)
 
@@ -84,7 +85,7 @@ class FusedSite:
         return tensor.permute(self.order).reshape(self.layout).numpy()
 
 
-def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, int], Any]:
+def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, int], Tensor]:
     """Return (outer, middle, inner) and the thresholds as (middle, 1) or (1, inner).
 
     ``theta`` varies along some of the axes of ``shape``. The axes before the first of them are
@@ -94,17 +95,17 @@ def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, in
     varying = [axis for axis, size in enumerate(theta.shape) if size != 1]
     if not varying:
         rows = shape[0] if shape else 1
-        return (rows, 1, math.prod(shape[1:])), theta.reshape(1, 1).numpy()
+        return (rows, 1, math.prod(shape[1:])), theta.reshape(1, 1)
     first, last = varying[0], varying[-1] + 1
     outer, middle, inner = (math.prod(s) for s in (shape[:first], shape[first:last], shape[last:]))
     flat = theta.expand(*theta.shape[:first], *shape[first:last], *theta.shape[last:])
     flat = flat.reshape(middle)
     if inner >= SHORT_ROW:
-        return (outer, middle, inner), flat.reshape(middle, 1).numpy()
+        return (outer, middle, inner), flat.reshape(middle, 1)
     flat = flat.repeat_interleave(inner)
     together = math.gcd(outer, 1 << max(0, (LONG_ROW // len(flat)).bit_length() - 1))
     row = flat.repeat(together)
-    return (outer // together, 1, len(row)), row.reshape(1, -1).numpy()
+    return (outer // together, 1, len(row)), row.reshape(1, -1)
 
 
 def rule_of(neuron: Neuron, theta: Any, dtype: type[np.floating]) -> Callable[..., int]:

@@ -19,6 +19,7 @@ from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
 from topospike.snn.cost import CostModel
 from topospike.snn.events import LayerRuns, WeightCache, check_executor
+from topospike.snn.graphs import GraphCache
 from topospike.snn.layers import Program, program
 from topospike.snn.site import Site
 from topospike.snn.split import is_site
@@ -41,6 +42,15 @@ class SpikingNetwork(nn.Module):
     report
         What the converter did.
 
+    Attributes
+    ----------
+    executor : str
+        How layers are evaluated where a call does not say; see `forward`.
+    costs : CostModel
+        What the event executor decides by.
+    cuda_graphs : bool
+        Whether a step is captured and replayed as a whole on a CUDA device.
+
     Examples
     --------
     >>> import torch, topospike as ts
@@ -60,8 +70,10 @@ class SpikingNetwork(nn.Module):
         self.report = report
         self.executor = "decoded"
         self.costs = CostModel()
+        self.cuda_graphs = True
         self._programs: dict[tuple[str, tuple[fx.Node, ...]], Program] = {}
         self._weights = WeightCache()
+        self._graphs = GraphCache()
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -172,11 +184,14 @@ class SpikingNetwork(nn.Module):
             cached = image_part(self.ann, x)
             for site in sites:
                 site.record = record or name == "event"
+            graph = None
+            if x.is_cuda and self.cuda_graphs:
+                graph = self._graphs.get((name, tuple(nodes), record), run, sites, cached)
             for t in range(1, timesteps + 1):
                 for site in (*sites, run):
                     site.time_step = t
-                logits, *values = step_part(self.ann, run, *cached)
-                yield t, logits, tuple(values)
+                results = graph(t) if graph else step_part(self.ann, run, *cached)
+                yield t, results[0], tuple(results[1:])
         finally:
             self.reset()
 
@@ -219,4 +234,5 @@ class SpikingNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.
-        return {**self.__dict__, "_programs": {}, "_weights": WeightCache()}
+        fresh = {"_programs": {}, "_weights": WeightCache(), "_graphs": GraphCache()}
+        return {**self.__dict__, **fresh}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.snn.coding import Coding
+from topospike.snn.device import DeviceSite, has_device_kernel
 from topospike.snn.fused import FusedSite, has_kernel
 from topospike.snn.neurons import Neuron
 
@@ -43,6 +44,8 @@ class Site(nn.Module):
         not of the model: neither is in ``state_dict``, and both are overwritten by the next step.
     fired : int or None
         How many neurons of the batch fired at the current step, where a compiled loop has counted.
+    clock : Tensor or None
+        The step in device memory, while a step is captured to be replayed.
     record : bool
         Whether ``spikes`` are wanted; without them a compiled loop writes less memory.
     """
@@ -66,8 +69,9 @@ class Site(nn.Module):
         self.decoded: Tensor | None = None
         self.spikes: Tensor | None = None
         self.fired: int | None = None
+        self.clock: Tensor | None = None
         self.record = True
-        self._fused: FusedSite | None = None
+        self._fused: FusedSite | DeviceSite | None = None
 
     def forward(self, r_in: Tensor) -> Tensor:
         """Return the activation (time step 0) or the decoded output r_out (t >= 1)."""
@@ -81,11 +85,17 @@ class Site(nn.Module):
             self.decoded = torch.zeros_like(r_in)
             if has_kernel(self.neuron, self.coding, self.decoded):
                 self._fused = FusedSite(self.neuron, self.coding, self.threshold, self.decoded)
+            elif has_device_kernel(self.neuron, self.coding, self.decoded):
+                self._fused = DeviceSite(self.neuron, self.coding, self.threshold, self.decoded)
         if self._fused is None:
             return self._fire(r_in, self.decoded)
         if self.record and self.spikes is None:
             self.spikes = torch.empty_like(self.decoded)
-        self.fired = self._fused(self.time_step, r_in, self.decoded, self.spikes)
+        if isinstance(self._fused, FusedSite):
+            self.fired = self._fused(self.time_step, r_in, self.decoded, self.spikes)
+        else:
+            t = self.time_step if self.clock is None else self.clock
+            self._fused(t, r_in, self.decoded, self.spikes)
         return self.decoded
 
     def _fire(self, r_in: Tensor, decoded: Tensor) -> Tensor:
