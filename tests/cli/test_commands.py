@@ -46,6 +46,23 @@ def test_convert_adds_a_method_and_simulate_measures_it(finished_run, capsys):
     assert {row["timesteps"] for row in added} == {3}
 
 
+def test_one_method_is_converted_twice_under_two_names(finished_run, capsys):
+    rate = ["--method", "dcgs", "--coding", "rate", "--name", "dcgs-rate"]
+    before = (finished_run / "conversions" / "dcgs" / "conversion.json").read_text()
+    assert main(["convert", str(finished_run), *rate]) == 0
+    assert (finished_run / "conversions" / "dcgs" / "conversion.json").read_text() == before
+    again = json.loads((finished_run / "conversions/dcgs-rate/conversion.json").read_text())
+    assert (again["method"], again["coding"]) == ("dcgs", "rate")
+    assert main(["convert", str(finished_run), "--name", "dcgs-rate", "--levels", "2"]) == 0
+    changed = json.loads((finished_run / "conversions/dcgs-rate/conversion.json").read_text())
+    assert (changed["coding"], changed["levels"]) == ("rate", 2)
+    assert main(["simulate", str(finished_run)]) == 0
+    rows = json.loads((finished_run / "summary.json").read_text())["rows"]
+    assert [row["method"] for row in rows[::2]] == ["dcgs", "qcfs", "dcgs-rate"]
+    assert main(["report", str(finished_run)]) == 0
+    assert "dcgs-rate" in (finished_run / "report.html").read_text()
+
+
 def test_converting_again_with_other_settings_drops_the_old_evaluation(finished_run):
     place = finished_run / "conversions" / "dcgs"
     before = json.loads((place / "conversion.json").read_text())

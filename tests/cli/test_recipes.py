@@ -71,6 +71,7 @@ def test_an_override_replaces_one_key_and_leaves_the_others():
         ({"convert": "dcgs"}, "'convert' is 'dcgs'; a list of mappings is required"),
         ({"convert": ["dcgs"]}, "convert[0] is 'dcgs'; a mapping is required"),
         ({"convert": [{"method": "dcgs"}] * 2}, "convert names 'dcgs' 2 times"),
+        ({"convert": [{"method": "dcgs", "name": "../x"}]}, "convert has the name '../x'"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_remedy(overrides, message):

@@ -156,7 +156,9 @@ def simulate_parser(summary: str) -> ArgumentParser:
     """Options of ``simulate``."""
     parser = new_parser(summary)
     parser.add_argument("folder", type=str, help="a run folder with converted networks")
-    parser.add_argument("--method", type=str, help="only this conversion (default: every one)")
+    parser.add_argument(
+        "--method", type=str, help="only one conversion, by its name (default: all)"
+    )
     parser.add_class_arguments(MeasureSettings, as_group=True)
     add_common_options(parser)
     return parser

@@ -91,26 +91,26 @@ def prune(options: Namespace) -> None:
 
 
 def convert(options: Namespace) -> None:
-    """Convert the networks of a run folder by one method, and show what the conversion did."""
+    """Convert the networks of a run folder by one method, and show what the conversion did.
+
+    A conversion of the folder with that name (by default that of the method) is done anew.
+    """
     folder = Path(options.folder)
     recipe = recorded_recipe(folder)
     refuse_conversion(recipe, folder, "converted")
     typed = settings_among(options, ("folder", "device", "debug"))
-    method = typed.setdefault("method", next((c.method for c in recipe.convert), "dcgs"))
-    conversions = [to_plain(settings) for settings in recipe.convert]
-    if method not in [conversion["method"] for conversion in conversions]:
-        conversions.append({})
-    conversions = [
-        {**conversion, **typed} if conversion.get("method", method) == method else conversion
-        for conversion in conversions
-    ]
-    recipe = changed(recipe, {"convert": conversions})
-    settings = next(entry for entry in recipe.convert if entry.method == method)
+    known = {entry.label: to_plain(entry) for entry in recipe.convert}
+    first = next(iter(known.values()), {"method": "dcgs"})
+    typed.setdefault("method", known.get(typed.get("name"), first)["method"])
+    label = typed.get("name") or typed["method"]
+    known[label] = {**known.get(label, {}), **typed}
+    recipe = changed(recipe, {"convert": list(known.values())})
+    settings = next(entry for entry in recipe.convert if entry.label == label)
     at_work = Run(recipe, folder, device=options.get("device"))
     with at_work.recorded():
         for network in at_work.networks:
             text = conversion_text(convert_network(at_work, network, settings))
-            compared = conversion_folder(network, method) / "activations.json"
+            compared = conversion_folder(network, settings) / "activations.json"
             if compared.is_file():  # folders of earlier versions have none
                 text += f"\n\n{comparison_text(ActivationComparison.load(compared))}"
             print(f"{network.name}\n{text}\n")
@@ -121,18 +121,18 @@ def simulate(options: Namespace) -> None:
     folder = Path(options.folder)
     recipe = recorded_recipe(folder)
     recipe = changed(recipe, {"measure": settings_among(options, FOLDER_OPTIONS)})
-    methods = [settings.method for settings in recipe.convert]
+    names = [settings.label for settings in recipe.convert]
     only = options.get("method")
-    if only is not None and only not in methods:
+    if only is not None and only not in names:
         raise ConfigError(
-            f"{folder} has no conversion {only!r}; it has {', '.join(methods) or 'none'}. "
+            f"{folder} has no conversion {only!r}; it has {', '.join(names) or 'none'}. "
             f"Convert first: topospike convert {folder} --method {only}."
         )
     at_work = Run(recipe, folder, device=options.get("device"))
     with at_work.recorded():
         for settings in recipe.convert:
             for network in at_work.networks:
-                if only not in (None, settings.method):
+                if only not in (None, settings.label):
                     continue
                 if is_direct(at_work):
                     measure_spiking(at_work, network)

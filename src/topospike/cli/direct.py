@@ -116,8 +116,9 @@ def trained_network(run: Run, network: Network) -> DirectNetwork:
 
 def measure_spiking(run: Run, network: Network) -> None:
     """Simulate one trained network on the test split; write its populations and its evaluation."""
-    name, measure = f"measure {network.name} {METHOD}", run.recipe.measure
-    folder = conversion_folder(network, METHOD)
+    settings, measure = run.recipe.convert[0], run.recipe.measure
+    name = f"measure {network.name} {settings.label}"
+    folder = conversion_folder(network, settings)
 
     def action() -> list[Path]:
         snn = trained_network(run, network)

@@ -26,7 +26,7 @@ def export(options: Namespace) -> None:
     if kind in ("nir", "csr"):
         settings = chosen_conversion(run, options.get("method"))
         snn = spiking_network(run, network, settings)
-        name = f"{network.name}-{settings.method}"
+        name = f"{network.name}-{settings.label}"
         if kind == "csr":
             print(f"export: {export_csr(snn, target(options, folder, f'{name}-csr'))}")
             return
@@ -66,7 +66,7 @@ def chosen_network(run: Run, name: str | None) -> Network:
 
 def chosen_conversion(run: Run, method: str | None) -> ConversionSettings:
     """Return the settings of a conversion, by default the first of the recipe."""
-    known = {settings.method: settings for settings in run.recipe.convert}
+    known = {settings.label: settings for settings in run.recipe.convert}
     if not known:
         raise ConfigError(
             f"{run.folder} has no conversion; convert first: topospike convert {run.folder} "

@@ -6,6 +6,7 @@ its last stage. A message names the key as it is written on the command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,7 @@ LIMITS: dict[str, Limit] = {
     "measure.images": POSITIVE_INTEGER,
     "threads": POSITIVE_INTEGER,
 }
+FOLDER_NAME = r"\w[\w.-]*"
 CONVERSION_LIMITS: dict[str, Limit] = {
     "levels": POSITIVE_INTEGER,
     "timesteps": POSITIVE_INTEGER,
@@ -114,11 +116,17 @@ def check(key: str, value: Any, limit: Limit) -> None:
 
 
 def check_conversions(recipe: Recipe) -> None:
-    """Raise when two conversions would write to one folder."""
-    methods = [settings.method for settings in recipe.convert]
-    twice = sorted({method for method in methods if methods.count(method) > 1})
-    if twice:
-        raise ConfigError(
-            f"convert names {twice[0]!r} {methods.count(twice[0])} times; each method once is "
-            "required, since each has its own folder. Use one run folder for each variant."
-        )
+    """Raise when a conversion cannot name a folder, or two would write to one."""
+    labels = [settings.label for settings in recipe.convert]
+    for label in labels:
+        if not re.fullmatch(FOLDER_NAME, label):
+            raise ConfigError(
+                f"convert has the name {label!r}; letters, digits, hyphens, underscores and dots "
+                "inside are required, since a folder is named so."
+            )
+        if labels.count(label) > 1:
+            raise ConfigError(
+                f"convert names {label!r} {labels.count(label)} times; each name once is required, "
+                "since each has its own folder. Give one of them a name: '{method: dcgs, coding: "
+                "rate, name: dcgs-rate}'."
+            )

@@ -42,11 +42,11 @@ class Judgement:
 
     def checked(self, recipe: Recipe) -> Judgement:
         """Return itself, if the recipe has that conversion."""
-        methods = [settings.method for settings in recipe.convert]
-        if self.on != ANN and self.on not in methods:
+        names = [settings.label for settings in recipe.convert]
+        if self.on != ANN and self.on not in names:
             raise ConfigError(
                 f"--judge is {self.on!r}; 'ann' or one of the recipe's conversions "
-                f"({', '.join(methods) or 'none'}) is required."
+                f"({', '.join(names) or 'none'}) is required."
             )
         return self
 
@@ -61,7 +61,7 @@ def judge_run(run: Run, judgement: Judgement) -> tuple[float | None, float, floa
         test = ann_accuracy(run, network)
         validation = ann_validation(run, network)
     else:
-        settings = next(s for s in run.recipe.convert if s.method == judgement.on)
+        settings = next(s for s in run.recipe.convert if s.label == judgement.on)
         test = evaluation_of(network, settings).accuracy[step_of(run, settings) - 1]
         validation = snn_validation(run, network, settings)
     score = validation if judgement.select == "validation" else test
@@ -80,7 +80,7 @@ def step_of(run: Run, settings: ConversionSettings) -> int:
 
 def evaluation_of(network: Network, settings: ConversionSettings) -> Evaluation:
     """Read what was measured of one conversion."""
-    return Evaluation.load(network.folder / "conversions" / settings.method / "evaluation.json")
+    return Evaluation.load(network.folder / "conversions" / settings.label / "evaluation.json")
 
 
 def ann_accuracy(run: Run, network: Network) -> float:

@@ -179,7 +179,7 @@ def topology_series(run: Run, network: Network, model: nn.Module) -> TopologySer
 
 def convert_network(run: Run, network: Network, settings: ConversionSettings) -> ConversionReport:
     """Convert one trained network by one method, and return what the conversion did."""
-    path = conversion_folder(network, settings.method) / "conversion.json"
+    path = conversion_folder(network, settings) / "conversion.json"
     compared = path.with_name("activations.json")
 
     def action() -> list[Path]:
@@ -205,7 +205,7 @@ def conversion_stage(
     run: Run, network: Network, settings: ConversionSettings
 ) -> tuple[str, dict[str, Any]]:
     """Return the name of a conversion in the ledger, and what it depends on."""
-    name = f"convert {network.name} {settings.method}"
+    name = f"convert {network.name} {settings.label}"
     return name, conversion_settings(run, network, settings)
 
 
@@ -221,9 +221,9 @@ def conversion_settings(run: Run, network: Network, settings: ConversionSettings
     return depends
 
 
-def conversion_folder(network: Network, method: str) -> Path:
+def conversion_folder(network: Network, settings: ConversionSettings) -> Path:
     """Return the folder of one conversion of one network."""
-    return network.folder / "conversions" / method
+    return network.folder / "conversions" / settings.label
 
 
 def compared_steps(timesteps: int) -> tuple[int, ...]:
@@ -239,9 +239,9 @@ def compared_steps(timesteps: int) -> tuple[int, ...]:
 
 def spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
     """Return the network that the conversion stage has saved, converted anew if it is not there."""
-    key = (network.name, settings.method)
+    key = (network.name, settings.label)
     if key not in run.spiking:
-        folder = conversion_folder(network, settings.method) / SAVED_NETWORK
+        folder = conversion_folder(network, settings) / SAVED_NETWORK
         stage, depends = conversion_stage(run, network, settings)
         if folder.is_dir() and run.ledger.is_complete(stage, depends):
             run.spiking[key] = load(folder, device=run.device)
@@ -254,20 +254,20 @@ def new_spiking_network(run: Run, network: Network, settings: ConversionSettings
     """Convert a trained network."""
     images = calibration_images(run.data, settings.calibration_images)
     options = dataclasses.asdict(settings)
-    options.pop("calibration_images")
+    del options["calibration_images"], options["name"]
     kind = trained_kind(run.recipe, settings.method)
     plain = kind is None
     model = trained_model(run, network) if plain else quantised_model(run, network, kind)
     snn = convert(model, calibration=images, **options)
-    run.spiking[network.name, settings.method] = snn
+    run.spiking[network.name, settings.label] = snn
     return snn
 
 
 def measure_network(run: Run, network: Network, settings: ConversionSettings) -> None:
     """Simulate one converted network on the test split, and write accuracy and energy."""
-    name = f"measure {network.name} {settings.method}"
+    name = f"measure {network.name} {settings.label}"
     measure = run.recipe.measure
-    path = conversion_folder(network, settings.method) / "evaluation.json"
+    path = conversion_folder(network, settings) / "evaluation.json"
 
     def action() -> list[Path]:
         result = evaluate(
@@ -316,7 +316,7 @@ def show_first_conversion(run: Run, network: Network) -> None:
     """Copy the files of the recipe's first conversion to the top of the network's folder."""
     if not run.recipe.convert:
         return
-    source = conversion_folder(network, run.recipe.convert[0].method)
+    source = conversion_folder(network, run.recipe.convert[0])
     for name in CONVERSION_FILES:
         target = network.folder / name
         if not (source / name).is_file():

@@ -23,23 +23,23 @@ def write_summary(run: Run) -> tuple[SummaryRow, ...]:
     simulated); the ratio is to the dense twin at the same step by the same method.
     """
     evaluations = {
-        (network.name, settings.method): Evaluation.load(path)
+        (network.name, settings.label): Evaluation.load(path)
         for network in run.networks
         for settings in run.recipe.convert
-        if (path := conversion_folder(network, settings.method) / "evaluation.json").is_file()
+        if (path := conversion_folder(network, settings) / "evaluation.json").is_file()
     }
     sparsity = {network.name: network_sparsity(run, network) for network in run.networks}
     rows = tuple(
         summary_row(
-            evaluations[network.name, settings.method],
-            evaluations.get(("dense", settings.method)),
+            evaluations[network.name, settings.label],
+            evaluations.get(("dense", settings.label)),
             network=network,
             settings=settings,
             sparsity=sparsity[network.name],
         )
         for settings in run.recipe.convert
         for network in run.networks
-        if (network.name, settings.method) in evaluations
+        if (network.name, settings.label) in evaluations
     )
     content = {"rows": [dataclasses.asdict(row) for row in rows]}
     write_atomically(run.folder / "summary.json", json.dumps(content, indent=1) + "\n")
@@ -61,7 +61,7 @@ def summary_row(
     reference = dense.energy_joule[step - 1] if dense is not None and compared else None
     return SummaryRow(
         network=network.name,
-        method=settings.method,
+        method=settings.label,
         ann_accuracy=result.ann_accuracy,
         snn_accuracy=result.accuracy[step - 1],
         timesteps=step,

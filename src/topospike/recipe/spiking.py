@@ -136,10 +136,16 @@ class QuantisationSettings:
 class ConversionSettings:
     """How the trained network becomes a spiking one; ``None`` means the method's own default.
 
-    ``presimulation`` is the number of steps of ``srp`` and ``offset-spike`` before the run proper.
+    Attributes
+    ----------
+    name
+        What the conversion is called in folders and tables, where one method is used twice.
+    presimulation
+        Number of steps of ``srp`` and ``offset-spike`` before the run proper.
     """
 
     method: str = "dcgs"
+    name: str | None = None
     coding: str | None = None
     levels: int | None = None
     solver: str | None = None
@@ -147,6 +153,11 @@ class ConversionSettings:
     timesteps: int = 8
     calibration_images: int = 1024
     presimulation: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, by default that of the method."""
+        return self.method if self.name is None else self.name
 
 
 @dataclass(frozen=True)

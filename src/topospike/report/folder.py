@@ -96,7 +96,8 @@ class Run:
     @property
     def methods(self) -> tuple[str, ...]:
         """Conversion methods in the order of the recipe, then those it does not name."""
-        asked = [entry.get("method", "") for entry in self.recipe.get("convert", [])]
+        entries = self.recipe.get("convert", [])
+        asked = [entry.get("name") or entry.get("method", "") for entry in entries]
         found = {method for network in self.networks for method in network.evaluations}
         found |= {method for network in self.networks for method in network.conversions}
         found |= {row.method for row in self.rows}
