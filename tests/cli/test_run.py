@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from topospike.analyse import TopologyReport
 from topospike.cli.main import main
 from topospike.contracts import Evaluation
+from topospike.measure import split_saving
 from topospike.topology import Topology, active_count
 
 FILES = (
@@ -119,7 +120,22 @@ def test_the_table_is_printed_as_plain_text(original_run, tiny_recipe, capsys):
         ["dense", "QCFS"],
         ["CHTs", "QCFS"],
     ]
-    assert lines[5].startswith("report: ")
+    assert lines[-1].startswith("report: ")
+
+
+def test_the_split_of_the_saving_is_printed_and_on_the_page(original_run, tiny_recipe, capsys):
+    assert run_again(original_run, tiny_recipe) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index(next(line for line in lines if line.startswith("QCFS: energy per image")))
+    assert "up to t = 4; first_layer mac_once" in lines[place]
+    assert lines[place + 1].split()[-4:] == ["vs", "first", "links", "events"]
+    path = "conversions/qcfs/evaluation.json"
+    dense, sparse = (Evaluation.load(original_run / f / path) for f in ("dense", "."))
+    saving = split_saving(sparse, 4, reference=dense)
+    shown = [f"{part:.3f}" for part in (saving.ratio, saving.structural, saving.temporal)]
+    assert lines[place + 3].split()[0] == "CHTs"
+    assert lines[place + 3].split()[-3:] == shown
+    assert "Where the saving comes from" in (original_run / "report.html").read_text()
 
 
 def test_a_finished_run_is_not_repeated(finished_run, tiny_recipe):

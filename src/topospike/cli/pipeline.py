@@ -22,7 +22,7 @@ from topospike.cli.stages import (
     refuse_changed_settings,
     show_first_conversion,
 )
-from topospike.cli.summary import write_summary
+from topospike.cli.summary import saving_texts, write_summary
 from topospike.report import write_report
 from topospike.train import Processes
 
@@ -74,12 +74,14 @@ def measure_networks(run: Run) -> None:
 
 
 def print_summary(run: Run) -> None:
-    """Write ``summary.json`` and print its table."""
+    """Write ``summary.json``, and print its table and where the savings come from."""
     for network in run.networks:
         show_first_conversion(run, network)
     rows = write_summary(run)
     if rows:
         output().print(results_table(rows))
+    for text in saving_texts(run):
+        print(f"\n{text}")
 
 
 def print_report(run: Run) -> None:

@@ -10,9 +10,11 @@ import torch
 from topospike.cli.run import Network, Run
 from topospike.cli.stages import conversion_folder
 from topospike.contracts import Evaluation, write_atomically
+from topospike.measure import saving_text
 from topospike.models import build_model, weighted_modules
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import SummaryRow
+from topospike.report.labels import display_name
 from topospike.topology import Topology
 
 
@@ -22,12 +24,7 @@ def write_summary(run: Run) -> tuple[SummaryRow, ...]:
     Energies are those of the conversion's time step (``convert[i].timesteps``, or the last one
     simulated); the ratio is to the dense twin at the same step by the same method.
     """
-    evaluations = {
-        (network.name, settings.label): Evaluation.load(path)
-        for network in run.networks
-        for settings in run.recipe.convert
-        if (path := conversion_folder(network, settings) / "evaluation.json").is_file()
-    }
+    evaluations = evaluations_of(run)
     sparsity = {network.name: network_sparsity(run, network) for network in run.networks}
     rows = tuple(
         summary_row(
@@ -44,6 +41,38 @@ def write_summary(run: Run) -> tuple[SummaryRow, ...]:
     content = {"rows": [dataclasses.asdict(row) for row in rows]}
     write_atomically(run.folder / "summary.json", json.dumps(content, indent=1) + "\n")
     return rows
+
+
+def evaluations_of(run: Run) -> dict[tuple[str, str], Evaluation]:
+    """Read every evaluation that is there, by network and conversion."""
+    return {
+        (network.name, settings.label): Evaluation.load(path)
+        for network in run.networks
+        for settings in run.recipe.convert
+        if (path := conversion_folder(network, settings) / "evaluation.json").is_file()
+    }
+
+
+def saving_texts(run: Run) -> list[str]:
+    """Return, for each conversion, where the savings of its networks come from.
+
+    At the conversion's time step; networks measured under other conventions than the first one's
+    are left to the report, which does not put them side by side.
+    """
+    evaluations, texts = evaluations_of(run), []
+    for settings in run.recipe.convert:
+        found = {n: e for (n, label), e in evaluations.items() if label == settings.label}
+        first = next(iter(found.values()), None)
+        if first is None:
+            continue
+        alike = {
+            display_name(name): result
+            for name, result in found.items()
+            if result.conventions == first.conventions
+        }
+        step = min(settings.timesteps, *(result.timesteps[-1] for result in alike.values()))
+        texts.append(f"{display_name(settings.label)}: {saving_text(alike, step)}")
+    return texts
 
 
 def summary_row(

@@ -16,6 +16,7 @@ from topospike.report.health import Fold, health_folds
 from topospike.report.labels import display_name
 from topospike.report.network_charts import degrees_figure, disk_figure, layer_names
 from topospike.report.network_science import measures_table, parts_table, rivals_table
+from topospike.report.saving_table import saving_table
 from topospike.report.simulation import layer_bars, site_rates, trajectories
 from topospike.report.training import learning_curves, topology_histories
 from topospike.report.training_charts import training_figure, updates_figure
@@ -110,13 +111,15 @@ def result_group(run: Run) -> Group:
 
 
 def energy_group(run: Run) -> Group:
-    """Show accuracy against energy, and against time."""
+    """Show accuracy against energy, and against time, and what saves energy."""
     lines = trajectories(run)
     if not lines:
         absent = ("No spiking network was evaluated, so there is no curve of accuracy or energy.",)
         return Group("energy", "Accuracy and energy", absent)
     figures = (pareto_figure(lines), accuracy_figure(lines))
-    return Group("energy", "Accuracy and energy", figures=figures)
+    split = saving_table(run)
+    folds = (Fold("Where the saving comes from", tables=(split,), open=True),) if split else ()
+    return Group("energy", "Accuracy and energy", figures=figures, folds=folds)
 
 
 def activity_group(run: Run) -> Group:
