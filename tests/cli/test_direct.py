@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from topospike.cli.arguments import EXPORTS
+from topospike.cli.export import FOR_ANNS
 from topospike.cli.main import main
 
 SPIKING = """\
@@ -90,3 +92,34 @@ def test_commands_for_anns_say_what_to_do_instead(run_folder, command, action, c
     assert f"only ANNs are {action}, and it spikes already" in message
     assert "To measure it: topospike simulate" in message
     assert (run_folder / "stages.json").read_bytes() == stages
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+def test_a_topology_is_exported_and_what_is_for_anns_is_refused(run_folder, kind, capsys):
+    written = run_folder / "export" / f"dpap.{kind}"
+    code = main(["export", str(run_folder), "--to", kind])
+    if kind in FOR_ANNS:
+        assert code == 2
+        message = " ".join(capsys.readouterr().err.split())
+        assert f"(direct.rule is 'dpap'), and --to {kind} writes {FOR_ANNS[kind]}" in message
+        assert "--to graphml, npz or csv" in message
+        assert not written.parent.exists()
+    else:
+        assert code == 0
+        assert written.stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["dpap", "sd-snn"])
+def test_convolutions_trained_through_time_are_exported_as_a_graph(tmp_path, rule):
+    recipe = tmp_path / "conv.yaml"
+    conv = SPIKING.replace(
+        "{name: mlp, hidden: [24, 16]}",
+        "{name: conv6fc2, widths: [4, 4, 6, 6, 8, 8], hidden: [16]}",
+    )
+    recipe.write_text(conv.replace("rule: dpap", f"rule: {rule}"))
+    folder = tmp_path / "run"
+    assert main(["train", str(recipe), "--folder", str(folder), "--train.epochs", "1"]) == 0
+    for kind in ("graphml", "npz", "csv"):
+        assert main(["export", str(folder), "--to", kind]) == 0
+        assert (folder / "export" / f"{rule}.{kind}").stat().st_size > 0

@@ -11,15 +11,18 @@ from topospike.cli.run import Network, Run
 from topospike.cli.stages import spiking_network, trained_model
 from topospike.errors import ConfigError, MissingDataError
 from topospike.export import export_csr, export_graph, export_nir, export_onnx
-from topospike.recipe import ConversionSettings
+from topospike.recipe import ConversionSettings, Recipe
 from topospike.registry import suggestion
 from topospike.topology import Topology
+
+FOR_ANNS = {"nir": "converted networks", "csr": "converted networks", "onnx": "ANNs"}
 
 
 def export(options: Namespace) -> None:
     """Write one network of a run folder as NIR, CSR weights, a graph, or ONNX."""
     folder = Path(options.folder)
     recipe = recorded_recipe(folder)
+    refuse_spiking(recipe, folder, options.to)
     run = Run(recipe, folder, device=options.get("device"))
     network = chosen_network(run, options.get("network"))
     kind = options.to
@@ -44,6 +47,16 @@ def export(options: Namespace) -> None:
     else:
         path = target(options, folder, f"{network.name}.{kind}")
         print(f"export: {export_graph(topology_of(network), path)}")
+
+
+def refuse_spiking(recipe: Recipe, folder: Path, kind: str) -> None:
+    """Raise if a run folder holds networks trained through time, which this format is not for."""
+    if recipe.direct.rule is not None and kind in FOR_ANNS:
+        raise ConfigError(
+            f"{folder} holds a network trained through time (direct.rule is "
+            f"{recipe.direct.rule!r}), and --to {kind} writes {FOR_ANNS[kind]}. Export its "
+            "topology (--to graphml, npz or csv); its weights are in model.safetensors."
+        )
 
 
 def target(options: Namespace, folder: Path, name: str) -> Path:
