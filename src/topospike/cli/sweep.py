@@ -10,8 +10,6 @@ cluster whose machines see the same folder, and starts failed trials again. What
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.table import Table
 
+from topospike.cli.cluster import needs_sweep, start
 from topospike.cli.digest import run_folder
 from topospike.cli.display import output, say
 from topospike.cli.pipeline import run_everything
@@ -28,7 +27,7 @@ from topospike.cli.run import Run
 from topospike.cli.search_space import Space, grid_points, nested, parse_space
 from topospike.cli.selection import SELECTIONS, Judgement, best_of, judge_run
 from topospike.contracts import write_atomically
-from topospike.errors import ConfigError, MissingDependencyError, TopospikeError
+from topospike.errors import ConfigError, TopospikeError
 from topospike.recipe import Recipe
 
 RESULT = "trial.json"
@@ -111,9 +110,8 @@ def run_grid(work: Work, points: Sequence[Mapping[str, Any]]) -> list[Trial]:
     say(f"{len(points)} trials, {len(points) - len(missing)} finished before")
     fresh: dict[int, Trial] = {}
     if missing:
-        from ray import tune
-
-        space = {"point": tune.grid_search(missing)}
+        # What ray.tune.grid_search returns; Ray is imported once it is known to be there.
+        space = {"point": {"grid_search": missing}}
         for index, trial in tuned(work, space, points=points, samples=1, search=None):
             fresh[index] = trial
     unfinished = [Trial(p, str(work.order.folder_at(p)), error="lost") for p in points]
@@ -141,12 +139,9 @@ def tuned(
     search: Any,
 ) -> list[tuple[int, Trial]]:
     """Hand trials to Ray Tune and collect what became of each; numbers count within the grid."""
-    try:
-        import ray
-        from ray import tune
-    except ImportError as error:
-        raise needs_sweep() from error
     start(work.address)
+    import ray
+    from ray import tune
 
     def point_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return points[config["point"]] if points is not None else config
@@ -180,27 +175,6 @@ def tuned(
             trial = Trial(point, str(order.folder_at(point)), error=reason[-300:])
         found.append((config.get("point", len(found)), trial))
     return found
-
-
-def start(address: str | None) -> None:
-    """Connect to a cluster, or start Ray on this machine, without its dashboard and its log."""
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    ray.init(
-        address=address,
-        include_dashboard=False if address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-
-
-def needs_sweep() -> MissingDependencyError:
-    """Return the error for a missing Ray or Optuna."""
-    return MissingDependencyError(
-        "topospike sweep needs ray and optuna; pip install 'topospike[sweep]'"
-    )
 
 
 def carry_out(order: Order, point: Mapping[str, Any]) -> Trial:
