@@ -91,3 +91,46 @@ def test_what_cannot_be_analysed_is_told_on_one_line(saved, tmp_path, capsys):
     assert "none.npz" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="given twice"):
         short_names([Path("a"), Path("./a")])
+
+
+def test_graphs_of_different_layers_are_pointed_out(saved, tmp_path, capsys):
+    paths = [str(saved / f"{name}.npz") for name in ("one", "two")]
+    wide = Topology.load(saved / "one.npz").masks
+    wide["fc3.weight"] = torch.ones(5, 20, dtype=torch.bool)
+    Topology.from_masks(wide).save(tmp_path / "wide.npz")
+    command = ["analyse", *paths, str(tmp_path / "wide.npz"), "--nulls", "0", "--folder"]
+    assert main([*command, str(tmp_path / "compared")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "wide: fc1.weight, fc2.weight, fc3.weight). Compare the layers they share" in shown
+    chain = ["--chain", "fc1.weight", "fc2.weight"]
+    assert chain[0] + " fc1.weight fc2.weight." in shown
+    assert main([*command, str(tmp_path / "compared"), *chain]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_evolved_and_pruned_runs_stand_side_by_side(tmp_path, original_run, tiny_recipe, capsys):
+    runs = {rule: tmp_path / rule for rule in ("cht", "rigl", "set", "depgraph")}
+    for rule in ("cht", "rigl", "set"):
+        options = ["--sparsity.rule", rule, "--dense_twin", "false", "--folder", str(runs[rule])]
+        assert main(["train", str(tiny_recipe), *options]) == 0
+    # Widths are whole numbers, which is coarse for layers of 48 and 32 neurons.
+    pruned = ["--method", "depgraph", "--sparsity", "0.8", "--tolerance", "0.02"]
+    assert main(["prune", str(original_run), *pruned, "--to", str(runs["depgraph"])]) == 0
+    command = ["analyse", *map(str, runs.values()), "--random", "--nulls", "2", "--folder"]
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "default")]) == 0
+    assert "depgraph: layers.0.weight, layers.2.weight, layers.4.weight" in capsys.readouterr().out
+    chain = ["--chain", "layers.0", "layers.2"]
+    assert main([*command, str(tmp_path / "shared"), *chain]) == 0
+    assert "note:" not in capsys.readouterr().out
+    rows = json.loads((tmp_path / "shared" / "comparison.json").read_text())
+    assert [row["name"] for row in rows] == [*runs, "random", "random 2"]
+    assert {tuple(row["sizes"]) for row in rows} == {(64, 48, 32)}
+    by_name = {row["name"]: row for row in rows}
+    # Whole channels go: the neurons that stay are fully linked, the others have no link.
+    assert by_name["depgraph"]["anp"] < by_name["random 2"]["anp"]
+    assert {path.name for path in (tmp_path / "shared" / "figures").iterdir()} == {
+        "disks.svg",
+        "degrees.svg",
+    }

@@ -12,6 +12,7 @@ from topospike.analyse import TopologyReport, compare
 from topospike.cli.analysing import AnalysisSettings, write_figures
 from topospike.cli.comparison import (
     analyse_all,
+    differing_layers,
     figure_folder,
     random_reports,
     write_comparison,
@@ -159,6 +160,8 @@ def analyse(options: Namespace) -> None:
             drawn = write_figures(reports[name], figure_folder(path), run=path)
             print(f"figures: {', '.join(map(str, drawn)) or 'nothing to draw'}")
     if several:
+        if different := differing_layers(reports):
+            print(f"note: {different}")
         folder = Path(options.get("folder") or Path("runs") / "comparison")
         print(f"comparison: {write_comparison(reports, folder)}")
 

@@ -107,6 +107,25 @@ def random_reports(paths: Sequence[Path], settings: AnalysisSettings) -> dict[st
     return reports
 
 
+def differing_layers(reports: Mapping[str, TopologyReport]) -> str | None:
+    """Say which layers to choose where the topologies' graphs are not of the same ones.
+
+    Structured pruning masks the classifier too, for example, which evolving links leaves dense.
+    """
+    chains = {name: report.chain for name, report in reports.items()}
+    first = next(iter(chains.values()))
+    if all(chain == first for chain in chains.values()):
+        return None
+    shared = [name for name in first if all(name in chain for chain in chains.values())]
+    which = "; ".join(f"{name}: {', '.join(chain)}" for name, chain in chains.items())
+    choice = (
+        f"Compare the layers they share by --chain {' '.join(shared)}."
+        if shared
+        else "They share no layer: choose comparable ones by --chain, one command a topology."
+    )
+    return f"the graphs are of different layers ({which}). {choice}"
+
+
 def shuffled(topology: Topology, *, seed: int) -> Topology:
     """Return a topology with the same number of links in every layer, placed at random."""
     generator = torch.Generator().manual_seed(seed)
