@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,20 +27,20 @@ BUILDS = {
 DENSITY = {"conv": 0.22, "linear": 0.01}
 
 
-def untrained(name: str, *, sparse: bool) -> nn.Module:
+def untrained(name: str, *, sparse: bool, density: Mapping[str, float] = DENSITY) -> nn.Module:
     """Build a network whose batch norms have seen four batches; with ``sparse``, few links.
 
-    The links are drawn at random at the published densities, the first and the last layer
-    excepted, and weights rescaled to the fewer inputs: time does not depend on which links exist.
+    The links are drawn at random (by default at the published densities), the first and the last
+    layer excepted, and weights rescaled to the fewer inputs: which links exist costs no time.
     """
     torch.manual_seed(0)
     model = BUILDS[name]()
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
         for layer in layers[1:-1] if sparse else []:
-            density = DENSITY["conv" if isinstance(layer, nn.Conv2d) else "linear"]
-            density = max(density, 0.3) if name == "vit-s" else density
-            layer.weight.mul_((torch.rand_like(layer.weight) < density) / density**0.5)
+            share = density["conv" if isinstance(layer, nn.Conv2d) else "linear"]
+            share = max(share, 0.3) if name == "vit-s" else share
+            layer.weight.mul_((torch.rand_like(layer.weight) < share) / share**0.5)
         model.train()
         for _ in range(4):
             model(torch.randn(16, 3, 32, 32))
@@ -47,14 +48,14 @@ def untrained(name: str, *, sparse: bool) -> nn.Module:
 
 
 def trained(folder: Path, images: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return the network of a run, calibration images and test images.
+    """Return the network of a run, 64 images to calibrate on, and test images.
 
     The newest checkpoint is taken where the training has not finished.
     """
     record = json.loads((folder / "record.json").read_text())
     recipe = recipe_from(record["recipe"], source=str(folder))
     data = load_data(recipe.data, seed=recipe.seed)
-    calibration = next(iter(data.calibration))[0][:images]
+    calibration = next(iter(data.calibration))[0][:64]
     test = next(iter(data.test))[0][:images]
     model = build_model(recipe.model, classes=data.classes, channels=3, image_size=(32, 32))
     final = folder / "model.safetensors"
