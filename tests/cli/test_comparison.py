@@ -108,6 +108,14 @@ def test_graphs_of_different_layers_are_pointed_out(saved, tmp_path, capsys):
     assert "note:" not in capsys.readouterr().out
 
 
+def test_a_run_that_did_not_end_is_told_apart(finished_run, capsys):
+    (finished_run / "topology.npz").unlink()
+    before = (finished_run / "stages.json").read_bytes()
+    assert main(["analyse", str(finished_run)]) != 0
+    assert "has no topology yet: 'chts' was not trained" in capsys.readouterr().err
+    assert (finished_run / "stages.json").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_evolved_and_pruned_runs_stand_side_by_side(tmp_path, original_run, tiny_recipe, capsys):
     runs = {rule: tmp_path / rule for rule in ("cht", "rigl", "set", "depgraph")}

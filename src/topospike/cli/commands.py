@@ -102,7 +102,7 @@ def convert(options: Namespace) -> None:
     typed = settings_among(options, ("folder", "device", "debug"))
     known = {entry.label: to_plain(entry) for entry in recipe.convert}
     first = next(iter(known.values()), {"method": "dcgs"})
-    typed.setdefault("method", known.get(typed.get("name"), first)["method"])
+    typed.setdefault("method", known.get(typed.get("name", ""), first)["method"])
     label = typed.get("name") or typed["method"]
     known[label] = {**known.get(label, {}), **typed}
     recipe = changed(recipe, {"convert": list(known.values())})

@@ -295,6 +295,11 @@ def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
             f"{run.folder} holds a dense network only, so there is no topology to analyse. Train "
             "with sparse_twin: true, or prune it: topospike prune."
         )
+    if not (network.folder / "topology.npz").is_file():
+        raise MissingDataError(
+            f"{run.folder} has no topology yet: {network.name!r} was not trained or pruned to its "
+            "end. Repeat the command that made the folder; it goes on from the last checkpoint."
+        )
     path, history = run.folder / "topology_report.json", run.folder / HISTORY_FILE
     asked = settings or AnalysisSettings()
 
