@@ -109,9 +109,9 @@ def arguments() -> argparse.Namespace:
     if given.peers is None and PEERS.is_dir():
         given.peers = PEERS
     if given.runs is None:
-        given.runs = [run for run in RUNS if (run / "model.safetensors").is_file()]
+        finished = [run for run in RUNS if (run / "model.safetensors").is_file()]
+        given.runs = [] if given.quick else finished
     if given.quick:
-        given.runs = []
         given.select, given.repetitions = "quick", 1
     return given
 

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError
 from topospike.snn.cost import CostModel
-from topospike.snn.dense import fetch
+from topospike.snn.dense import fetch, memory_format_of
 from topospike.snn.layers import EventLayer, Program, weight_of
 from topospike.snn.scatter import POINT, CompressedLinear, PackedWeight, event_form
 
@@ -106,9 +106,11 @@ class LayerRuns:
         return y
 
     def _dense(self, layer: EventLayer, values: tuple[Any, ...]) -> Tensor:
-        y = evaluate(layer.node, layer.operand(self.network, values), self.network)
+        operand = layer.operand(self.network, values)
         if layer.geometry is POINT:
-            return y.contiguous()
+            return evaluate(layer.node, operand, self.network).contiguous()
+        operand = operand.contiguous(memory_format=memory_format_of(layer.node))
+        y = evaluate(layer.node, operand, self.network)
         return y.contiguous(memory_format=torch.channels_last)
 
     def _add_events(

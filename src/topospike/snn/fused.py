@@ -29,8 +29,8 @@ from topospike.snn.neurons import (
 )
 from topospike.snn.threads import in_shares
 
-WORTHWHILE = 1 << 14
-"""Neurons of a batch below which a few small tensor operations are as fast."""
+WORTHWHILE = 1 << 10
+"""Neurons of a batch below which loading the compiled loops (0.7 s) is not worth it."""
 
 SHORT_ROW = 128
 """Elements of an innermost loop below which starting it costs as much as running it."""
