@@ -86,7 +86,7 @@ def test_a_step_is_captured_once_for_a_shape_and_serves_other_images() -> None:
     snn, x = converted(torch.float64)
     others = x.flip(0) * 0.7
     expected = snn(others, 5)
-    snn.to("cuda")
+    snn.to("cuda").cuda_graphs = True
     snn(x.cuda(), 5)
     first = snn._graphs._known
     torch.testing.assert_close(snn(others.cuda(), 5).cpu(), expected, rtol=1e-8, atol=1e-8)
@@ -99,7 +99,7 @@ def test_a_step_is_captured_once_for_a_shape_and_serves_other_images() -> None:
 @pytest.mark.parametrize("executor", ["decoded", "bf16"])
 def test_a_captured_step_notices_changed_parameters(executor: str) -> None:
     snn, x = converted(torch.float32)
-    snn.to("cuda")
+    snn.to("cuda").cuda_graphs = True
     before = snn(x.cuda(), 4, executor=executor)
     with torch.no_grad():
         snn.ann.get_parameter("3.weight").mul_(0.5)

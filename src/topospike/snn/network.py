@@ -49,7 +49,8 @@ class SpikingNetwork(nn.Module):
     costs : CostModel
         What the event executor decides by.
     cuda_graphs : bool
-        Whether a step is captured and replayed as a whole on a CUDA device.
+        Whether a step is captured and replayed as a whole on a CUDA device. Off by default, for
+        it has not been tried on one yet.
 
     Examples
     --------
@@ -70,7 +71,7 @@ class SpikingNetwork(nn.Module):
         self.report = report
         self.executor = "decoded"
         self.costs = CostModel()
-        self.cuda_graphs = True
+        self.cuda_graphs = False
         self._programs: dict[tuple[str, tuple[fx.Node, ...]], Program] = {}
         self._weights = WeightCache()
         self._graphs = GraphCache()
