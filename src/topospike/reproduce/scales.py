@@ -35,7 +35,7 @@ CPU: dict[str, Changes] = {
     "6Conv2FC": {
         "data": CPU_DATA,
         "model": {"widths": [32, 32, 64, 64, 128, 128], "hidden": [128]},
-        "train": {"epochs": 6, "learning_rate": 0.05, "warmup_epochs": 1, **FAST},
+        "train": {"epochs": 4, "learning_rate": 0.05, "warmup_epochs": 1, **FAST},
     },
     "ViT-B": {
         "data": {
