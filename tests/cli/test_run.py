@@ -218,6 +218,11 @@ def test_a_killed_run_ends_with_the_same_weights_and_links(
     assert [line["epoch"] for line in epochs if line["kind"] == "epoch"] == [0, 1, 2, 3]
 
 
+def heed_interrupts():
+    """Undo what a shell does to jobs it starts in the background: they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, tiny_recipe):
     folder = tmp_path / "run"
     with subprocess.Popen(
@@ -225,6 +230,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, tiny_recipe):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,  # it calls nothing but the kernel
     ) as process:
         wait_for(folder / "dense/checkpoint/epoch-*", process)
         process.send_signal(signal.SIGINT)
