@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from topospike.snn.coding import Coding, Differential, Rate
-from topospike.snn.fused import DTYPES, RULES, matching_layout
+from topospike.snn.fused import DTYPES, RULES, laid_out
 from topospike.snn.neurons import Identity, Neuron
 
 
@@ -109,11 +109,7 @@ class DeviceSite:
     """
 
     def __init__(self, neuron: Neuron, coding: Coding, theta: Tensor, state: Tensor) -> None:
-        self.order = sorted(range(state.ndim), key=state.stride, reverse=True)
-        shape = [state.shape[axis] for axis in self.order]
-        theta = theta.detach().to(state.dtype)
-        theta = theta.reshape((1,) * (state.ndim - theta.ndim) + tuple(theta.shape))
-        self.layout, self.theta = matching_layout(theta.permute(self.order), shape)
+        self.order, self.layout, self.theta = laid_out(theta, state)
         self.step = compiled_step(neuron, coding)
 
     def __call__(self, t: int | Tensor, r_in: Tensor, r_out: Tensor, spikes: Tensor | None) -> None:

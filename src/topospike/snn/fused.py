@@ -56,14 +56,9 @@ class FusedSite:
     """
 
     def __init__(self, neuron: Neuron, coding: Coding, theta: Tensor, state: Tensor) -> None:
-        self.order = sorted(range(state.ndim), key=state.stride, reverse=True)
         self.dtype = DTYPES[state.dtype]
         self.differential = isinstance(coding, Differential)
-        theta = theta.detach().to(state.dtype)
-        theta = theta.reshape((1,) * (state.ndim - theta.ndim) + tuple(theta.shape))
-        shape = [state.shape[axis] for axis in self.order]
-        theta = theta.permute(self.order)
-        self.layout, flat = matching_layout(theta, shape)
+        self.order, self.layout, flat = laid_out(theta, state)
         flat = flat.numpy()
         self.scratch = np.empty((1, 1, self.layout[2]), self.dtype)
         self.step = rule_of(neuron, flat, self.dtype)
@@ -83,6 +78,14 @@ class FusedSite:
     def rows(self, tensor: Tensor) -> Any:
         """Return a tensor as an array (outer, middle, inner); a copy only if laid out otherwise."""
         return tensor.permute(self.order).reshape(self.layout).numpy()
+
+
+def laid_out(theta: Tensor, state: Tensor) -> tuple[list[int], tuple[int, int, int], Tensor]:
+    """Return the axes of a state from outer to inner in memory, and `matching_layout` for them."""
+    order = sorted(range(state.ndim), key=state.stride, reverse=True)
+    theta = theta.detach().to(state.dtype)
+    theta = theta.reshape((1,) * (state.ndim - theta.ndim) + tuple(theta.shape))
+    return order, *matching_layout(theta.permute(order), [state.shape[axis] for axis in order])
 
 
 def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, int], Tensor]:
