@@ -65,7 +65,7 @@ def test_cut_off_is_found():
 @settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.integers(1, 20), st.floats(-1, 3), st.floats(0.2, 2), st.floats(0, 4), st.floats(-6, 0))
 def test_probabilities_sum_to_one(xmin, mu, sigma, alpha, log_rate):
-    k = np.arange(xmin, xmin + 200_000)
+    k = np.arange(xmin, xmin + 50_000)
     total = np.exp(lognormal_logs(mu, sigma, k, xmin)).sum()
     assert total == pytest.approx(1, abs=2e-3)
     rate = math.exp(log_rate)

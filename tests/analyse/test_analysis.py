@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -132,10 +131,8 @@ def test_degenerate_topologies_give_a_defined_report(case, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_fully_connected_layers_of_vgg_take_seconds():
-    started = time.process_time()
+def test_two_fully_connected_layers_of_vgg_are_a_random_network():
     report = analyse(uniform_masks((512, 512, 512), 0.01))
-    assert time.process_time() - started < 10
     assert 5 < report.gamma <= 10
     assert report.small_world.sigma == pytest.approx(1, abs=0.15)
     assert report.meta_depth.meta_deep is False

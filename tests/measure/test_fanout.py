@@ -36,27 +36,20 @@ def last_layer(
 def brute_force_conv(mask: torch.Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> torch.Tensor:
     """Visit every output, tap and channel; add one where the tap exists and hits the image."""
     c_out, per_group, kh, kw = mask.shape
-    counts = torch.zeros(conv.in_channels, *size)
+    counts = [[[0] * size[1] for _ in range(size[0])] for _ in range(conv.in_channels)]
     (sy, sx), (py, px), (dy, dx) = conv.stride, conv.padding, conv.dilation
     out_h = (size[0] + 2 * py - dy * (kh - 1) - 1) // sy + 1
     out_w = (size[1] + 2 * px - dx * (kw - 1) - 1) // sx + 1
-    for o, i, a, b in itertools.product(range(c_out), range(per_group), range(kh), range(kw)):
-        if not mask[o, i, a, b]:
-            continue
+    for o, i, a, b in mask.nonzero().tolist():
         channel = (o // (c_out // conv.groups)) * per_group + i
         for y, x in itertools.product(range(out_h), range(out_w)):
             row, column = y * sy - py + a * dy, x * sx - px + b * dx
             if 0 <= row < size[0] and 0 <= column < size[1]:
-                counts[channel, row, column] += 1
-    return counts
+                counts[channel][row][column] += 1
+    return torch.tensor(counts)
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
-@given(
-    st.integers(1, 2), st.integers(0, 2), st.integers(1, 2), st.sampled_from([1, 2]),
-    st.integers(1, 3), st.integers(0, 10_000),
-)  # fmt: skip
-def test_conv_fan_out_equals_brute_force(
+def fan_out_equals_brute_force(
     stride: int, padding: int, dilation: int, groups: int, kernel: int, seed: int
 ) -> None:
     conv = nn.Conv2d(4, 6, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
@@ -70,6 +63,30 @@ def test_conv_fan_out_equals_brute_force(
     assert torch.equal(counts[0], expected.double())
     (at_site,) = counts_at_sites(layer, counts, values).values()
     assert torch.equal(at_site, counts)
+
+
+GEOMETRY = {
+    "stride": (1, 2),
+    "padding": (0, 1, 2),
+    "dilation": (1, 2),
+    "groups": (1, 2),
+    "kernel": (1, 2, 3),
+}
+
+
+@settings(deadline=None, derandomize=True, max_examples=8)
+@given(
+    st.fixed_dictionaries({name: st.sampled_from(some) for name, some in GEOMETRY.items()}),
+    st.integers(0, 10_000),
+)
+def test_conv_fan_out_equals_brute_force(geometry: dict[str, int], seed: int) -> None:
+    fan_out_equals_brute_force(**geometry, seed=seed)
+
+
+@pytest.mark.slow
+def test_conv_fan_out_equals_brute_force_in_every_geometry() -> None:
+    for seed, chosen in enumerate(itertools.product(*GEOMETRY.values())):
+        fan_out_equals_brute_force(*chosen, seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ def recipe_of(target, key, scale="full"):
     return job_of(row, Path(), scale=scale, seed=0).recipe
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    "scale",
+    [pytest.param(name, marks=() if name == "full" else pytest.mark.slow) for name in SCALES],
+)
 def test_every_row_has_a_recipe_at_every_scale(scale, tmp_path):
     for _, row in ROWS:
         job = job_of(row, tmp_path, scale=scale, seed=0)

@@ -1,28 +1,27 @@
-"""Importing the package is cheap, help answers without torch, and the public names are there.
+"""What is loaded when: by the import, by help, by every public name.
 
-Seconds are of processor time, so that other work on the machine does not count.
+Seconds are not asserted here: ``benchmarks/startup.py`` measures them.
 """
 
 import json
-import resource
 import subprocess
 import sys
 
 import pytest
 
 HEAVY = ("torch", "numpy", "scipy", "igraph", "sklearn", "datasets", "matplotlib", "plotly")
-# Slow at import and needed by few calls: whoever uses one imports it where it is used.
-SELDOM = ("datasets", "kornia", "sklearn", "matplotlib", "plotly", "igraph", "transformers")
+# All that the public names load beside torch and what torch loads: whoever needs another package
+# (scipy, numba, igraph, datasets, ...) imports it in the call that uses it.
+BESIDE_TORCH = ["jaxtyping", "safetensors", "topospike"]
 
-USE_EVERY_NAME = f"""
-import json, sys, time, torch
-start = time.process_time()
+USE_EVERY_NAME = """
+import json, sys, torch
+before = {name.partition(".")[0] for name in sys.modules} | set(sys.stdlib_module_names)
 import topospike as ts
 objects = [getattr(ts, name) for name in ts.__all__]
-seconds = time.process_time() - start
 listed = set(ts.__all__) <= set(dir(ts)) and set(ts.HOMES) < set(ts.__all__)
-seldom = sorted(set({SELDOM}) & set(sys.modules))
-print(json.dumps({{"seconds": seconds, "listed": listed, "seldom": seldom}}))
+packages = sorted({name.partition(".")[0] for name in sys.modules} - before)
+print(json.dumps({"listed": listed, "packages": packages}))
 """
 
 CALL_EITHER_WAY = """
@@ -57,11 +56,8 @@ def test_import_and_help_load_nothing_heavy(statement):
     assert json.loads(run_python(code)) == []
 
 
-def test_every_public_name_costs_under_half_a_second_beyond_torch():
-    tries = [json.loads(run_python(USE_EVERY_NAME)) for _ in range(2)]
-    assert tries[0]["listed"]
-    assert tries[0]["seldom"] == []
-    assert min(entry["seconds"] for entry in tries) < 0.5
+def test_every_public_name_loads_two_packages_beside_torch():
+    assert json.loads(run_python(USE_EVERY_NAME)) == {"listed": True, "packages": BESIDE_TORCH}
 
 
 def test_stages_named_like_their_function_are_packages_and_can_be_called():
@@ -76,13 +72,14 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
-def test_help_answers_within_a_second(arguments):
-    def seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "topospike", *arguments]
-        finished = subprocess.run(command, capture_output=True, check=True, timeout=60)
-        assert finished.stdout.startswith(b"usage: topospike")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(3)) < 1.0
+def test_help_answers_without_torch(arguments):
+    code = f"""
+import runpy, sys
+sys.argv = ["topospike", *{arguments}]
+try:
+    runpy.run_module("topospike", run_name="__main__")
+except SystemExit as end:
+    heavy = set({HEAVY}) & set(sys.modules)
+    sys.exit(f"loaded {{heavy}}" if heavy else end.code)
+"""
+    assert run_python(code).startswith("usage: topospike")
