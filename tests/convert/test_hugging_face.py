@@ -25,7 +25,8 @@ def vision_transformer(kind: str, attention: str) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("kind", "attention"), [("ViT", "eager"), ("ViT", "sdpa"), ("DeiT", "sdpa")]
+    ("kind", "attention"),
+    [("ViT", "eager"), pytest.param("ViT", "sdpa", marks=pytest.mark.slow), ("DeiT", "sdpa")],
 )
 def test_vision_transformers_convert_untouched(kind: str, attention: str) -> None:
     model = vision_transformer(kind, attention)
