@@ -12,10 +12,10 @@ import resource
 from topospike.cli.allocator import keep_freed_memory
 kept = {keep} and keep_freed_memory()
 import torch
-for _ in range(5):
+for _ in range(30):
     torch.ones(12_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(10):
     torch.ones(12_000_000)
 print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
