@@ -5,7 +5,11 @@ proportion to the number of blocks and, the walk apart from reconstruction, of i
 layer outputs and, given a run folder, accuracy and energy are worth reading on trained weights
 only: --run prunes the dense network of a run folder by every method, converts each and measures it.
 
-    python benchmarks/pruning.py [--quick] [--blocks 12] [--images 128]
+Most of the time is that of the images: once to the layers of a block, once through the pruned
+block to the next (sequential inputs), and the products from which errors are measured. So methods
+that need no images are timed without them as well, and --errors 0 measures none.
+
+    python benchmarks/pruning.py [--quick] [--blocks 12] [--images 128] [--errors 0]
     python benchmarks/pruning.py --run runs/NAME [--sparsity 70] [--images 128] [--test 1000]
 """
 
@@ -42,32 +46,48 @@ def time_and_memory(given: argparse.Namespace) -> None:
     model = vision_transformer(blocks).eval()
     x = torch.randn(images, 3, 224, 224)
     rows = []
-    for method in given.methods:
+    with torch.inference_mode():
+        started = time.process_time()
+        for few in x.split(16):
+            model(few)
+        forward = time.process_time() - started
+    print(f"the images pass the network once in {seconds(forward)} of processor time\n", flush=True)
+    without = [name for name in given.methods if not PRUNING_METHODS[name].needs_inputs]
+    cases = [(name, x) for name in given.methods] + [(name, None) for name in without]
+    for method, seen in cases:
         reports: list[PruneReport] = []
+        call = keep(reports, copy.deepcopy(model), method, given, seen)
         cpu = time.process_time()
-        peak = peak_mib(keep(reports, copy.deepcopy(model), method, given.sparsity / 100, x))
+        peak = peak_mib(call)
         cpu = time.process_time() - cpu
         report = reports[0]
         ranking = sum(layer.seconds for layer in report.layers)
         rows.append(
             (
-                method,
+                method if seen is not None else f"{method}, without images",
                 seconds(report.seconds),
                 seconds(cpu),
+                f"{cpu / forward:.2f}",
                 seconds(ranking),
                 f"{peak:.0f}",
                 f"{report.sparsity():.4f}",
             )
         )
     title = f"ViT-B, {blocks} of 12 blocks, {images} images"
-    table((title, "wall", "cpu", "of it ranking", "peak MiB", "sparsity"), rows)
+    heading = (title, "wall", "cpu", "forwards", "of it ranking", "peak MiB", "sparsity")
+    table(heading, rows)
 
 
 def keep(
-    reports: list[PruneReport], model: nn.Module, method: str, sparsity: float, x: Tensor
+    reports: list[PruneReport],
+    model: nn.Module,
+    method: str,
+    given: argparse.Namespace,
+    x: Tensor | None,
 ) -> Callable[[], None]:
     """Return the call that is measured; its report goes to a list."""
-    return lambda: reports.append(ts.prune(model, method, sparsity, x))
+    errors, sparsity = bool(given.errors), given.sparsity / 100
+    return lambda: reports.append(ts.prune(model, method, sparsity, x, measure_errors=errors))
 
 
 def accuracy_and_energy(given: argparse.Namespace) -> None:
@@ -106,7 +126,7 @@ def measured(model: nn.Module, data: DataBundle, images: list[Tensor]) -> tuple[
 
 def main() -> None:
     """Print one of the tables."""
-    values = {"blocks": 2, "images": 32, "sparsity": 70, "test": 1000, "run": ""}
+    values = {"blocks": 2, "images": 32, "sparsity": 70, "test": 1000, "run": "", "errors": 1}
     given = options(__doc__, values=values, methods=METHODS)
     if given.run:
         accuracy_and_energy(given)
