@@ -107,3 +107,30 @@ def test_a_refused_model_keeps_its_training_mode() -> None:
     with pytest.raises(ShapeError):
         convert(refused, calibration=[batch()[:, :5]])
     assert all(module.training for module in refused.modules())
+
+
+class RowsFirst(nn.Module):
+    """Its rectifier sees (rows, images, features), as a sequence-first transformer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(8, 16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.fc(x.permute(1, 0, 2))).mean(0))
+
+
+@pytest.mark.parametrize("granularity", ["channel", "neuron"])
+def test_thresholds_along_the_axis_of_images_are_refused(granularity: str) -> None:
+    images = torch.rand(6, 4, 8)
+    message = rf"^relu: images are counted along axis 1 of its 3 axes.*per {granularity}.*'layer'"
+    with pytest.raises(ConversionError, match=message):
+        convert(RowsFirst().eval(), calibration=[images], granularity=granularity)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "feature"])
+def test_other_thresholds_of_such_a_model_fit_every_batch_size(granularity: str) -> None:
+    images = torch.rand(6, 4, 8)
+    snn = convert(RowsFirst().eval(), calibration=[images], granularity=granularity)
+    whole = snn(images, 8)
+    assert torch.equal(snn(images[:4], 8), whole[:, :4])

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, fx
 
 from topospike.convert.plan import Plan
-from topospike.convert.statistics import SiteObserver, SiteStatistics
+from topospike.convert.statistics import (
+    Granularity,
+    SiteObserver,
+    SiteStatistics,
+    reduced_axes,
+)
 from topospike.convert.thresholds import given_thresholds, solve_thresholds
 from topospike.convert.trained import TrainedActivations, trained_threshold
 from topospike.errors import ConfigError, ConversionError
@@ -95,6 +100,7 @@ def set_thresholds(
             shape = tuple(node.meta["val"].shape)
             theta = given_thresholds(given[site.name], site=site.name, shape=shape)
         elif theta is None:
+            require_images_first(site.name, node, rule.granularity)
             theta = solve_thresholds(
                 statistics[site.name],
                 rule.solver,
@@ -103,6 +109,19 @@ def set_thresholds(
                 scale=rule.scale,
             )
         site.threshold = theta.to(like)
+
+
+def require_images_first(name: str, node: fx.Node, granularity: Granularity) -> None:
+    """Refuse thresholds along the axis that counts images: they would fit one batch size only."""
+    shape = node.meta["val"].shape
+    varying = [axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt)]
+    kept = set(range(len(shape))) - set(reduced_axes(len(shape), granularity, site=name))
+    if kept & set(varying):
+        raise ConversionError(
+            f"{name}: images are counted along axis {varying[0]} of its {len(shape)} axes, where "
+            f"thresholds per {granularity} are wanted; they must be counted along the first. Use "
+            "granularity='layer', or keep the batch first in the model."
+        )
 
 
 def check_names(thresholds: Mapping[str, Tensor | float], known: list[str]) -> None:

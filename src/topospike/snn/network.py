@@ -2,7 +2,9 @@
 
 Each site keeps its decoded output r_out; a step evaluates the ordinary ANN expression on those
 outputs. This is algebraically the spike-by-spike simulation (Huang et al. 2025, restated as
-equations D1 to D3), with no time axis, no bias pass, and memory that does not grow with T.
+equations D1 to D3), with no time axis, no bias pass, and memory that does not grow with T. Few
+images leave the processor waiting for weights; then several steps are evaluated together, layer by
+layer, as one larger batch.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from topospike.snn.graphs import GraphCache
 from topospike.snn.layers import Program, program
 from topospike.snn.site import Site
 from topospike.snn.split import is_site
+from topospike.snn.together import simulate_together, takes_steps_as_images
 from topospike.snn.wiring import WeightLayerInput, find_weight_layers
 
 LEAST_IMAGES = 16
@@ -75,6 +78,7 @@ class SpikingNetwork(nn.Module):
         self._programs: dict[tuple[str, tuple[fx.Node, ...]], Program] = {}
         self._weights = WeightCache()
         self._graphs = GraphCache()
+        self._steps_as_images: bool | None = None
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -129,9 +133,36 @@ class SpikingNetwork(nn.Module):
 
     def _simulate(self, x: Tensor, timesteps: int, executor: str | None) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        run = self.watch(x, timesteps, (), executor=executor, record=False)
-        # a step may reuse the memory of the step before it, so each result is copied out
-        return torch.stack([logits.clone() for _, logits, _ in run])
+        name = self.executor if executor is None else executor
+        check_executor(name, x)
+        together = min(timesteps, self.steps_at_once(x, name))
+        if together == 1:
+            steps = self.watch(x, timesteps, (), executor=name, record=False)
+            # a step may reuse the memory of the step before it, so each result is copied out
+            return torch.stack([logits.clone() for _, logits, _ in steps])
+        run = LayerRuns(self.ann, self._program((), executor=name), self._weights, self.costs)
+        sites = list(self.sites.values())
+        try:
+            blocks = simulate_together(
+                self.ann, run, sites, x, timesteps=timesteps, together=together
+            )
+            return torch.cat(list(blocks))
+        finally:
+            self.reset()
+
+    def steps_at_once(self, x: Tensor, executor: str) -> int:
+        """How many steps `forward` evaluates together: 1 unless the images are few.
+
+        As many as make, with the images, a batch of `images_at_once`. That needs a CPU, layers
+        that keep nothing from step to step (the event executor's do), sites that do nothing but
+        fire, and a graph in which the first axis counts images wherever a site is.
+        """
+        if executor == "event" or x.device.type != "cpu" or len(x) == 0:
+            return 1
+        together = self.images_at_once // len(x)
+        if together > 1 and self._steps_as_images is None:
+            self._steps_as_images = takes_steps_as_images(self.ann, list(self.sites.values()), x)
+        return together if together > 1 and self._steps_as_images else 1
 
     @property
     def images_at_once(self) -> int:

@@ -46,6 +46,9 @@ class Site(nn.Module):
         How many neurons of the batch fired at the current step, where a compiled loop has counted.
     clock : Tensor or None
         The step in device memory, while a step is captured to be replayed.
+    steps_at_once : int
+        How many steps r_in holds one after the other along its first axis, ``time_step`` the
+        first of them; 1 unless the network evaluates several together.
     record : bool
         Whether ``spikes`` are wanted; without them a compiled loop writes less memory.
     """
@@ -70,6 +73,7 @@ class Site(nn.Module):
         self.spikes: Tensor | None = None
         self.fired: int | None = None
         self.clock: Tensor | None = None
+        self.steps_at_once = 1
         self.record = True
         self._fused: FusedSite | DeviceSite | None = None
 
@@ -81,6 +85,8 @@ class Site(nn.Module):
             if self.activation is not None:
                 return self.activation(r_in)
             return torch.relu(r_in) if self.gated else r_in
+        if self.steps_at_once > 1:
+            return self._one_after_the_other(r_in)
         if self.decoded is None:
             self.decoded = torch.zeros_like(r_in)
             if has_kernel(self.neuron, self.coding, self.decoded):
@@ -97,6 +103,17 @@ class Site(nn.Module):
             t = self.time_step if self.clock is None else self.clock
             self._fused(t, r_in, self.decoded, self.spikes)
         return self.decoded
+
+    def _one_after_the_other(self, r_in: Tensor) -> Tensor:
+        """Take the steps that r_in holds in turn; return r_out of all of them in the same way."""
+        first, steps = self.time_step, self.steps_at_once
+        result = torch.empty_like(r_in)
+        self.steps_at_once = 1
+        for k, (now, after) in enumerate(zip(r_in.chunk(steps), result.chunk(steps), strict=True)):
+            self.time_step = first + k
+            after.copy_(self.forward(now))
+        self.time_step, self.steps_at_once = first, steps
+        return result
 
     def _fire(self, r_in: Tensor, decoded: Tensor) -> Tensor:
         """Take a step with the rules as they are written, operation by operation."""

@@ -1,0 +1,118 @@
+"""Several steps of few images as one batch: the same logits, and only where that is allowed."""
+
+import pytest
+import torch
+from torch import nn
+
+import topospike as ts
+from topospike.snn import SpikingNetwork
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 20), nn.ReLU(),
+        nn.Linear(20, 5),
+    ).eval()  # fmt: skip
+
+
+class ImagesSecond(nn.Module):
+    """Its hidden layer sees rows first, images second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.head = nn.Linear(8, 16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x[:, 0].permute(1, 0, 2)
+        return self.head(torch.relu(self.rows(rows)).mean(0))
+
+
+def one_by_one(snn: SpikingNetwork, x: torch.Tensor, steps: int, executor: str) -> torch.Tensor:
+    return torch.stack([logits.clone() for _, logits in snn.steps(x, steps, executor=executor)])
+
+
+@pytest.mark.parametrize("executor", ["decoded", "bf16"])
+@pytest.mark.parametrize("options", [{}, {"coding": "rate"}, {"method": "qcfs"}], ids=str)
+@pytest.mark.parametrize("steps", [3, 12])
+def test_the_logits_are_those_of_single_steps(options: dict, steps: int, executor: str) -> None:
+    images = torch.rand(16, 2, 8, 8)
+    snn = ts.convert(convolutional().double(), calibration=[images.double()], **options)
+    x = torch.rand(3, 2, 8, 8).double()
+    assert snn.steps_at_once(x, executor) == 5  # so 12 steps are 5, 5 and 2
+    together = snn(x, steps, executor=executor)
+    torch.testing.assert_close(together, one_by_one(snn, x, steps, executor), rtol=0, atol=1e-12)
+    assert torch.equal(snn(x, steps, executor=executor), together)
+    assert all(site.decoded is None and site.steps_at_once == 1 for site in snn.sites.values())
+
+
+def test_a_transformer_and_a_single_image() -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        image_size=8, patch_size=4, num_labels=3,
+    )  # fmt: skip
+    model = ViTForImageClassification(config).eval().double()
+    snn = ts.convert(model, calibration=[torch.rand(8, 3, 8, 8).double()])
+    x = torch.rand(1, 3, 8, 8).double()
+    assert snn.steps_at_once(x, "decoded") == snn.images_at_once >= 16
+    torch.testing.assert_close(snn(x, 6), one_by_one(snn, x, 6, "decoded"), rtol=0, atol=1e-12)
+
+
+def test_a_linear_layer_on_its_links_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(),
+                          nn.Linear(256, 4)).eval().double()  # fmt: skip
+    with torch.no_grad():
+        model[2].weight.mul_(torch.rand(256, 256) < 0.02)
+    snn = ts.convert(model, calibration=[torch.rand(32, 256).double()])
+    x = torch.rand(2, 256).double()
+    assert snn.steps_at_once(x, "decoded") > 1
+    torch.testing.assert_close(snn(x, 9), one_by_one(snn, x, 9, "decoded"), rtol=0, atol=1e-12)
+
+
+def test_a_graph_that_counts_images_elsewhere_takes_single_steps() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(16, 1, 4, 8)
+    snn = ts.convert(ImagesSecond().eval(), calibration=[images], granularity="layer")
+    x = torch.rand(4, 1, 4, 8)  # as many images as rows: a wrong axis would not be noticed
+    assert snn.steps_at_once(x, "decoded") == 1
+    assert torch.equal(snn(x, 5), one_by_one(snn, x, 5, "decoded"))
+
+
+@pytest.mark.parametrize("method", ["srp", "offset-spike"])
+def test_sites_that_do_more_than_fire_take_single_steps(method: str) -> None:
+    images = torch.rand(16, 2, 8, 8)
+    model = convolutional()
+    model[3] = nn.AvgPool2d(2)
+    trained = ts.convert.quantise_activations(model, images, kind="qcfs", calibration=images)
+    snn = ts.convert(trained, method, [images])
+    assert snn.steps_at_once(images[:1], "decoded") == 1
+
+
+def test_many_images_no_images_and_events_take_single_steps() -> None:
+    images = torch.rand(16, 2, 8, 8)
+    snn = ts.convert(convolutional(), calibration=[images])
+    assert snn.images_at_once == 16
+    assert snn.steps_at_once(images, "decoded") == 1
+    assert snn.steps_at_once(images[:0], "decoded") == 1
+    assert snn.steps_at_once(images[:1], "event") == 1
+
+
+def test_a_failed_run_leaves_nothing_behind() -> None:
+    images = torch.rand(16, 2, 8, 8)
+    snn = ts.convert(convolutional(), calibration=[images])
+    expected = snn(images[:2], 4)
+    site = next(iter(snn.sites.values()))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("interrupted")
+
+    hook = site.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        snn(images[:2], 4)
+    hook.remove()
+    assert torch.equal(snn(images[:2], 4), expected)
