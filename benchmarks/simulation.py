@@ -11,10 +11,10 @@ expects: dense MACs, event MACs and memory read and written by the sites.
     python benchmarks/simulation.py --select full --nets vgg16 --parts networks
     python benchmarks/simulation.py --parts
 
-The default selection has at least one case of everything and takes a quarter of an hour. Figures
-are kept in ``OUT/figures.json`` as they are measured: an interrupted run loses nothing, a later one
-replaces what it measures again. ``OUT/tables.md`` and the pictures are made from that file, also
-without measuring (``--parts`` alone).
+The default selection has at least one case of everything and takes twenty minutes, trained networks
+apart. Figures are kept in ``OUT/figures.json`` as they are measured: an interrupted run loses
+nothing, a later one replaces what it measures again. ``OUT/tables.md`` and the pictures are made
+from that file, also without measuring (``--parts`` alone).
 """
 
 from __future__ import annotations

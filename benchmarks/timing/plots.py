@@ -15,7 +15,8 @@ WIDTH, HEIGHT = 6.4, 4.0
 def draw(figures: Figures, folder: Path) -> list[Path]:
     """Draw what there are figures for; return the files."""
     pictures: dict[str, Callable[[Figures, Any], bool]] = {
-        "engines": engines,
+        "engines": lambda f, ax: engines(f, ax, single=False),
+        "engines-one-image": lambda f, ax: engines(f, ax, single=True),
         "cost-over-time": cost_over_time,
         "memory-over-time": memory_over_time,
         "cost-over-firing": lambda f, ax: sweep(f, ax, "firing", "share of neurons that fire"),
@@ -44,9 +45,9 @@ def picture(figures: Figures, path: Path, fill: Callable[[Figures, Any], bool]) 
         plt.close(canvas)
 
 
-def engines(figures: Figures, axes: Any) -> bool:
-    """Draw a step of each engine in plain forwards, one group of bars a network."""
-    found = [f for f in figures.of("engine", neuron="rate IF") if f["batch"] > 1]
+def engines(figures: Figures, axes: Any, *, single: bool) -> bool:
+    """Draw a step of each engine in plain forwards of the batch, one group of bars a network."""
+    found = [f for f in figures.of("engine", neuron="rate IF") if (f["batch"] == 1) == single]
     steps = {label(f): most_common_steps(found, label(f)) for f in found}
     groups = list(steps)
     present = [name for name in ORDER if any(f["engine"] == name for f in found)]
@@ -66,13 +67,14 @@ def engines(figures: Figures, axes: Any) -> bool:
 def label(figure: Figure) -> str:
     """Return what a group of bars is called."""
     weights = "" if figure["weights"] == "random" else f"\n{figure['weights']}"
-    return f"{figure['network']}\n{figure['links']}{weights}"
+    name = figure["network"].replace("-", "-\n", 1) if weights else figure["network"]
+    return f"{name}\n{figure['links']}{weights}"
 
 
 def most_common_steps(found: Iterable[Figure], group: str) -> int:
-    """Return the number of steps at which most engines were timed."""
+    """Return the number of steps at which most engines were timed; 8, if it is among those."""
     counts = [f["timesteps"] for f in found if label(f) == group]
-    return max(sorted(set(counts)), key=counts.count)
+    return max(sorted(set(counts)), key=lambda steps: (counts.count(steps), steps == 8))
 
 
 def one_step(found: Iterable[Figure], group: str, engine: str, timesteps: int) -> float:
@@ -127,7 +129,11 @@ def sweep(figures: Figures, axes: Any, part: str, xlabel: str) -> bool:
     if not found:
         return False
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
+    axes.minorticks_off()
+    places = sorted({f["at"] for f in found})
+    axes.set_xticks(places, [f"{place:.2g}" for place in places])
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.axhline(1.0, color="0.6", linewidth=0.8)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("cost over the dense form")

@@ -26,7 +26,7 @@ class Case:
 
 
 def standard() -> list[Case]:
-    """Return at least one case of everything: about a quarter of an hour on two quiet cores.
+    """Return at least one case of everything: about twenty minutes on a quiet core.
 
     All numbers of steps on the small network, where other simulators are also followed (their
     memory grows with T); eight elsewhere, and four for the transformer in large batches.
