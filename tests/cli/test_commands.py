@@ -56,7 +56,7 @@ def test_one_method_is_converted_twice_under_two_names(finished_run, capsys):
     assert main(["convert", str(finished_run), "--name", "dcgs-rate", "--levels", "2"]) == 0
     changed = json.loads((finished_run / "conversions/dcgs-rate/conversion.json").read_text())
     assert (changed["coding"], changed["levels"]) == ("rate", 2)
-    assert main(["simulate", str(finished_run)]) == 0
+    assert main(["simulate", str(finished_run), "--method", "dcgs-rate"]) == 0
     rows = json.loads((finished_run / "summary.json").read_text())["rows"]
     assert [row["method"] for row in rows[::2]] == ["dcgs", "qcfs", "dcgs-rate"]
     assert main(["report", str(finished_run)]) == 0

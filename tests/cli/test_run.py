@@ -200,10 +200,8 @@ def wait_for(path, process):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize(
-    "stopped",
-    [pytest.param("dense/checkpoint/epoch-*", marks=pytest.mark.slow), "checkpoint/epoch-*"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", ["dense/checkpoint/epoch-*", "checkpoint/epoch-*"])
 def test_a_killed_run_ends_with_the_same_weights_and_links(
     tmp_path, tiny_recipe, original_run, stopped
 ):

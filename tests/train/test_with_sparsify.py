@@ -13,6 +13,7 @@ from topospike.topology import check_masks, masked_modules
 from topospike.train import TopologyController, fit
 
 SETTINGS = TrainSettings(epochs=6, learning_rate=0.05, gradient_clip=5.0, label_smoothing=0.1)
+OTHER_RULES = ("chts", "set", "static")
 
 
 def network():
@@ -56,7 +57,9 @@ def test_the_sparsifier_is_a_topology_controller():
     assert isinstance(sparsifier, TopologyController)
 
 
-@pytest.mark.parametrize("rule", ["chts", "chtss", "set", "rigl", "static"])
+@pytest.mark.parametrize(
+    "rule", ["chtss", "rigl", *(pytest.param(r, marks=pytest.mark.slow) for r in OTHER_RULES)]
+)
 def test_resume_with_every_rule_is_bit_identical(toy, tmp_path, read_metrics, rule):
     whole, controller, result = train(tmp_path / "whole", toy.digits(), rule)
     with pytest.raises(KeyboardInterrupt):
