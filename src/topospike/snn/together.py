@@ -6,7 +6,8 @@ the layers before it. So steps take the place of further images, and only the si
 state, take them one after the other. The results are those of single steps up to the rounding of
 the larger products.
 
-This needs a graph in which images do not mix and come first, which is looked at, not assumed.
+That images do not mix is asked of every network here; that they come first wherever a site is, is
+looked at, not assumed.
 """
 
 from __future__ import annotations
