@@ -7,7 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constrain
 LOCK := pyproject.toml constraints.txt
 # Tests read no hub: a call that would is an error, not a download.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 8 --benchmark-disable
+# A file's tests stay in one process: what they share is made once.
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
+          --benchmark-disable
 
 .PHONY: help demo test test-all lint docs bench clean
 .DEFAULT_GOAL := help

@@ -29,6 +29,7 @@ def page_faults(monkeypatch, *, keep: bool) -> tuple[bool, int]:
     return kept == "1", int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux is asked")
 def test_the_same_memory_is_used_again(monkeypatch):
     kept, faults = page_faults(monkeypatch, keep=True)

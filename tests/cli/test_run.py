@@ -155,6 +155,7 @@ def test_a_lost_evaluation_alone_is_made_again_and_is_the_same(finished_run, tin
     assert not {name.name for name in changed} & kept
 
 
+@pytest.mark.slow
 def test_other_training_settings_are_refused_unless_overwriting(finished_run, tiny_recipe, capsys):
     model = finished_run / "model.safetensors"
     before = model.read_bytes()

@@ -117,6 +117,7 @@ def test_a_process_killed_in_mid_epoch_resumes_bit_identical(
     assert_same_run(toy.run(folder), uninterrupted, read_metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_a_process_killed_while_saving_resumes_bit_identical(
     toy, uninterrupted, read_metrics, tmp_path
