@@ -28,6 +28,7 @@ PROGRAMS = {
 
 
 def main() -> None:
+    """Print the table."""
     chosen = options(__doc__)
     actions = {
         name: partial(
