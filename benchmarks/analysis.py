@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 from timing import options, peak_mib, seconds, table
 
-from topospike.analyse import analyse
+from topospike.analysis import analyse
 
 GRAPHS = {
     "VGG": ((512, 512, 512), 0.01),

@@ -34,7 +34,7 @@ from topospike.cli.stages import calibration_images
 from topospike.cli.weights import load_weights
 from topospike.data import DataBundle, load_data
 from topospike.models import build_model
-from topospike.prune import PRUNING_METHODS, PruneReport
+from topospike.pruning import PRUNING_METHODS, PruneReport
 
 METHODS = [name for name, method in PRUNING_METHODS.items() if method.comparison != "group"]
 TIMESTEPS = 8

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from topospike.analyse import TopologyReport
+from topospike.analysis import TopologyReport
 from topospike.cli.analysing import write_figures
 from topospike.cli.comparison import short_names, shuffled
 from topospike.cli.main import main

@@ -7,7 +7,7 @@ import pytest
 from topospike.cli.main import main
 from topospike.cli.prune import first_phase, second_phase
 from topospike.cli.recipes import resolve
-from topospike.prune import PruneReport
+from topospike.pruning import PruneReport
 from topospike.topology import Topology, share_count
 
 

@@ -12,8 +12,8 @@ from topospike.cli.networks import calibration_images
 from topospike.cli.quantise import kinds_to_train, quantised_model, stage_training
 from topospike.cli.record import recorded_recipe
 from topospike.cli.run import Run
-from topospike.convert import convert
-from topospike.convert.qcfs import QCFS
+from topospike.conversion import convert
+from topospike.conversion.qcfs import QCFS
 from topospike.errors import ConfigError
 from topospike.recipe import ConversionSettings, QuantisationSettings, Recipe, TrainSettings
 from topospike.topology import Topology

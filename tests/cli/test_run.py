@@ -9,7 +9,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from topospike.analyse import TopologyReport
+from topospike.analysis import TopologyReport
 from topospike.cli.main import main
 from topospike.contracts import Evaluation
 from topospike.measure import split_saving

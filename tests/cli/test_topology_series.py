@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from topospike.analyse import read_history
+from topospike.analysis import read_history
 from topospike.cli.analysing import AnalysisSettings, measured_series
 from topospike.cli.main import main
 from topospike.cli.networks import digest

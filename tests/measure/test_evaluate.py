@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from topospike.contracts import Evaluation
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.errors import ConfigError, MissingDataError, ShapeError
 from topospike.measure import ENERGY_MODELS, Conventions, EnergyModel, evaluate
 from topospike.snn import SpikingNetwork

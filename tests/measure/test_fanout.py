@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from topospike.convert.place import place_sites
+from topospike.conversion.place import place_sites
 from topospike.measure.fanout import counts_at_sites, link_counts, probe_shapes, window_sizes
 from topospike.models.capture import capture
 from topospike.snn.coding import Differential

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.measure import Conventions, evaluate
 from topospike.snn import SpikingNetwork
 from topospike.topology import register_mask

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from topospike.contracts import Evaluation, LayerOperations, SiteActivity
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.errors import ConfigError
 from topospike.measure import (
     ENERGY_MODELS,

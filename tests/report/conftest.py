@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topospike.analyse import HistoryPoint, TopologyReport, analyse, save_history
+from topospike.analysis import HistoryPoint, TopologyReport, analyse, save_history
 from topospike.contracts import (
     ActivationComparison,
     ConversionReport,

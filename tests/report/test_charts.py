@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from topospike.analyse import read_history
+from topospike.analysis import read_history
 from topospike.report.accuracy_charts import pareto_figure
 from topospike.report.chart import log_axis, log_ticks, plain_text
 from topospike.report.evolution_charts import evolution_figure

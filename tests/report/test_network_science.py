@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from topospike.analyse import analyse
+from topospike.analysis import analyse
 from topospike.report.network_science import measures_table, parts_table, rivals_table
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import topospike as ts
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.data import load_data
 from topospike.errors import ConfigError
 from topospike.recipe import DataSettings

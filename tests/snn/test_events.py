@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.errors import ConfigError
 from topospike.measure import evaluate
 from topospike.snn import SpikingNetwork

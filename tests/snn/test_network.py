@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.convert import convert
-from topospike.convert.qcfs import QCFS
+from topospike.conversion import convert
+from topospike.conversion.qcfs import QCFS
 from topospike.errors import ConfigError
 from topospike.snn import SpikingNetwork
 

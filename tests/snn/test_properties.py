@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.measure import evaluate
 from topospike.snn.coding import CODINGS, Differential
 from topospike.snn.neurons import (

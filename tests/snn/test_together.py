@@ -88,7 +88,7 @@ def test_sites_that_do_more_than_fire_take_single_steps(method: str) -> None:
     images = torch.rand(16, 2, 8, 8)
     model = convolutional()
     model[3] = nn.AvgPool2d(2)
-    trained = ts.convert.quantise_activations(model, images, kind="qcfs", calibration=images)
+    trained = ts.quantise_activations(model, images, kind="qcfs", calibration=images)
     snn = ts.convert(trained, method, [images])
     assert snn.steps_at_once(images[:1], "decoded") == 1
 

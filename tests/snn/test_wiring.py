@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from topospike.convert import convert
+from topospike.conversion import convert
 from topospike.snn.wiring import WeightLayerInput
 
 

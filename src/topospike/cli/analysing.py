@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topospike.analyse import TopologyReport, analyse
-from topospike.analyse.figures import adjacency_spy, degree_ccdf, hyperbolic_disk
-from topospike.analyse.history import (
+from topospike.analysis import TopologyReport, analyse
+from topospike.analysis.figures import adjacency_spy, degree_ccdf, hyperbolic_disk
+from topospike.analysis.history import (
     HISTORY_NULLS,
     HistoryPoint,
     evolution,
@@ -31,7 +31,7 @@ HISTORY_FILE = "topology_history.json"
 
 @dataclass(frozen=True, slots=True)
 class AnalysisSettings:
-    """Options of `topospike.analyse.analyse` that the command line offers, with its defaults."""
+    """Options of `topospike.analysis.analyse` that the command line offers, with its defaults."""
 
     chain: tuple[str, ...] | None = None
     nulls: int = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from topospike.analyse import TopologyReport, compare
+from topospike.analysis import TopologyReport, compare
 from topospike.cli.analysing import AnalysisSettings, write_figures
 from topospike.cli.comparison import (
     analyse_all,
@@ -30,10 +30,10 @@ from topospike.cli.run import Run, choose_device
 from topospike.cli.stages import conversion_folder, convert_network, measure_network
 from topospike.cli.sweep import sweep
 from topospike.contracts import ActivationComparison
-from topospike.convert import conversion_text
+from topospike.conversion import conversion_text
 from topospike.errors import ConfigError
 from topospike.measure import comparison_text
-from topospike.prune import PRUNING_METHODS
+from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.report import write_report
 from topospike.train import process_group

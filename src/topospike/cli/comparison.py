@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from topospike.analyse import TopologyReport, compare
-from topospike.analyse.comparison import compared_degrees, compared_disks
+from topospike.analysis import TopologyReport, compare
+from topospike.analysis.comparison import compared_degrees, compared_disks
 from topospike.cli.analysing import AnalysisSettings, measured
 from topospike.cli.record import recorded_recipe
 from topospike.cli.run import Run

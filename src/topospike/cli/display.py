@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from topospike.analyse import ComparisonRow, TopologyReport
+from topospike.analysis import ComparisonRow, TopologyReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
 from topospike.report.units import count, energy, percent, plain

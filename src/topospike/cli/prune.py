@@ -29,8 +29,8 @@ from topospike.cli.stages import (
 )
 from topospike.cli.weights import load_weights, save_weights
 from topospike.errors import ConfigError, MissingDataError
-from topospike.prune import KeptTopology, PruneReport
-from topospike.prune import prune as prune_model
+from topospike.pruning import KeptTopology, PruneReport
+from topospike.pruning import prune as prune_model
 from topospike.recipe import Recipe, TrainSettings
 from topospike.report.units import count, percent
 from topospike.topology import Topology

@@ -26,11 +26,11 @@ from topospike.cli.networks import (
 from topospike.cli.recipes import to_plain
 from topospike.cli.run import Network, Run
 from topospike.cli.weights import load_weights, save_weights
-from topospike.convert import METHODS, quantise_activations, to_channel_thresholds
-from topospike.convert.qcfs import QCFS, Order
-from topospike.convert.quantise import ACTIVATION_KINDS, activations_of
+from topospike.conversion import METHODS, quantise_activations, to_channel_thresholds
+from topospike.conversion.qcfs import QCFS, Order
+from topospike.conversion.quantise import ACTIVATION_KINDS, activations_of
 from topospike.errors import ConfigError, TopologyViolation
-from topospike.prune import KeptTopology
+from topospike.pruning import KeptTopology
 from topospike.recipe import Recipe, TrainSettings
 from topospike.topology import Topology, masked_parameters
 from topospike.train import fit

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from topospike.analyse import analyse
+from topospike.analysis import analyse
 from topospike.cli.digest import run_folder
 from topospike.cli.direct import is_direct, measure_spiking, train_spiking
 from topospike.cli.display import say

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topospike.analyse import save_history
+from topospike.analysis import save_history
 from topospike.cli.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.cli.display import watched
 from topospike.cli.ledger import differences
@@ -39,7 +39,7 @@ from topospike.cli.recipes import to_plain
 from topospike.cli.run import Network, Run
 from topospike.cli.weights import save_weights
 from topospike.contracts import ConversionReport, to_json, write_atomically
-from topospike.convert import convert, load, save
+from topospike.conversion import convert, load, save
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, TopologySeries, sparsify
 from topospike.measure import Conventions, compare_activations, evaluate

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, fx
 
 from topospike.contracts import ConversionReport, LayerInput, SiteReport
-from topospike.convert.inherit import inherit_masks
+from topospike.conversion.inherit import inherit_masks
 from topospike.direct.network import NEURONS, SpikingModel
 from topospike.direct.sites import SPIKES, MeanSite, MembraneSite
 from topospike.errors import ConversionError, ShapeError

@@ -2,7 +2,7 @@
 
 ``edges.csv`` lists every link of every layer, one a row, by neuron (or channel and kernel tap)
 within the layer. GraphML and ``.npz`` hold one graph: layers that follow one another, joined as
-`topospike.analyse` joins them, convolutions between channels with the number of taps as weight.
+`topospike.analysis` joins them, convolutions between channels with the number of taps as weight.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from topospike.analyse.chains import main_chain
-from topospike.analyse.graph import LayeredGraph
+from topospike.analysis.chains import main_chain
+from topospike.analysis.graph import LayeredGraph
 from topospike.contracts import write_atomically
 from topospike.errors import ConfigError
 from topospike.topology import Topology
@@ -35,7 +35,7 @@ def export_graph(
         ``*.csv``: every link of every layer. ``*.graphml`` or ``*.npz``: one layered graph.
     layers
         Which layers form the graph, input side first; default: the longest run that follows one
-        another (`topospike.analyse`). A CSV file holds these layers, by default all.
+        another (`topospike.analysis`). A CSV file holds these layers, by default all.
 
     Returns
     -------

@@ -46,7 +46,7 @@ class SparsitySettings:
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """Prune a trained dense network, instead of evolving links; see `topospike.prune`.
+    """Prune a trained dense network, instead of evolving links; see `topospike.pruning`.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class PruneSettings:
         ``None``: links evolve by ``sparsity.rule``. Otherwise how the sparse network is pruned, to
         ``sparsity.linear`` and ``sparsity.conv``.
     comparison, inputs, exponent, damping, fuse_qkv
-        As of `topospike.prune.prune`; ``None`` is the method's own.
+        As of `topospike.pruning.prune`; ``None`` is the method's own.
     widths, tolerance
         Of ``depgraph``: whether each hidden linear layer, or all together, meet their sparsity, and
         how far the sparsity of a kind may lie from its target.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from topospike.analyse import HistoryPoint
+from topospike.analysis import HistoryPoint
 from topospike.report.chart import Figure, LegendEntry, Panel, Trace, axis, layout, line, share_axis
 from topospike.report.labels import NETWORK_COLOURS, Style
 from topospike.report.units import GAMMA, NARROW, count, percent, plain

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from topospike.analyse import HistoryPoint, read_history
-from topospike.analyse.report import TopologyReport
+from topospike.analysis import HistoryPoint, read_history
+from topospike.analysis.report import TopologyReport
 from topospike.contracts import (
     ActivationComparison,
     ConversionReport,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from topospike.analyse.records import Disk
-from topospike.analyse.report import TopologyReport
+from topospike.analysis.records import Disk
+from topospike.analysis.report import TopologyReport
 from topospike.report.chart import (
     Figure,
     LegendEntry,

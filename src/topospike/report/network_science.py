@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from topospike.analyse.degree import DegreeStatistics
-from topospike.analyse.null import NullComparison
-from topospike.analyse.report import TopologyReport
+from topospike.analysis.degree import DegreeStatistics
+from topospike.analysis.null import NullComparison
+from topospike.analysis.report import TopologyReport
 from topospike.report.chart import Table
 from topospike.report.units import GAMMA, NARROW, SIGMA, count, percent, plain
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topospike.analyse.history import evolution
-from topospike.analyse.records import Disk
-from topospike.analyse.report import TopologyReport
+from topospike.analysis.history import evolution
+from topospike.analysis.records import Disk
+from topospike.analysis.report import TopologyReport
 from topospike.contracts import write_atomically
 from topospike.report.accuracy_charts import marked_label
 from topospike.report.folder import Run

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from topospike.analyse.report import TopologyReport
+from topospike.analysis.report import TopologyReport
 from topospike.contracts import Evaluation
 from topospike.report.folder import Run, read_json, read_run
 from topospike.reproduce.experiments import Experiment

@@ -1,0 +1,19 @@
+"""STAGE 4: turn a trained network into a spiking one."""
+
+from topospike.conversion.api import convert as convert
+from topospike.conversion.archive import load as load
+from topospike.conversion.archive import save as save
+from topospike.conversion.health import conversion_text as conversion_text
+from topospike.conversion.methods import METHODS as METHODS
+from topospike.conversion.quantise import quantise_activations as quantise_activations
+from topospike.conversion.quantise import to_channel_thresholds as to_channel_thresholds
+
+__all__ = [
+    "METHODS",
+    "conversion_text",
+    "convert",
+    "load",
+    "quantise_activations",
+    "save",
+    "to_channel_thresholds",
+]

@@ -1,0 +1,297 @@
+"""The folder of a saved spiking network: one JSON file and one file of tensors.
+
+``network.json`` holds the graph, the sites and the conversion report, with a digest of itself and
+of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
+constants. The tensor file is written first and the JSON file is then replaced in one step, so a
+folder holds the old network or the new one, whole. Nothing is pickled, and nothing in the files is
+run: see `topospike.conversion.graph_json` for what a graph may name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, fx, nn
+
+from topospike.contracts import ConversionReport, to_json, write_atomically
+from topospike.conversion.graph_json import (
+    Plain,
+    graph_from_plain,
+    graph_to_plain,
+    value_to_plain,
+)
+from topospike.conversion.offset_spikes import OffsetSpikeNetwork
+from topospike.conversion.residual_membrane import ResidualMembraneNetwork
+from topospike.conversion.site_json import site_from_plain, site_to_plain
+from topospike.errors import CheckpointError, ConversionError, TopologyViolation
+from topospike.snn.network import SpikingNetwork
+from topospike.topology import check_masks
+
+FORMAT = "topospike-spiking-network"
+VERSION = 1
+FILE = "network.json"
+MASK = "_mask"
+
+
+def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
+    """Save a spiking network to a folder, so that `load` gives it back exactly.
+
+    Parameters
+    ----------
+    snn
+        A converted network; a simulation in progress is not saved.
+    folder
+        Made if missing. A network that is there is replaced in one step; other files stay.
+
+    Returns
+    -------
+    tuple of Path
+        The two files: the description (JSON) and the tensors (safetensors).
+
+    Raises
+    ------
+    ConversionError
+        If the graph runs operations that are not PyTorch's own.
+    CheckpointError
+        If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, torch, topospike as ts
+    >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> x = torch.rand(32, 4)
+    >>> snn = ts.convert(model, calibration=[x])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = ts.save(snn, folder)
+    ...     again = ts.load(folder)
+    >>> files[0].name, torch.equal(again(x, 8), snn(x, 8))
+    ('network.json', True)
+    """
+    folder = Path(folder)
+    tensors, axes, aliases = tensors_of(snn.ann)
+    content = safetensors.torch.save(tensors, metadata={"format": FORMAT})
+    name = f"tensors-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": {package: version(package) for package in ("topospike", "torch")},
+        "input_shape": list(snn.input_shape),
+        "network": network_to_plain(snn),
+        "tensors": {"file": name, "sha256": hashlib.sha256(content).hexdigest()},
+        "parameters": [key for key, _ in snn.ann.named_parameters() if key in tensors],
+        "axes": axes,
+        "aliases": aliases,
+        "graph": graph_to_plain(snn.ann.graph, shapes_of(snn)),
+        "sites": {
+            str(node.target): site_to_plain(snn.ann.get_submodule(str(node.target)))
+            for node in snn.ann.graph.nodes
+            if node.op == "call_module"
+        },
+        "report": to_json(snn.report),
+    }
+    text = json.dumps({**description, "sha256": digest_of(description)}, indent=1) + "\n"
+    try:
+        write_atomically(folder / name, content)
+        write_atomically(folder / FILE, text)
+        for old in folder.glob("tensors-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+    except OSError as error:
+        raise CheckpointError(
+            f"{str(folder)!r}: the network cannot be written here ({error}). Choose another folder."
+        ) from error
+    return folder / FILE, folder / name
+
+
+def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNetwork:
+    """Read what `save` wrote: the same logits at every step, the same counts.
+
+    Parameters
+    ----------
+    folder
+        The folder given to `save`.
+    device
+        Where to put the network.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no saved network, or it is truncated, changed, or of a newer format.
+
+    Notes
+    -----
+    Equal logits need the same hardware and number of threads, as for any network in PyTorch.
+    """
+    folder, place = Path(folder), torch.device(device)
+    try:
+        description = read_description(folder / FILE)
+        content = (folder / Path(description["tensors"]["file"]).name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != description["tensors"]["sha256"]:
+            raise ValueError("the tensor file is not the one that was saved")
+        network = rebuild(description, safetensors.torch.load(content), place)
+        report = ConversionReport.from_plain(description["report"])
+        return network_from_plain(
+            description["network"], network, tuple(description["input_shape"]), report
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds no saved network ({error}). Give the folder that was passed to "
+            "topospike.save."
+        ) from error
+    except DAMAGE as error:
+        raise CheckpointError(
+            f"{str(folder)!r} is not a whole saved network ({type(error).__name__}: {error}). It "
+            "may be cut off or changed; restore it, or convert and save again."
+        ) from error
+
+
+# What reading a file that was cut or changed can raise, besides errors of the file system.
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    ConversionError,
+    TopologyViolation,
+)
+
+
+def read_description(path: Path) -> dict[str, Plain]:
+    """Read the JSON file and check its format and its digest."""
+    description = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"{path.name} does not say that it is a {FORMAT}")
+    if description.get("version") != VERSION:
+        writer = description.get("written_by", {})
+        raise CheckpointError(
+            f"{str(path)!r} has format version {description.get('version')} (written by {writer}); "
+            f"this topospike reads version {VERSION}. Read it with the version that wrote it."
+        )
+    if description.pop("sha256", None) != digest_of(description):
+        raise ValueError(f"{path.name} was changed after it was written")
+    return description
+
+
+def digest_of(description: dict[str, Plain]) -> str:
+    """Return the SHA-256 of a description, whatever its layout in the file."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def network_to_plain(snn: SpikingNetwork) -> dict[str, Plain]:
+    """Write which kind of network it is, and the settings that only this kind has."""
+    if isinstance(snn, ResidualMembraneNetwork):
+        return {"kind": "ResidualMembraneNetwork"}
+    if isinstance(snn, OffsetSpikeNetwork):
+        return {"kind": "OffsetSpikeNetwork", "presimulation": snn.presimulation}
+    return {"kind": "SpikingNetwork"}
+
+
+def network_from_plain(
+    plain: dict[str, Plain],
+    network: fx.GraphModule,
+    input_shape: tuple[int, ...],
+    report: ConversionReport,
+) -> SpikingNetwork:
+    """Build the network around its graph."""
+    if plain["kind"] == "ResidualMembraneNetwork":
+        return ResidualMembraneNetwork(network, input_shape, report)
+    if plain["kind"] == "OffsetSpikeNetwork":
+        snn = OffsetSpikeNetwork(network, input_shape, report)
+        snn.presimulation = int(plain["presimulation"])
+        return snn
+    if plain["kind"] != "SpikingNetwork":
+        raise ValueError(f"{plain['kind']!r} is not a kind of spiking network")
+    return SpikingNetwork(network, input_shape, report)
+
+
+def tensors_of(
+    network: fx.GraphModule,
+) -> tuple[dict[str, Tensor], dict[str, list[int]], dict[str, str]]:
+    """Return tensors by name, the axis order of those not laid out row by row, and the aliases.
+
+    Layout is kept because convolutions round differently on another one. What no operation reads
+    (the remains of folded batch norms) is left out, except masks.
+    """
+    calls = [node for node in network.graph.nodes if node.op in ("get_attr", "call_module")]
+    read = {str(node.target) for node in calls}
+    inside = tuple(f"{node.target}." for node in calls if node.op == "call_module")
+    tensors: dict[str, Tensor] = {}
+    axes: dict[str, list[int]] = {}
+    aliases: dict[str, str] = {}
+    first_name: dict[int, str] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if not (name in read or name.removesuffix(MASK) in read or name.startswith(inside)):
+            continue
+        if id(tensor) in first_name:
+            aliases[name] = first_name[id(tensor)]
+            continue
+        first_name[id(tensor)] = name
+        if not tensor.is_contiguous():
+            order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+            if tensor.permute(order).is_contiguous():
+                axes[name] = order
+        # a copy: tensors of one storage cannot be written side by side
+        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    return tensors, axes, aliases
+
+
+def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
+    """Run the ANN on two blank images and return the shape and dtype of every node's value."""
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            values[n] = value_to_plain(result)
+            return result
+
+    values: dict[fx.Node, Plain] = {}
+    source = next(node for node in snn.ann.graph.nodes if node.op == "placeholder")
+    like = next(iter(snn.sites.values())).threshold
+    recorded = source.meta["val"].dtype  # the network may have been moved to another since
+    dtype = like.dtype if recorded.is_floating_point else recorded
+    snn.reset()
+    with torch.no_grad():
+        Recorder(snn.ann).run(torch.zeros(2, *snn.input_shape, dtype=dtype, device=like.device))
+    return values
+
+
+def rebuild(
+    description: dict[str, Plain], tensors: dict[str, Tensor], device: torch.device
+) -> fx.GraphModule:
+    """Put graph, sites and tensors together again."""
+    for name, order in description["axes"].items():
+        rows = tensors[name]
+        inverse = sorted(range(rows.ndim), key=order.__getitem__)
+        tensors[name] = rows.permute(order).contiguous().permute(inverse)
+    parameters = set(description["parameters"])
+    state: dict[str, Any] = {
+        name: nn.Parameter(tensor.to(device), requires_grad=False)
+        if name in parameters
+        else tensor.to(device)
+        for name, tensor in tensors.items()
+    }
+    state |= {name: state[first] for name, first in description["aliases"].items()}
+    for target, plain in description["sites"].items():
+        inside = {
+            name.removeprefix(f"{target}."): state.pop(name)
+            for name in list(state)
+            if name.startswith(f"{target}.")
+        }
+        state[target] = site_from_plain(plain, inside)
+    graph = graph_from_plain(description["graph"], device=device)
+    read = {str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")}
+    network = fx.GraphModule({name: state.pop(name) for name in read}, graph)
+    for name, tensor in state.items():  # masks, which no operation reads
+        path, _, last = name.rpartition(".")
+        network.get_submodule(path).register_buffer(last, tensor)
+    check_masks(network)
+    return network

@@ -1,0 +1,134 @@
+"""Run the ANN over the calibration images once, and give every site its threshold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+
+import torch
+from torch import Tensor, fx
+
+from topospike.conversion.plan import Plan
+from topospike.conversion.statistics import (
+    Granularity,
+    SiteObserver,
+    SiteStatistics,
+    reduced_axes,
+)
+from topospike.conversion.thresholds import given_thresholds, solve_thresholds
+from topospike.conversion.trained import TrainedActivations, trained_threshold
+from topospike.errors import ConfigError, ConversionError
+from topospike.registry import suggestion
+from topospike.snn.site import Site
+
+
+@torch.no_grad()
+def observe_sites(
+    network: fx.GraphModule,
+    sites: list[Site],
+    first: Tensor,
+    rest: Iterator[Tensor],
+    plan: Plan,
+    percentile: float,
+) -> tuple[dict[str, SiteStatistics], int]:
+    """Return each site's statistics over the calibration images, and the number of images."""
+    observers = {site.name: observer_for(site, plan, percentile) for site in sites}
+    for site in sites:
+        site.observer = observers[site.name]
+    images, varies = 0, False
+    try:
+        for batch in shown(chain([first], rest)):
+            network(batch)
+            images += len(batch)
+            varies = varies or bool((batch != first.flatten()[0]).any())
+    finally:
+        for site in sites:
+            site.observer = None
+    if not varies:
+        raise ConversionError(
+            f"all {images} calibration images are constant (every value is "
+            f"{float(first.flatten()[0]):g}), so no site can get a meaningful threshold. Pass "
+            "real training images."
+        )
+    return {name: observer.statistics for name, observer in observers.items()}, images
+
+
+def shown(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the batches, counting images on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    count = TextColumn("calibration: {task.completed:.0f} images")
+    columns = (SpinnerColumn(), count, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("calibration", total=None)
+        for batch in batches:
+            yield batch
+            progress.advance(task, len(batch))
+
+
+def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:
+    """Return an observer that collects what the site's solver needs."""
+    rule = plan.rule(site.gated)
+    return SiteObserver(
+        site.name,
+        granularity=rule.granularity,
+        values=rule.values,
+        quantile_level=percentile if rule.solver == "percentile" else None,
+    )
+
+
+def set_thresholds(
+    placed: list[tuple[Site, fx.Node]],
+    statistics: Mapping[str, SiteStatistics],
+    plan: Plan,
+    *,
+    given: Mapping[str, Tensor | float],
+    trained: TrainedActivations,
+    like: Tensor,
+) -> None:
+    """Give every site its threshold: the user's, a trained one, or the solver's."""
+    check_names(given, [site.name for site, _ in placed])
+    for site, node in placed:
+        rule = plan.rule(site.gated)
+        theta = trained_threshold(site, node, trained)
+        if site.name in given:
+            shape = tuple(node.meta["val"].shape)
+            theta = given_thresholds(given[site.name], site=site.name, shape=shape)
+        elif theta is None:
+            require_images_first(site.name, node, rule.granularity)
+            theta = solve_thresholds(
+                statistics[site.name],
+                rule.solver,
+                quantisation_levels=rule.quantisation_levels,
+                signed=rule.signed,
+                scale=rule.scale,
+            )
+        site.threshold = theta.to(like)
+
+
+def require_images_first(name: str, node: fx.Node, granularity: Granularity) -> None:
+    """Refuse thresholds along the axis that counts images: they would fit one batch size only."""
+    shape = node.meta["val"].shape
+    varying = [axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt)]
+    kept = set(range(len(shape))) - set(reduced_axes(len(shape), granularity, site=name))
+    if kept & set(varying):
+        raise ConversionError(
+            f"{name}: images are counted along axis {varying[0]} of its {len(shape)} axes, where "
+            f"thresholds per {granularity} are wanted; they must be counted along the first. Use "
+            "granularity='layer', or keep the batch first in the model."
+        )
+
+
+def check_names(thresholds: Mapping[str, Tensor | float], known: list[str]) -> None:
+    """Refuse thresholds for sites that do not exist."""
+    for name in thresholds:
+        if name not in known:
+            raise ConfigError(
+                f"thresholds names a site {name!r} that does not exist. Known: "
+                f"{', '.join(known)}.{suggestion(name, known)}"
+            )

@@ -1,0 +1,151 @@
+"""Say how healthy a conversion is: dead and saturated neurons, what stays MAC, and what to do.
+
+The commonest complaint about conversion tools is an accuracy of ten per cent and no word why. So
+the converter looks at some images with the thresholds it has chosen, and turns what it sees into
+sentences. How far each site is from the ANN after t steps: `topospike.measure.compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx
+
+from topospike.contracts import (
+    DEAD_LIMIT,
+    SATURATED_LIMIT,
+    ConversionReport,
+    LayerInput,
+    SiteReport,
+)
+from topospike.conversion.statistics import SiteStatistics
+from topospike.models.capture import node_module
+from topospike.snn.site import Site
+from topospike.snn.wiring import WEIGHT_OPS, WeightLayerInput, weight_name
+
+
+class SaturationObserver:
+    """Looks at the activations of one site and remembers the share above its threshold."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.share = 0.0
+
+    def __call__(self, r_in: Tensor) -> None:
+        """Record the share of one batch."""
+        above = (r_in if self.site.gated else r_in.abs()) > self.site.threshold
+        self.share = float(above.float().mean())
+
+
+def site_reports(
+    network: fx.GraphModule,
+    placed: list[tuple[Site, fx.Node]],
+    statistics: Mapping[str, SiteStatistics],
+    images: Tensor,
+) -> tuple[SiteReport, ...]:
+    """Run the ANN on some images with the thresholds chosen, and describe every site.
+
+    Who is driven at all is known from the calibration; what lies above a threshold only now. A
+    quarter of a calibration pass is enough for that share.
+    """
+    seen_images = max(s.images for s in statistics.values())
+    observers = [SaturationObserver(site) for site, _ in placed]
+    for observer in observers:
+        observer.site.observer = observer
+    try:
+        with torch.no_grad():
+            network(images[: max(1, seen_images // 4)])
+    finally:
+        for observer in observers:
+            observer.site.observer = None
+    return tuple(
+        site_report(site, node, statistics[site.name], seen.share)
+        for (site, node), seen in zip(placed, observers, strict=True)
+    )
+
+
+def site_report(
+    site: Site, node: fx.Node, statistics: SiteStatistics, saturated_share: float
+) -> SiteReport:
+    """Describe one site."""
+    threshold, driven = site.threshold, statistics.driven
+    return SiteReport(
+        name=site.name,
+        op="relu" if site.gated else "operand",
+        module=node_module(node),
+        sources=tuple(sources_of(node)),
+        channels=threshold.numel(),
+        threshold_min=float(threshold.min()),
+        threshold_mean=float(threshold.double().mean()),
+        threshold_max=float(threshold.max()),
+        dead_share=0.0 if driven is None else 1.0 - float(driven.float().mean()),
+        saturated_share=saturated_share,
+    )
+
+
+def sources_of(node: fx.Node) -> list[str]:
+    """Return the weight layers nearest upstream of a site, in execution order."""
+    found: dict[str, None] = {}
+    seen: set[fx.Node] = set()
+    queue = list(node.all_input_nodes)
+    while queue:
+        parent = queue.pop(0)
+        if parent in seen or parent.op == "get_attr":
+            continue
+        seen.add(parent)
+        if parent.target in WEIGHT_OPS:
+            found[weight_name(parent)] = None
+        elif parent.op != "call_module":  # another site: what lies behind it is its own matter
+            queue.extend(parent.all_input_nodes)
+    return list(found)
+
+
+def layer_inputs(layers: list[WeightLayerInput]) -> tuple[LayerInput, ...]:
+    """Say how every weight layer is fed."""
+    return tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in layers)
+
+
+def advise(report: ConversionReport) -> tuple[str, ...]:
+    """Return what a user should know or change, most serious first."""
+    sites, solver = report.sites, report.solver
+    advice = [
+        f"{site.name}: {site.saturated_share:.1%} of its values exceed the threshold and are "
+        f"clipped at first; use solver 'max' or a higher percentile instead of {solver!r}."
+        for site in sites
+        if site.saturated_share > SATURATED_LIMIT
+    ]
+    advice += [
+        f"{site.name}: {site.dead_share:.0%} of its neurons are driven by no calibration image; "
+        "give more images, or expect these neurons to stay silent."
+        for site in sites
+        if site.dead_share > DEAD_LIMIT
+    ]
+    advice += [
+        f"{layer.name} is counted as MAC at every step, because {layer.reason}."
+        for layer in report.layers
+        if layer.input == "graded"
+    ]
+    return tuple(advice)
+
+
+def conversion_text(report: ConversionReport) -> str:
+    """Return the report as plain text: settings, one line a site, one line a layer, advice."""
+    lines = [
+        f"{report.method}: {report.coding} coding, {report.neuron}, {report.levels} level(s), "
+        f"thresholds by {report.solver!r} per {report.granularity}, "
+        f"{report.calibration_images} calibration images",
+        f"batch norms folded: {len(report.batch_norms_folded)}",
+        "",
+        f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",
+    ]
+    for site in report.sites:
+        thresholds = f"{site.threshold_min:.3g} {site.threshold_mean:.3g} {site.threshold_max:.3g}"
+        lines.append(
+            f"{site.name:<28} {', '.join(site.sources):<28} {thresholds:<32} "
+            f"{site.dead_share:>6.1%} {site.saturated_share:>6.1%}"
+        )
+    lines += ["", f"{'layer':<28} {'kind':<8} {'fed by':<8} why"]
+    lines += [f"{la.name:<28} {la.kind:<8} {la.input:<8} {la.reason}" for la in report.layers]
+    lines += ["", *(f"- {sentence}" for sentence in report.advice)] if report.advice else []
+    return "\n".join(lines)

@@ -1,0 +1,371 @@
+"""Convert: put trainable quantised activations in the place of every rectifier of a trained ANN.
+
+The captured graph says where the rectifiers are, what feeds each, and which name its site will
+have; the model itself is then given the activations: modules are exchanged, or, where there are
+functional calls, all calls redirected (`topospike.conversion.rectifier_calls`). That both agree is
+checked once by running them with a different threshold at every place. The training itself is the
+ordinary loop's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+
+from topospike.conversion.calibrate import observe_sites
+from topospike.conversion.place import find_rectifiers, nothing_to_replace, place_sites, unique_name
+from topospike.conversion.plan import plan_for
+from topospike.conversion.qcfs import QCFS, Order
+from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_calls
+from topospike.conversion.slip_relu import SlipReLU
+from topospike.conversion.thresholds import solve_thresholds
+from topospike.conversion.trained import drop_ceilings, take_out_activations
+from topospike.data.calibration import Batch, calibration_batches
+from topospike.errors import ConversionError, MissingDataError
+from topospike.models.capture import capture, node_module
+from topospike.registry import Registry
+from topospike.snn.coding import CODINGS
+from topospike.snn.neurons import IntegrateAndFire
+from topospike.snn.site import Site
+from topospike.snn.wiring import CONVOLUTIONS, WEIGHT_OPS
+
+DEFAULT_THRESHOLD = 8.0
+SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+DISAGREEMENT = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationKind:
+    """One member of the QCFS family: its activation, its map to theta, and who has thresholds."""
+
+    activation: type[QCFS]
+    positive_map: str
+    per_channel: bool
+    source: str
+
+
+ACTIVATION_KINDS: Registry[ActivationKind] = Registry(
+    "kind of quantised activation",
+    {
+        "qcfs": ActivationKind(QCFS, "none", False, "Bu et al., ICLR 2022"),
+        "s-qcfs": ActivationKind(QCFS, "softplus", False, "Yang et al., Neural Networks 2025"),
+        "cs-qcfs": ActivationKind(QCFS, "softplus", True, "Yang et al., Neural Networks 2025"),
+        "slip-relu": ActivationKind(SlipReLU, "none", False, "Jiang et al., ICML 2023"),
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RectifierPlace:
+    """One rectifier of a model: the name of its site, its module, and what feeds it.
+
+    ``exchangeable`` if it is the one call of an activation module; ``channels`` of axis 1 where a
+    convolution feeds it, else ``None``.
+    """
+
+    name: str
+    module: str
+    exchangeable: bool
+    channels: int | None
+
+
+def quantise_activations(
+    model: nn.Module,
+    example: Float[Tensor, "batch ..."],
+    *,
+    kind: str = "s-qcfs",
+    levels: int = 4,
+    theta_init: float = DEFAULT_THRESHOLD,
+    calibration: Iterable[Batch] | Tensor | None = None,
+    percentile: float = 0.999,
+    positive_map: str | None = None,
+    order: Order = "floor_first",
+) -> nn.Module:
+    """Return a trainable copy of a network with quantised activations instead of rectifiers.
+
+    Parameters
+    ----------
+    model
+        Trained network, dense or masked. ReLU, ReLU6, clamp and hardtanh from 0 up are replaced,
+        as modules or functions; a ceiling goes, the threshold takes its place. Not changed.
+    example
+        One batch of real input.
+    kind : {"qcfs", "s-qcfs", "cs-qcfs", "slip-relu"}
+        ``qcfs`` learns theta itself, ``s-qcfs`` through a softplus, both one a layer; ``cs-qcfs``
+        one a channel behind convolutions (behind linear layers one a layer); ``slip-relu`` is the
+        blend of `topospike.conversion.slip_relu`.
+    levels
+        Quantisation steps L of every activation; their attribute ``steps`` may be changed later.
+    theta_init
+        Threshold every activation starts from.
+    calibration, percentile
+        Training images; if given, each threshold starts at this quantile of the positive
+        pre-activations of its place instead. Helps short trainings.
+    positive_map : {"softplus", "sqrt", "none"}, optional
+        In the place of the kind's own map from beta to theta.
+    order : {"floor_first", "clamp_first"}
+        Which gradient; see `topospike.conversion.qcfs.qcfs`.
+
+    Returns
+    -------
+    nn.Module
+        A copy of ``model``, of its class, with its parameter names, masks and training mode; new
+        are the parameters ``beta``. Give it to `topospike.convert` when it is trained.
+
+    Raises
+    ------
+    ConversionError
+        If the model cannot be captured, has no rectifier or quantised ones already, or its calls
+        cannot be matched with the captured graph.
+    ConfigError
+        If an option is unknown or out of range.
+
+    Notes
+    -----
+    Bu et al. (ICLR 2022) train with theta starting at 8; CS-QCFS (Yang et al. 2025) first trains
+    ``s-qcfs`` and then, from there, channels (`to_channel_thresholds`). Activation checkpointing
+    (``torch.utils.checkpoint``) runs functional rectifiers again outside of the model's call and
+    is not supported with them; modules are no problem.
+
+    Examples
+    --------
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.fc1, self.fc2 = nn.Linear(4, 8), nn.Linear(8, 2)
+    ...     def forward(self, x):
+    ...         return self.fc2(torch.relu(self.fc1(x)))
+    >>> quantised = quantise_activations(Net(), torch.rand(2, 4), levels=4)
+    >>> sorted(set(quantised.state_dict()) - set(Net().state_dict()))
+    ['quantised_calls.0.beta']
+    """
+    chosen = ACTIVATION_KINDS[kind]
+    refuse_quantised(model)
+    network = capture(model, example)
+    places = rectifier_places(network, model)
+    thresholds = dict.fromkeys((place.name for place in places), theta_init)
+    if calibration is not None:
+        thresholds |= percentile_thresholds(network, calibration, percentile)
+    activations: dict[str, QCFS] = {}
+    for place in places:
+        activation = chosen.activation(
+            levels,
+            theta_init=thresholds[place.name],
+            channels=place.channels if chosen.per_channel else None,
+            positive_map=positive_map or chosen.positive_map,
+            order=order,
+        ).to(example.device)
+        activations[place.name] = activation.train(model.training)
+    quantised = put_in(copy.deepcopy(model), places, activations)
+    require_agreement(quantised, network, example)
+    return quantised
+
+
+def to_channel_thresholds(model: nn.Module, example: Float[Tensor, "batch ..."]) -> nn.Module:
+    """Return a copy whose layer-wise thresholds behind convolutions are one a channel.
+
+    Every channel starts at its layer's threshold, so that the copy computes the same function: the
+    second stage of CS-QCFS (Yang et al. 2025) begins here. Activations behind linear layers keep
+    their one threshold.
+
+    Parameters
+    ----------
+    model
+        What `quantise_activations` returned, trained or not. Not changed.
+    example
+        One batch of real input.
+
+    Raises
+    ------
+    ConversionError
+        If the model has no quantised activations.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    >>> layer_wise = quantise_activations(net, torch.rand(2, 1, 4, 4))
+    >>> to_channel_thresholds(layer_wise, torch.rand(2, 1, 4, 4))[1]
+    QCFS(steps=4, 3 channels, softplus, floor_first)
+    """
+    plain, trained = take_out_activations(model)
+    if not len(trained):
+        raise ConversionError(
+            f"{type(model).__name__} has no quantised activations; apply quantise_activations "
+            "first."
+        )
+    places = rectifier_places(capture(plain, example), plain)
+    activations: dict[str, QCFS] = {}
+    for place in places:
+        activation = trained.at(place.name, place.module)
+        if activation is None:
+            raise ConversionError(
+                f"{place.name} is a rectifier that was not quantised; apply quantise_activations "
+                "to the plain model."
+            )
+        activation.requires_grad_(True)
+        if place.channels is not None and activation.beta.ndim == 0:
+            activation = activation.per_channel(place.channels)
+        activations[place.name] = activation
+    return put_in(plain, places, activations)
+
+
+def refuse_quantised(model: nn.Module) -> None:
+    """Raise `ConversionError` if a model has quantised activations already."""
+    for path, module in model.named_modules():
+        if isinstance(module, QCFS):
+            raise ConversionError(
+                f"{path} is a quantised activation already. Give the plain model, or go on with "
+                "to_channel_thresholds."
+            )
+
+
+def rectifier_places(network: fx.GraphModule, model: nn.Module) -> list[RectifierPlace]:
+    """Describe every rectifier of a captured model, in execution order, by its site's name."""
+    rectifiers = find_rectifiers(network.graph)
+    if not rectifiers:
+        raise ConversionError(nothing_to_replace(network))
+    names: dict[str, int] = {}
+    nodes = [rectifier.node for rectifier in rectifiers]
+    called = [node_module(node) for node in nodes]
+    return [
+        RectifierPlace(
+            name=unique_name(node, names),
+            module=path,
+            exchangeable=called.count(path) == 1 and is_simple_activation(model, path),
+            channels=channels_behind_convolution(node),
+        )
+        for node, path in zip(nodes, called, strict=True)
+    ]
+
+
+def is_simple_activation(model: nn.Module, path: str) -> bool:
+    """Tell whether a path is that of an activation module with no second name."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = modules.get(path)
+    names = sum(module is found for module in modules.values())
+    return path != "" and type(found) in SIMPLE_ACTIVATIONS and names == 1
+
+
+def channels_behind_convolution(node: fx.Node) -> int | None:
+    """Return the channels of a value that only convolutions feed, ``None`` for any other."""
+    value = node.meta["val"]
+    queue, seen, kinds = list(node.all_input_nodes), set(), set()
+    while queue:
+        parent = queue.pop()
+        if parent in seen or parent.op == "get_attr":
+            continue
+        seen.add(parent)
+        if parent.target in WEIGHT_OPS:
+            kinds.add(parent.target in CONVOLUTIONS)
+        else:
+            queue.extend(parent.all_input_nodes)
+    return int(value.shape[1]) if value.ndim > 2 and kinds == {True} else None
+
+
+def put_in(
+    model: nn.Module, places: list[RectifierPlace], activations: dict[str, QCFS]
+) -> nn.Module:
+    """Exchange the activation modules, or redirect every rectifier call if one is no module.
+
+    Never both: inside a redirected forward pass an activation's own arithmetic would be redirected.
+    """
+    if all(place.exchangeable for place in places):
+        for place in places:
+            model.set_submodule(place.module, activations[place.name])
+    else:
+        install_calls(model, activations)
+    return model
+
+
+def percentile_thresholds(
+    network: fx.GraphModule, calibration: Iterable[Batch] | Tensor, percentile: float
+) -> dict[str, float]:
+    """Return the quantile of the positive pre-activations of every place, by site name."""
+    plan = plan_for("qcfs", 1, solver="percentile")
+    observed = copy.deepcopy(network)
+    sites = [site for site, _ in place_sites(observed, rate_site)]
+    batches = calibration_batches(calibration)
+    first = next(batches, None)
+    if first is None:
+        raise MissingDataError(
+            "there are no calibration images to start the thresholds from; give batches of "
+            "training images, or leave calibration out."
+        )
+    statistics, _ = observe_sites(observed, sites, first, batches, plan, percentile)
+    return {name: float(solve_thresholds(seen, "percentile")) for name, seen in statistics.items()}
+
+
+def rate_site(name: str, gated: bool) -> Site:
+    """Make a site of the QCFS family."""
+    return Site(name, gated=gated, neuron=IntegrateAndFire(), coding=CODINGS["rate"])
+
+
+@torch.no_grad()
+def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: Tensor) -> None:
+    """Raise `ConversionError` unless the model runs its activations where the plain graph has them.
+
+    Each gets a threshold of its own for the moment, so that two that changed places are noticed.
+    """
+    model = copy.deepcopy(quantised).eval()
+    spread_thresholds(model, example)
+    _, trained = take_out_activations(model)
+    network = copy.deepcopy(network)
+    drop_ceilings(network.graph, trained)
+    for site, node in place_sites(network, rate_site):
+        site.activation = trained.at(site.name, node_module(node))
+    expected, got = network(example), first_tensor(model(example))
+    difference = float((got - expected).norm() / expected.norm().clamp_min(1e-12))
+    if not difference <= DISAGREEMENT:
+        raise ConversionError(
+            f"{type(quantised).__name__} with quantised activations differs from its captured "
+            f"graph by {difference:.0%}, so its rectifiers cannot be told apart. Use nn.ReLU "
+            "modules whose result is used, in the same order in every forward pass."
+        )
+
+
+def spread_thresholds(model: nn.Module, example: Tensor) -> None:
+    """Set every threshold to another share of the largest value that reaches it."""
+    activations = [module for module in model.modules() if isinstance(module, QCFS)]
+
+    def set_share(activation: nn.Module, args: tuple[Any, ...], *, share: float) -> None:
+        if isinstance(activation, QCFS):
+            largest = float(args[0].max())
+            activation.start_at(share * largest if largest > 0 else 1.0)
+
+    handles = [
+        # the golden ratio spreads any number of shares evenly
+        activation.register_forward_pre_hook(
+            partial(set_share, share=0.2 + 0.8 * ((number + 1) * 0.618034 % 1.0))
+        )
+        for number, activation in enumerate(activations)
+    ]
+    model(example)
+    for handle in handles:
+        handle.remove()
+
+
+def first_tensor(output: Any) -> Tensor:
+    """Return the first tensor of whatever a model returned, as a captured graph does."""
+    return next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+
+def activations_of(model: nn.Module) -> dict[str, QCFS]:
+    """Return the quantised activations of a model, by module path or site name."""
+    named: dict[str, QCFS] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, QuantisedCalls):
+            named |= {
+                ".".join(part for part in (path.removesuffix(CHILD).rstrip("."), name) if part): one
+                for name, one in module.by_name().items()
+            }
+        elif isinstance(module, QCFS) and CHILD not in path.split("."):
+            named[path] = module
+    return named

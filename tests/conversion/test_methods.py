@@ -1,0 +1,263 @@
+"""The relatives of QCFS: SRP, offset-spike calibration, SlipReLU and signed integrate-and-fire."""
+
+import copy
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from topospike.conversion import METHODS, convert, load, quantise_activations, save
+from topospike.conversion.offset_spikes import OffsetSpikeSite, offset_membrane
+from topospike.conversion.residual_membrane import ResidualMembraneSite
+from topospike.conversion.slip_relu import SlipReLU
+from topospike.errors import ConfigError, ConversionError
+from topospike.measure import evaluate
+from topospike.snn import SpikingNetwork
+from topospike.snn.coding import CODINGS, Rate
+from topospike.snn.neurons import IntegrateAndFire
+
+ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
+
+
+def images(seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(24, 1, 8, 8, dtype=torch.float64, generator=generator)
+
+
+def relu_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(96, 24), nn.ReLU(), nn.Linear(24, 3),
+    ).double().eval()  # fmt: skip
+
+
+@functools.cache
+def trained(kind: str = "s-qcfs", levels: int = 4) -> nn.Module:
+    return quantise_activations(
+        relu_net(), images(), kind=kind, levels=levels, calibration=images(), percentile=0.99
+    )
+
+
+@functools.cache
+def converted(method: str) -> SpikingNetwork:
+    return convert(trained(), method, images(1))
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_srp_equals_the_reference(i: int) -> None:
+    """Spikes of both phases from the site's own steps on decoded values; tolerance 1e-6."""
+    with np.load(ORACLES / "variants.npz", allow_pickle=False) as arrays:
+        data = {k.removeprefix(f"srp_{i}_"): torch.from_numpy(v) for k, v in arrays.items()
+                if k.startswith(f"srp_{i}_")}  # fmt: skip
+    tau, x = int(data["tau"]), data["x"].double()
+    site = ResidualMembraneSite(
+        "a", gated=True, neuron=IntegrateAndFire(), coding=Rate(), first_phase=tau
+    )
+    site.threshold = data["theta"].double()
+    for t in range(1, len(x) + 1):
+        site.time_step = t
+        start = 0 if t <= tau else tau
+        decoded = site(x[start:t].mean(0))
+        expected = data["out"][start:t].double().mean(0)
+        torch.testing.assert_close(decoded, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(site.spikes, data["out"][t - 1].double(), rtol=0, atol=1e-6)
+    assert site.going_on is not None
+    assert torch.equal(site.going_on.float(), data["mask"])
+    site.reset()
+    assert (site.going_on, site.time_step) == (None, 0)
+
+
+def test_srp_is_qcfs_in_its_first_phase_and_silences_later() -> None:
+    x, plain = images(1), converted("qcfs")
+    srp = convert(trained(), "srp", x, presimulation=3)
+    assert torch.equal(srp(x, 3), plain(x, 3))
+    assert torch.equal(srp(x, 7), srp(x, 7))
+    silenced = {}
+    for t, _ in srp.steps(x, 8):
+        for name, site in srp.sites.items():
+            if t == 3:
+                silenced[name] = site.going_on == 0
+            elif t > 3:
+                assert not site.spikes[silenced[name]].any()
+                assert not site.decoded[silenced[name]].any()
+    assert all(bool(where.any()) and not bool(where.all()) for where in silenced.values())
+    assert any("first phase of srp" in sentence for sentence in srp.report.advice)
+
+
+def test_srp_counts_the_energy_of_both_phases() -> None:
+    batches = [(images(1), torch.arange(24) % 3)]
+    srp, plain = (evaluate(converted(method), batches, 8) for method in ("srp", "qcfs"))
+    assert srp.sops[:4] == plain.sops[:4]
+    assert srp.sops[4] > srp.sops[3]
+    assert srp.sops[-1] < plain.sops[-1]
+
+
+def test_the_event_executor_follows_offset_spikes_but_not_the_two_phases() -> None:
+    x, shifted = images(1), converted("offset-spike")
+    events = shifted(x, 6, executor="event")
+    torch.testing.assert_close(events, shifted(x, 6), rtol=0, atol=1e-9)
+    with pytest.raises(ConfigError, match=r"executor is 'event'; a network of srp"):
+        converted("srp")(x, 6, executor="event")
+
+
+def test_offset_membranes_by_hand() -> None:
+    """Columns: nothing to do; one spike too many, twice; nothing; below 0 without a spike."""
+    currents = torch.tensor([
+        [0.7, 0.7, 2.6, 0.0, -1.0],
+        [0.1, -1.5, -5.0, 0.4, 0.0],
+        [0.1, 0.0, 0.0, 1.0, 0.0],
+    ])  # fmt: skip
+    expected = [0.5, -0.5, 0.5 - (3.1 - 0.999), 0.5, 0.5]
+    torch.testing.assert_close(offset_membrane(currents), torch.tensor(expected))
+    late = offset_membrane(torch.tensor([[-0.8], [-0.1], [3.9]]))
+    torch.testing.assert_close(late, torch.tensor([0.5 + 1.001 + 0.3]))
+    early = offset_membrane(torch.tensor([[-0.3], [-0.2], [2.9]]))
+    torch.testing.assert_close(early, torch.tensor([0.5 + 1.0]))
+    always = offset_membrane(torch.full((3, 1), 5.0))
+    assert always.item() == 0.5
+
+
+def counts(currents: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    neuron, v, total = IntegrateAndFire(), start.clone(), 0
+    for current in currents:
+        v = v + current
+        s = neuron.fire(v, torch.tensor(1.0))
+        v, total = v - s, total + s
+    return total
+
+
+def test_offset_spikes_bring_the_counts_nearer_to_qcfs() -> None:
+    """Random sequences: the error of the spike count over rho steps falls by a wide margin."""
+    generator = torch.Generator().manual_seed(0)
+    currents = 0.3 + 0.8 * torch.randn(4, 20_000, generator=generator)
+    wanted = torch.floor(currents.sum(0) + 0.5).clamp(0, 4)
+    before = (counts(currents, torch.full((20_000,), 0.5)) - wanted).abs()
+    after = (counts(currents, offset_membrane(currents)) - wanted).abs()
+    assert before.mean() > 0.2
+    assert after.mean() < 0.25 * before.mean()
+
+
+def test_offset_spike_networks_are_nearer_to_their_ann() -> None:
+    x = images(1)
+    ann = trained()(x).detach()
+    plain, shifted = converted("qcfs"), converted("offset-spike")
+    error = [float((snn(x, 4)[-1] - ann).norm()) for snn in (plain, shifted)]
+    assert error[1] < 0.5 * error[0]
+    assert torch.equal(shifted(x, 6), shifted(x, 6))
+    torch.testing.assert_close(shifted(x[:5], 6), shifted(x, 6)[:, :5], rtol=0, atol=1e-12)
+    torch.testing.assert_close(shifted.analog(x), ann)
+    assert any("calibration before each batch" in sentence for sentence in shifted.report.advice)
+
+
+def test_a_watched_site_sees_the_spikes_the_run_will_send() -> None:
+    """The time-batched calibration of a later site uses the calibrated output of earlier ones."""
+    x, snn = images(1), copy.deepcopy(converted("offset-spike"))
+    snn.presimulation = 3
+    received, sent = {}, {}
+    for site in snn.sites.values():
+        site.register_forward_hook(
+            lambda s, args, out: (
+                received.setdefault(s.name, out.clone()) if s.watched_steps else None
+            )
+        )
+    for t, _ in snn.steps(x, 3):
+        for name, site in snn.sites.items():
+            sent.setdefault(name, []).append(site.decoded.clone())
+        assert t <= 3
+    for name in snn.sites:
+        torch.testing.assert_close(received[name], torch.cat(sent[name]), rtol=0, atol=1e-9)
+
+
+def test_slip_relu_starts_its_neurons_at_its_own_shift() -> None:
+    model, x = copy.deepcopy(trained("slip-relu", levels=16)), images(1)
+    for module in model.modules():
+        if isinstance(module, SlipReLU):
+            module.initial_membrane = 0.25
+    snn = convert(model, "slip-relu", x)
+    assert {site.neuron.initial_membrane for site in snn.sites.values()} == {0.25}
+    torch.testing.assert_close(snn.analog(x), model(x).detach())
+    theta = snn.sites["2"].threshold
+    assert torch.equal(theta, model[2].theta.detach())
+
+
+def test_signed_neurons_may_take_back_and_need_no_training() -> None:
+    model, x = relu_net(), images(1)
+    plain, signed = (convert(model, name, x, timesteps=16) for name in ("qcfs", "signed-if"))
+    negative = 0
+    for _ in signed.steps(x, 16):
+        negative += sum(int((site.spikes < 0).sum()) for site in signed.sites.values())
+    ann = model(x).detach()
+    error = [float((snn(x, 16)[-1] - ann).norm()) for snn in (plain, signed)]
+    assert negative > 0
+    assert error[1] < error[0]
+    of_trained = convert(trained(), "signed-if", x)
+    assert of_trained.report.solver == "trained"
+
+
+@pytest.mark.parametrize("method", ["srp", "offset-spike", "slip-relu"])
+def test_a_network_without_the_training_is_refused(method: str) -> None:
+    message = (
+        rf"'{method}' needs a network trained with .*has rectifiers only.*quantise_activations"
+    )
+    with pytest.raises(ConversionError, match=message):
+        convert(relu_net(), method, images())
+
+
+def test_slip_relu_refuses_plain_qcfs() -> None:
+    with pytest.raises(ConversionError, match=r"SlipReLU activations, but this one has QCFS"):
+        convert(trained(), "slip-relu", images())
+
+
+def test_options_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"presimulation is 4 for method 'qcfs'.*srp, offset-"):
+        convert(trained(), "qcfs", images(), presimulation=4)
+    with pytest.raises(ConfigError, match=r"presimulation is 0 for method 'srp'"):
+        convert(trained(), "srp", images(), presimulation=0)
+
+
+@pytest.mark.parametrize("build", [ResidualMembraneSite, OffsetSpikeSite])
+def test_the_variants_are_made_for_rate_coding(build) -> None:
+    options = {"gated": True, "neuron": IntegrateAndFire(), "coding": CODINGS["differential"]}
+    steps = {"first_phase": 2} if build is ResidualMembraneSite else {}
+    with pytest.raises(ConfigError, match=r"coding is 'differential'; .* rate coding only"):
+        build("a", **options, **steps)
+
+
+def test_srp_refuses_a_max_pool_it_could_not_count() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu, self.fc = (
+                nn.Conv2d(1, 3, 3, padding=1),
+                nn.ReLU(),
+                nn.Linear(96, 3),
+            )
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.relu(self.conv(x))
+            return self.fc(torch.cat([self.pool(y), self.pool(-y)], 1).flatten(1))
+
+    model = quantise_activations(Pooled().double().eval(), images())
+    with pytest.raises(ConversionError, match=r"fc is fed through a max-pool .* two phases of srp"):
+        convert(model, "srp", images())
+
+
+def test_every_method_names_its_source() -> None:
+    assert set(METHODS) == {
+        "dcgs", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", "offset-spike",
+    }  # fmt: skip
+    assert all(", 20" in m.source or " 20" in m.source for m in METHODS.values())
+
+
+@pytest.mark.parametrize("method", ["srp", "offset-spike"])
+def test_networks_with_a_presimulation_are_saved_as_what_they_are(method: str, tmp_path) -> None:
+    save(converted(method), tmp_path)
+    again = load(tmp_path)
+    assert type(again) is type(converted(method))
+    assert torch.equal(again(images(1), 6), converted(method)(images(1), 6))

@@ -1,0 +1,116 @@
+"""Every way to write a ReLU is found; the rest is named."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from topospike.conversion.place import place_sites
+from topospike.errors import ConversionError
+from topospike.models.capture import capture
+from topospike.snn.coding import Differential
+from topospike.snn.neurons import MultiThreshold
+from topospike.snn.site import Site
+from topospike.snn.wiring import find_weight_layers
+
+
+def make(name: str, gated: bool) -> Site:
+    return Site(name, gated=gated, neuron=MultiThreshold(4, gated=True), coding=Differential())
+
+
+class Function(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.conv, self.head, self.function = nn.Conv2d(2, 3, 3), nn.Linear(3, 2), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.function(self.conv(x)).amax((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        F.relu, torch.relu, F.relu6, nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(),
+        nn.Hardtanh(0.0, 2.5), lambda x: x.relu_(), lambda x: x.clamp(min=0),
+        lambda x: torch.clamp(x, 0.0, 1.5), lambda x: torch.clamp_min(x, 0),
+        lambda x: F.hardtanh(x, 0.0, 1.0), lambda x: F.threshold(x, 0, 0),
+    ],
+)  # fmt: skip
+def test_every_spelling_of_relu_becomes_one_site_with_the_same_value(function) -> None:
+    torch.manual_seed(0)
+    model = Function(function).eval()
+    x = torch.randn(3, 2, 6, 6) * 4
+    expected = model(x)
+    network = capture(model, x)
+    placed = place_sites(network, make)
+    assert len(placed) == 1
+    torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(nn.GELU(), "GELU"), (nn.LeakyReLU(), "leaky ReLU"), (nn.PReLU(), "PReLU"),
+     (torch.tanh, "tanh"), (nn.CELU(), "CELU"), (nn.Threshold(0.1, 0.0), "threshold"),
+     (nn.Hardtanh(-1.0, 1.0), "hardtanh"), (nn.Identity(), "amax")],
+)  # fmt: skip
+def test_a_network_without_relu_is_refused_by_name(function, name: str) -> None:
+    network = capture(Function(function), torch.randn(2, 2, 6, 6))
+    with pytest.raises(ConversionError, match=f"no ReLU-like operation.*{name}"):
+        place_sites(network, make)
+
+
+class Named(nn.Module):
+    """A module used at two places, two functional calls in one block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+        self.block = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU())
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.block(self.act(x + 1)))
+        return self.fc(F.relu(F.relu(x).mean((2, 3))))
+
+
+def test_names_say_where_and_a_reused_module_gives_two_sites() -> None:
+    network = capture(Named(), torch.randn(2, 2, 4, 4))
+    names = [site.name for site, _ in place_sites(network, make)]
+    assert len(names) == len(set(names)) == 5
+    assert names[0] == "act"
+    assert "block.1" in names
+    assert "act_2" in names
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2, ceil_mode=True)], ids=str
+)
+def test_a_max_pool_moves_in_front_of_its_relu(pool: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), pool, nn.Conv2d(3, 2, 1)).eval()
+    x = torch.randn(3, 2, 9, 9)
+    network = capture(model, x)
+    place_sites(network, make)
+    assert torch.equal(network(x), model(x))
+    assert find_weight_layers(network)[-1].fed_by == "spikes"
+
+
+class TwoReaders(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x))
+        return self.b(F.max_pool2d(x, 2)) + F.max_pool2d(self.c(x), 2)
+
+
+def test_a_max_pool_whose_relu_has_other_readers_stays_and_is_reported() -> None:
+    torch.manual_seed(0)
+    model = TwoReaders().eval()
+    x = torch.randn(2, 2, 4, 4)
+    network = capture(model, x)
+    place_sites(network, make)
+    torch.testing.assert_close(network(x), model(x))
+    fed = {layer.name: layer.fed_by for layer in find_weight_layers(network)}
+    assert fed == {"a": "image", "b": "maxpool", "c": "spikes"}
