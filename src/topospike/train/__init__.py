@@ -1,6 +1,5 @@
 """Stage train: one readable loop, and checkpoints that resume it bit for bit."""
 
-from topospike.train.average import WeightAverage as WeightAverage
 from topospike.train.checkpoint import CheckpointWarning as CheckpointWarning
 from topospike.train.checkpoint import list_checkpoints as list_checkpoints
 from topospike.train.checkpoint import load_checkpoint as load_checkpoint
@@ -13,15 +12,13 @@ from topospike.train.distributed import Processes as Processes
 from topospike.train.distributed import connect as connect
 from topospike.train.distributed import current_processes as current_processes
 from topospike.train.distributed import process_group as process_group
-from topospike.train.distributed import shard_fully as shard_fully
 from topospike.train.distributed import wrap as wrap
+from topospike.train.epoch import evaluate_accuracy as evaluate_accuracy
 from topospike.train.epoch import train_epoch as train_epoch
-from topospike.train.evaluation import evaluate_accuracy as evaluate_accuracy
 from topospike.train.finite import check_weights as check_weights
 from topospike.train.loop import FitResult as FitResult
 from topospike.train.loop import fit as fit
-from topospike.train.method import TrainingMethod as TrainingMethod
-from topospike.train.metrics import MetricsLog as MetricsLog
+from topospike.train.optim import TrainingMethod as TrainingMethod
 from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
 from topospike.train.optim import learning_rate_factor as learning_rate_factor
@@ -29,6 +26,7 @@ from topospike.train.protocols import ImageBatches as ImageBatches
 from topospike.train.protocols import SharedController as SharedController
 from topospike.train.protocols import TopologyController as TopologyController
 from topospike.train.protocols import TrainingData as TrainingData
+from topospike.train.resume import MetricsLog as MetricsLog
 
 __all__ = [
     "CheckpointWarning",
@@ -42,7 +40,6 @@ __all__ = [
     "TopologyController",
     "TrainingData",
     "TrainingMethod",
-    "WeightAverage",
     "build_optimizer",
     "check_weights",
     "connect",
@@ -57,7 +54,6 @@ __all__ = [
     "on_links",
     "process_group",
     "save_checkpoint",
-    "shard_fully",
     "train_epoch",
     "wrap",
 ]

@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from torch import nn
 from topospike.contracts import TopologyUpdate, to_json
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError
 from topospike.recipe import TrainSettings
-from topospike.train.average import WeightAverage
 from topospike.train.checkpoint import (
     LoadedCheckpoint,
     clear_checkpoints,
@@ -43,14 +41,26 @@ from topospike.train.distributed import (
     take_buffers,
     wrap,
 )
-from topospike.train.epoch import train_epoch
-from topospike.train.evaluation import evaluate_accuracy
+from topospike.train.epoch import evaluate_accuracy, train_epoch
 from topospike.train.finite import check_weights
-from topospike.train.method import CLASSIFICATION, TrainingMethod
-from topospike.train.metrics import MetricsLog
-from topospike.train.optim import check_settings, optimizer_steps
+from topospike.train.optim import (
+    CLASSIFICATION,
+    SCHEDULES,
+    TrainingMethod,
+    optimizer_steps,
+    project,
+    weight_average,
+)
 from topospike.train.protocols import TopologyController, TrainingData
-from topospike.train.resume import History, Trainee, identity_of, restore, seeded, snapshot
+from topospike.train.resume import (
+    History,
+    MetricsLog,
+    Trainee,
+    identity_of,
+    restore,
+    seeded,
+    snapshot,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +113,11 @@ def fit(
     ----------
     model
         Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``; moved to ``device``,
-        left in eval mode. With ``ema_decay`` it ends with the averaged weights.
+        left in eval mode. In a model in training mode, a part in eval mode (a frozen batch norm)
+        stays so. With ``ema_decay`` it ends with the averaged weights.
     data
-        Train and validation batches, number of classes.
+        Train and validation batches, number of classes; with an ``identity`` if other data are to
+        be told from these when a run is resumed.
     settings
         Optimizer, schedule, precision, checkpoint interval.
     folder
@@ -135,14 +147,15 @@ def fit(
     Raises
     ------
     ConfigError
-        Settings that cannot be trained with, or no training batches.
+        Settings that cannot be trained with, no training batches, or a topology controller planned
+        for another number of epochs or for steps.
     ShapeError
         The model does not return one logit per image and class.
     NonFiniteError
         The loss or a weight became NaN or infinite; names the layer, the epoch and the step. The
         last checkpoint stays.
     CheckpointError
-        The checkpoint is damaged, or of a run with other settings, data or model.
+        The checkpoint is damaged, or of a run with another method, other settings, data or model.
     LostProcessError
         Another process of a run on several has ended. The last checkpoint stays.
 
@@ -169,36 +182,29 @@ def fit(
     >>> fit(nn.Linear(2, 2), data, settings, folder=None, seed=0).validation_accuracy
     1.0
     """
-    check_settings(settings)
-    if len(data.train) == 0:
+    _ = SCHEDULES[settings.schedule]
+    batches = len(data.train)
+    if batches == 0:
         raise ConfigError("there are no training batches: the training split is empty.")
+    if sparsifier is not None:
+        steps = optimizer_steps(settings, batches=batches)
+        getattr(sparsifier, "check_schedule", lambda *_: None)(settings.epochs, steps)
     device, processes = torch.device(device), current_processes()
     folder = None if folder is None else Path(folder)
     metrics = MetricsLog(
         folder / "metrics.jsonl" if folder is not None and processes.is_main else None
     )
-    run = Run(data, settings, folder, metrics, label, method, after_update)
+    identity = identity_of(settings, data, method, seed=seed, sparsifier=sparsifier)
+    run = Run(data, settings, folder, metrics, label, method, after_update, identity)
     try:
         with losses_explained(), seeded(processes.seed(seed), device):
-            trainee = prepare(
-                model,
-                settings,
-                sparsifier=sparsifier,
-                device=device,
-                processes=processes,
-                method=method,
-            )
-            identity = {
-                **identity_of(settings, data, seed=seed, sparsifier=sparsifier),
-                **method.identity,
-            }
-            history = begin(trainee, run, identity=identity, resume=resume)
-            history = train(trainee, run, history, identity=identity)
+            trainee = prepare(model, run, sparsifier, device=device, processes=processes)
+            history = train(trainee, run, begin(trainee, run, resume=resume))
     except (KeyboardInterrupt, NonFiniteError, LostProcessError) as stop:
         stop.add_note(how_to_go_on(stop, folder))
         raise
     if trainee.average is not None:
-        trainee.average.copy_to(model)
+        model.load_state_dict(trainee.average.module.state_dict())
     model.eval()
     return FitResult(
         epochs=history.epochs,
@@ -221,9 +227,10 @@ class Run:
     label: str
     method: TrainingMethod
     after_update: Callable[[TopologyUpdate], None] | None
+    identity: Mapping[str, Any]
 
 
-def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str, Any]) -> History:
+def train(trainee: Trainee, run: Run, history: History) -> History:
     """Train the epochs that are left, each with its record and, when due, its checkpoint."""
     epochs = run.settings.epochs
     steps = optimizer_steps(run.settings, batches=len(run.data.train))
@@ -239,7 +246,7 @@ def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str
             due = history.epochs % run.settings.checkpoint_every == 0 or history.epochs == epochs
             if run.folder is not None and due:
                 payload = snapshot(
-                    trainee, history, identity=identity, metrics_offset=run.metrics.offset
+                    trainee, history, identity=run.identity, metrics_offset=run.metrics.offset
                 )
                 if trainee.processes.is_main:
                     save_checkpoint(run.folder / "checkpoint", history.epochs, payload)
@@ -285,54 +292,53 @@ def change_topology(
     seconds = time.perf_counter() - started
     run.metrics.write("topology_update", {**to_json(update), "seconds": seconds})
     if trainee.average is not None:
-        trainee.average.project(trainee.model)
+        project(trainee.average, trainee.model)
     if run.after_update is not None:
         run.after_update(update)
 
 
 def settle_buffers(trainee: Trainee) -> None:
-    """Let all processes have process 0's buffers; the last step left each its own."""
+    """Let all processes have process 0's buffers; the last step may have left each its own."""
     take_buffers(trainee.model, trainee.processes)
     if trainee.average is not None:
-        trainee.average.take_buffers(trainee.model, trainee.processes)
+        take_buffers(trainee.average.module, trainee.processes)
 
 
 def validate(trainee: Trainee, data: TrainingData) -> float | None:
     """Measure the accuracy on the validation images, of the averaged weights if there are any."""
     if len(data.validation) == 0:
         return None
-    average, model = trainee.average, trainee.model
-    with nullcontext() if average is None else average.in_place(model):
-        return evaluate_accuracy(model, data.validation, processes=trainee.processes)
+    model = trainee.model if trainee.average is None else trainee.average.module
+    return evaluate_accuracy(model, data.validation, processes=trainee.processes)
 
 
 def prepare(
     model: nn.Module,
-    settings: TrainSettings,
-    *,
+    run: Run,
     sparsifier: TopologyController | None,
+    *,
     device: torch.device,
     processes: Processes,
-    method: TrainingMethod = CLASSIFICATION,
 ) -> Trainee:
     """Move the model, make its optimizer, attach the controller and join the processes.
 
     Moving replaces buffers, masks among them, so the controller must look them up afterwards.
     """
+    settings = run.settings
     model.to(device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = method.optimizer(model, settings)
+    optimizer = run.method.optimizer(model, settings)
     check_execution(settings.execution, model, processes=processes.count)
     if sparsifier is not None:
         sparsifier.attach(optimizer)
     connect(sparsifier, processes)
     network = wrap(model, processes, device=device)
-    average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay else None
+    average = weight_average(model, settings.ema_decay) if settings.ema_decay else None
     return Trainee(model, optimizer, sparsifier, device, network, average, processes)
 
 
-def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bool) -> History:
+def begin(trainee: Trainee, run: Run, *, resume: bool) -> History:
     """Take up the newest checkpoint, or start with an empty metrics file."""
     if run.folder is None:
         return History()
@@ -342,7 +348,7 @@ def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bo
     if loaded is None:
         run.metrics.truncate(0)
         return History()
-    history, offset = restore(trainee, loaded, identity=identity)
+    history, offset = restore(trainee, loaded, identity=run.identity)
     run.metrics.truncate(offset)
     for complaint in loaded.complaints:
         run.metrics.write("warning", {"message": complaint, "resumed_from": loaded.path.name})
@@ -357,8 +363,8 @@ def newest(folder: Path, processes: Processes, *, resume: bool) -> LoadedCheckpo
         if not resume:
             clear_checkpoints(folder)
         loaded = load_latest(folder)
-    number = processes.number_of_main(-1 if loaded is None else loaded.number)
-    if processes.is_main or number < 0:
+    number = processes.broadcast(None if loaded is None else loaded.number)
+    if processes.is_main or number is None:
         return loaded
     path = dict(list_checkpoints(folder)).get(number)
     if path is None:

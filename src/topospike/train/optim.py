@@ -1,4 +1,4 @@
-"""Stage train: the optimizer and its learning rate, a pure function of the step.
+"""Stage train: loss, optimizer, and the learning rate, a pure function of the step.
 
 Factor of step ``t`` of ``T``, with warm-up ``w`` and progress ``p = (t - w) / (T - w)``::
 
@@ -9,20 +9,28 @@ Factor of step ``t`` of ``T``, with warm-up ``w`` and progress ``p = (t - w) / (
     step       1, 0.1 from p = 1/2, 0.01 from p = 3/4
 
 times ``(t mod r) / v`` while ``t mod r < v`` if restarts every ``r`` steps are on. Nothing here
-remembers a step, so a resumed run cannot drift; nothing here knows about masks.
+remembers a step, so a resumed run cannot drift; nothing here knows about masks. Loss, optimizer and
+learning rate together are a `TrainingMethod`, so that a stage which trains something else (spiking
+networks through time, say) uses the loop, its checkpoints and its checks unchanged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.registry import Registry
+from topospike.topology import masked_parameters, set_mask
+from topospike.train.protocols import LearningRate, Loss, OptimizerBuilder
 
 LINEAR_SHARE = 0.9
 
@@ -211,68 +219,68 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate
 
 
-def check_settings(settings: TrainSettings) -> None:
-    """Refuse settings that cannot be trained with.
+def cross_entropy(logits: Tensor, labels: Tensor, settings: TrainSettings) -> Tensor:
+    """Return the cross-entropy in nats, with the settings' label smoothing."""
+    return F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
 
-    Raises
-    ------
-    ConfigError
-        Naming the field, its value, what is allowed and what to do.
+
+@dataclass(frozen=True)
+class TrainingMethod:
+    """Loss, optimizer and learning rate of a run.
+
+    Attributes
+    ----------
+    loss, optimizer, learning_rate
+        See the protocols of `topospike.train.protocols`.
+    identity
+        Plain values that must be the same when a run is resumed, besides the train settings.
     """
-    shape = settings.schedule
-    final = settings.final_learning_rate_fraction
-    SCHEDULES[shape]
-    OPTIMIZERS[settings.optimizer]
-    requirements = (
-        ("epochs", settings.epochs >= 1, "at least 1"),
-        ("learning_rate", settings.learning_rate > 0, "above 0"),
-        ("momentum", 0 <= settings.momentum < 1, "in [0, 1)"),
-        ("weight_decay", settings.weight_decay >= 0, "at least 0"),
-        ("label_smoothing", 0 <= settings.label_smoothing < 1, "in [0, 1)"),
-        (
-            "gradient_clip",
-            settings.gradient_clip is None or settings.gradient_clip > 0,
-            "above 0, or null for no clipping",
-        ),
-        ("checkpoint_every", settings.checkpoint_every >= 1, "at least 1 (epochs)"),
-        ("accumulate", settings.accumulate >= 1, "at least 1 (batches)"),
-        ("ema_decay", 0 <= settings.ema_decay < 1, "in [0, 1); 0 is off"),
-        (
-            "warmup_epochs",
-            0 <= settings.warmup_epochs < settings.epochs,
-            f"at least 0 and below epochs={settings.epochs}",
-        ),
-        (
-            "milestones",
-            not settings.milestones or shape == "step",
-            "left out unless schedule='step'",
-        ),
-        (
-            "milestones",
-            all(0 < epoch < settings.epochs for epoch in settings.milestones)
-            and list(settings.milestones) == sorted(set(settings.milestones)),
-            f"rising epochs above 0 and below epochs={settings.epochs}",
-        ),
-        ("milestone_factor", 0 < settings.milestone_factor <= 1, "above 0 and at most 1"),
-        ("restart_every_epochs", settings.restart_every_epochs >= 0, "at least 0 (0 is off)"),
-        (
-            "restart_warmup_epochs",
-            0 <= settings.restart_warmup_epochs <= settings.restart_every_epochs,
-            f"at least 0 and at most restart_every_epochs={settings.restart_every_epochs}",
-        ),
-        ("final_learning_rate_fraction", 0 <= final <= 1, "in [0, 1]"),
-        (
-            "final_learning_rate_fraction",
-            shape != "linear" or final > 0,
-            "above 0 with schedule='linear', whose last tenth trains at that rate (try 0.01)",
-        ),
-        (
-            "final_learning_rate_fraction",
-            shape not in ("step", "constant") or final == 0,
-            f"0 with schedule={shape!r}, which does not use it",
-        ),
-    )
-    for field, holds, allowed in requirements:
-        if not holds:
-            value = getattr(settings, field)
-            raise ConfigError(f"train.{field} is {value!r}; it must be {allowed}.")
+
+    loss: Loss = cross_entropy
+    optimizer: OptimizerBuilder = build_optimizer
+    learning_rate: LearningRate = learning_rate_at
+    identity: Mapping[str, object] = field(default_factory=dict)
+
+
+CLASSIFICATION = TrainingMethod()
+
+
+def weight_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Follow the weights of a model by an exponential moving average over optimizer steps.
+
+    After step n it is ``a_1 = w_1``, ``a_n = d a_(n-1) + (1 - d) w_n``, for every floating-point
+    parameter and buffer; counters and masks are those of the model.
+
+    Parameters
+    ----------
+    model
+        Copied here; call ``update_parameters(model)`` after every step.
+    decay
+        Share ``d`` of the average kept at every step, in (0, 1).
+
+    Examples
+    --------
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> average = weight_average(layer, decay=0.75)
+    >>> for value in (1.0, 5.0):
+    ...     _ = layer.weight.data.fill_(value)
+    ...     average.update_parameters(layer)
+    >>> average.module.weight.item()
+    2.0
+    """
+
+    @torch.no_grad()
+    def follow(averaged: Any, current: Any, _: Any) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+
+
+def project(average: AveragedModel, model: nn.Module) -> None:
+    """Give an average the masks of the model; links that are gone would live on in it."""
+    for entry in masked_parameters(model):
+        owner, _, name = entry.name.rpartition(".")
+        set_mask(average.module.get_submodule(owner), entry.mask, name=name)

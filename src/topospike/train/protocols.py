@@ -7,13 +7,14 @@ may anything of the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from topospike.contracts import TopologyUpdate
+from topospike.recipe import TrainSettings
 
 
 @runtime_checkable
@@ -44,7 +45,7 @@ class TopologyController(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings and nested dictionaries, lists and tuples of them."""
+        """Tensors, numbers and strings; lists and dictionaries with string keys of them."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
@@ -53,19 +54,15 @@ class TopologyController(Protocol):
 
 
 @runtime_checkable
-class SharedController(TopologyController, Protocol):
+class SharedController(Protocol):
     """A controller that can let process 0 decide for several processes.
 
-    ``peers`` has a ``rank`` and the collectives ``broadcast`` and ``gather``
+    ``peers`` has a ``rank`` and the collectives ``broadcast`` and ``gather`` of any object
     (`topospike.train.Processes`).
     """
 
     def share_decisions(self, peers: Any) -> object:
         """Take every later decision from process 0, and compare masks after each."""
-        ...
-
-    def shard(self, shard_model: Callable[[nn.Module], object], *, peers: Any) -> object:
-        """Spread the model over the processes by ``shard_model``, and its masks alike."""
         ...
 
 
@@ -90,7 +87,11 @@ class ImageBatches(Protocol):
 
 
 class TrainingData(Protocol):
-    """The part of a ``DataBundle`` that training reads; the test split is not part of it."""
+    """The part of a ``DataBundle`` that training reads; the test split is not part of it.
+
+    If there is an ``identity``, a mapping of plain values, a stopped run goes on only with data
+    that have an equal one.
+    """
 
     @property
     def train(self) -> ImageBatches:
@@ -105,4 +106,28 @@ class TrainingData(Protocol):
     @property
     def classes(self) -> int:
         """Number of classes, i.e. of logits."""
+        ...
+
+
+class Loss(Protocol):
+    """Mean loss of a batch."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, settings: TrainSettings, /) -> Tensor:
+        """Return a scalar from float32 logits (batch, classes) and int64 labels (batch,)."""
+        ...
+
+
+class OptimizerBuilder(Protocol):
+    """Makes the optimizer of a model."""
+
+    def __call__(self, model: nn.Module, settings: TrainSettings) -> Optimizer:
+        """Return an optimizer over every trainable parameter."""
+        ...
+
+
+class LearningRate(Protocol):
+    """Learning rate as a function of the step alone, so that a resumed run cannot drift."""
+
+    def __call__(self, settings: TrainSettings, step: int, *, steps_per_epoch: int) -> float:
+        """Return the rate of optimizer step ``step``, counted from 0 over the whole run."""
         ...
