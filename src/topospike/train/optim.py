@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.registry import Registry
-from topospike.topology import masked_parameters, set_mask
+from topospike.topology import masks_of, set_mask
 from topospike.train.protocols import LearningRate, Loss, OptimizerBuilder
 
 LINEAR_SHARE = 0.9
@@ -281,6 +281,6 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel:
 
 def project(average: AveragedModel, model: nn.Module) -> None:
     """Give an average the masks of the model; links that are gone would live on in it."""
-    for entry in masked_parameters(model):
-        owner, _, name = entry.name.rpartition(".")
-        set_mask(average.module.get_submodule(owner), entry.mask, name=name)
+    for parameter, mask in masks_of(model).items():
+        owner, _, name = parameter.rpartition(".")
+        set_mask(average.module.get_submodule(owner), mask, name=name)
