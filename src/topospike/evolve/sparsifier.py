@@ -101,7 +101,6 @@ class Sparsifier:
         self.history: dict[str, Tensor] = {}
         planned = [plan.layer for plan in self.layers.values()]
         self.masker = GradientMasker(planned, record=evolution.needs_gradient)
-        self.optimizer: Optimizer | None = None
         self.peers: Peers | None = None
         self.relations = LazyRelations(
             model,
@@ -218,13 +217,16 @@ class Sparsifier:
                     "model that was sparsified."
                 )
         self.masker.attach(optimizer)
-        self.optimizer = optimizer
         return self
 
     def detach(self) -> None:
         """Remove the optimizer hooks. Masks stay in the model."""
         self.masker.detach()
-        self.optimizer = None
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The attached optimizer."""
+        return self.masker.optimizer
 
     def mask_gradients(self) -> None:
         """Zero the gradients of absent links now, for example before a clip norm is taken."""
@@ -281,6 +283,7 @@ class Sparsifier:
         outcomes = self.decide(epoch)
         for name, outcome in outcomes.items():
             self.write(name, outcome)
+        self.masker.links_changed()
         self.require_agreement(f"after the update of epoch {epoch}")
         self.update_index += 1
         self.last_epoch = epoch
