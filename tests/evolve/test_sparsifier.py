@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError, TopologyViolation
-from topospike.evolve import RULES, sparsify
+from topospike.evolve import RULES, Rule, sparsify
+from topospike.recipe import SparsitySettings
 from topospike.topology import Topology, check_masks, get_mask
 
 EPOCHS = 8
@@ -402,3 +403,72 @@ def test_convolutions_of_other_ranks_evolve(module):
     )
     update = sparsifier.update_topology(0)
     assert all(c.active_after == c.target and c.grown > 0 for c in update.layers.values())
+
+
+@pytest.mark.parametrize("rule", ["chts", "chtss", "rigl", "set"])
+def test_a_frozen_layer_is_left_alone_with_a_word(started, train_epoch, rule):
+    model, optimizer, sparsifier = started(rule)
+    model[7].weight.requires_grad_(False)
+    model[3].weight.requires_grad_(False)
+    train_epoch(model, optimizer)
+    before = {n: t.clone() for n, t in model.state_dict().items() if n.startswith(("7.w", "3.w"))}
+    with pytest.warns(UserWarning, match="weights of 3, 7 do not require a gradient"):
+        update = sparsifier.update_topology(0)
+    assert all(torch.equal(model.state_dict()[name], old) for name, old in before.items())
+    assert update.layers["7"].removed == update.layers["7"].grown == 0
+    assert update.layers["9"].removed > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sparsifier.update_topology(1)
+    sparsifier.attach(OPTIMIZERS["sgd"](p for p in model.parameters() if p.requires_grad))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_means_the_original(small_network):
+    model = small_network()
+    sparsifier = sparsify(torch.compile(model), sparsity=0.6, epochs=4, example_input=EXAMPLE)
+    assert list(sparsifier.layers) == ["0", "3", "7", "9"]
+    assert sparsifier.update_topology(0).layers["9"].grown > 0
+    assert sparsifier.relations.found == [("0", "3", "7", "9")]
+    topology = sparsifier.freeze()
+    topology.verify(torch.compile(model))
+    assert "9.weight" in topology.names
+
+
+def train_and_freeze(rule, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 2))
+        x = torch.randn(8, 40)
+    sparsifier = sparsify(model, rule, sparsity=0.9, epochs=4, percolation=False, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    for epoch in range(4):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+        sparsifier.update_topology(epoch)
+    return sparsifier.freeze()
+
+
+@pytest.mark.parametrize("rule", ["gmp", "set", "chts", "granet", "rigl", "mest"])
+def test_the_removal_criterion_is_used_by_every_rule_that_removes(rule):
+    own = train_and_freeze(rule, removal="magnitude")
+    assert train_and_freeze(rule, removal="ri") != own
+    assert train_and_freeze(rule, removal="magnitude_soft") != own
+
+
+def test_a_rule_whose_falling_density_reads_gradients_gets_them():
+    mine = Rule("mine", decay="cubic", decay_removal="mest")
+    assert train_and_freeze(mine).sparsity() == pytest.approx(0.9)
+
+
+def test_settings_are_the_argument(small_network):
+    settings = SparsitySettings("set", linear=0.8, conv=0.4, layers={"9": 0.5}, zeta=0.2)
+    one = sparsify(small_network(), settings, epochs=4)
+    shares = {"linear": 0.8, "conv": 0.4, "9": 0.5}
+    other = sparsify(small_network(), "set", sparsity=shares, zeta=0.2, epochs=4)
+    assert one.state_dict()["plan"] == other.state_dict()["plan"]
+    assert one.freeze() == other.freeze()
+    with pytest.raises(ConfigError, match="whole settings and zeta besides"):
+        sparsify(small_network(), settings, epochs=4, zeta=0.1)
