@@ -1,6 +1,6 @@
 """Stage evolve: dynamic sparse training, Cannistraci-Hebb rules and their baselines."""
 
-from topospike.evolve.build import sparsify
+from topospike.evolve.build import keep_links, sparsify
 from topospike.evolve.chains import find_chains
 from topospike.evolve.couplings import Coupling, Feeding, find_relations
 from topospike.evolve.nodes import SCORE_RULES
@@ -43,6 +43,7 @@ __all__ = [
     "ch_scores_conv",
     "find_chains",
     "find_relations",
+    "keep_links",
     "percolate",
     "percolate_network",
     "sparsify",
