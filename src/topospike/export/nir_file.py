@@ -119,10 +119,7 @@ def export_nir(
     nir = require_nir()
     check_neurons(snn, binary_axons=binary_axons)
     form = fold(event_form(snn))
-    masks = {name: mask for name, mask in snn.ann.named_buffers() if name.endswith("weight_mask")}
-    writer = Writer(
-        nir, form, neuron, {n.removesuffix(".weight_mask"): m for n, m in masks.items()}
-    )
+    writer = Writer(nir, form, neuron, {la.name: la.links for la in snn.wiring if la.is_sparse})
     graph = writer.graph()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +268,7 @@ class Writer:
 
     def topology(self, step: Weights) -> dict[str, Any]:
         """Return the metadata of a layer: how many links its topology has."""
-        mask = self.masks.get(step.name.split("#")[0])
+        mask = self.masks.get(step.name)
         if mask is None:
             return {}
         return {"links": int(mask.sum()), "density": float(mask.double().mean())}
