@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from topospike.errors import ConfigError, ConversionError, MissingDependencyError
+from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
 from topospike.snn.network import SpikingNetwork
@@ -143,12 +143,9 @@ EXACT = (
 
 def require_nir() -> Any:
     """Import ``nir``, or say how to get it."""
-    try:
-        import nir
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"nir cannot be imported ({error}). Install it with `pip install 'topospike[nir]'`."
-        ) from error
+    require("nir", purpose="a NIR file")
+    import nir
+
     return nir
 
 
