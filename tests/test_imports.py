@@ -25,6 +25,7 @@ packages = sorted({name.partition(".")[0] for name in sys.modules} - before)
 print(json.dumps({"listed": listed, "packages": packages}))
 """
 
+
 def run_python(code: str) -> str:
     """Run code in a fresh interpreter and return what it prints."""
     command = [sys.executable, "-W", "error", "-c", code]

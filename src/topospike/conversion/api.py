@@ -26,7 +26,15 @@ from topospike.conversion.place import (
     refuse_uncounted_layers,
 )
 from topospike.conversion.plan import Plan, plan_for
-from topospike.conversion.refuse import refuse_images, refuse_model
+from topospike.conversion.proof import (
+    parameter_like,
+    refuse_chance,
+    require_model_answer,
+    require_rows_alone,
+    require_sound_sites,
+    run_model,
+)
+from topospike.conversion.refuse import refuse_model
 from topospike.conversion.residual_membrane import refuse_max_pools
 from topospike.conversion.statistics import Granularity
 from topospike.conversion.trained import (
@@ -35,9 +43,9 @@ from topospike.conversion.trained import (
     require_trained,
     take_out_activations,
 )
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture
+from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
@@ -64,6 +72,7 @@ def convert(
     thresholds: Mapping[str, Tensor | float] | None = None,
     presimulation: int | None = None,
     fold: bool = True,
+    output: str | int | None = None,
 ) -> SpikingNetwork:
     """Turn a trained network into a spiking network.
 
@@ -78,7 +87,8 @@ def convert(
         (`topospike.conversion.quantise_activations`).
     calibration
         Batches of ``x`` or ``(x, y)``, or one tensor of images: a few hundred training images
-        without augmentation, normalised as in training.
+        without augmentation, normalised as in training. Of a model with several inputs: batches of
+        tuples, or dictionaries of forward's arguments; ``((x1, x2), y)`` where labels come along.
     timesteps
         Run length T the thresholds are chosen for; any length can be simulated afterwards.
     scheme : {"auto", "relu", "operand"}
@@ -113,6 +123,9 @@ def convert(
         calibration of ``offset-spike`` (rho; done before the time steps). Default 4.
     fold
         Absorb batch norms into the layers before them.
+    output, optional
+        Which tensor is simulated, of a model that returns several: a key, attribute or place, as
+        in `topospike.models.capture`.
 
     Returns
     -------
@@ -172,22 +185,28 @@ def convert(
     require_integrate_and_fire(trained, plan.relu.neuron)
     if plan.method.requires is not None:
         require_trained(trained, method, plan.method.requires)
-    batches = calibration_batches(calibration)
+    batches = calibration_batches(calibration, model)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(
             "there are no calibration images; pass calibration=batches with at least one batch of "
             "training images, normalised as in training."
         )
-    refuse_images(plain, first)
-    network = copy.deepcopy(capture(plain, first)).requires_grad_(False)
+    reference = run_model(model, first)
+    network = copy.deepcopy(capture(plain, first, output=output)).requires_grad_(False)
+    refuse_chance(network)
+    images_seen = InputForm.of(network).leaves(first)
     drop_ceilings(network.graph, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, plan)
     inherit_masks(model, network)
     sites = [site for site, _ in placed]
     statistics, images = observe_sites(network, sites, first, batches, plan, percentile)
-    set_thresholds(placed, statistics, plan, given=thresholds or {}, trained=trained, like=first)
+    like = parameter_like(network, images_seen)
+    set_thresholds(placed, statistics, plan, given=thresholds or {}, trained=trained, like=like)
+    require_sound_sites(network, placed, like)
+    require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
+    require_rows_alone(network, reference)
     rule = plan.rule(sites[0].gated)
     report = ConversionReport(
         method=method,
@@ -198,14 +217,14 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, first),
+        sites=site_reports(network, placed, statistics, images_seen),
         layers=layer_inputs(find_weight_layers(network)),
     )
     if method == "srp":
         refuse_max_pools(report.layers)
     remark = plan.method.remark.format(plan.presimulation)
     report = replace(report, advice=(*advise(report), *([remark] if remark else [])))
-    snn = plan.method.network(network, tuple(first.shape[1:]), report)
+    snn = plan.method.network(network, tuple(images_seen[0].shape[1:]), report)
     if isinstance(snn, OffsetSpikeNetwork):
         snn.presimulation = plan.presimulation
     return snn

@@ -19,6 +19,7 @@ from topospike.conversion.statistics import (
 from topospike.conversion.thresholds import given_thresholds, solve_thresholds
 from topospike.conversion.trained import TrainedActivations, trained_threshold
 from topospike.errors import ConfigError, ConversionError
+from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.registry import suggestion
 from topospike.snn.site import Site
 
@@ -27,8 +28,8 @@ from topospike.snn.site import Site
 def observe_sites(
     network: fx.GraphModule,
     sites: list[Site],
-    first: Tensor,
-    rest: Iterator[Tensor],
+    first: Inputs,
+    rest: Iterator[Inputs],
     plan: Plan,
     percentile: float,
 ) -> tuple[dict[str, SiteStatistics], int]:
@@ -36,25 +37,29 @@ def observe_sites(
     observers = {site.name: observer_for(site, plan, percentile) for site in sites}
     for site in sites:
         site.observer = observers[site.name]
-    images, varies = 0, False
+    form, images = InputForm.of(network), 0
+    blank, varies = [float(tensor.flatten()[0]) for tensor in form.leaves(first)], False
     try:
         for batch in shown(chain([first], rest)):
-            network(batch)
-            images += len(batch)
-            varies = varies or bool((batch != first.flatten()[0]).any())
+            tensors = form.leaves(batch)
+            network(*tensors)
+            images += rows_of(batch)
+            varies = varies or any(
+                bool((tensor != value).any()) for tensor, value in zip(tensors, blank, strict=True)
+            )
     finally:
         for site in sites:
             site.observer = None
     if not varies:
         raise ConversionError(
             f"all {images} calibration images are constant (every value is "
-            f"{float(first.flatten()[0]):g}), so no site can get a meaningful threshold. Pass "
+            f"{blank[0]:g}), so no site can get a meaningful threshold. Pass "
             "real training images."
         )
     return {name: observer.statistics for name, observer in observers.items()}, images
 
 
-def shown(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+def shown(batches: Iterable[Inputs]) -> Iterator[Inputs]:
     """Yield the batches, counting images on standard error where that is a terminal."""
     if not sys.stderr.isatty():
         yield from batches
@@ -68,7 +73,7 @@ def shown(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         task = progress.add_task("calibration", total=None)
         for batch in batches:
             yield batch
-            progress.advance(task, len(batch))
+            progress.advance(task, rows_of(batch))
 
 
 def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:

@@ -28,9 +28,9 @@ from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_
 from topospike.conversion.slip_relu import SlipReLU
 from topospike.conversion.thresholds import solve_thresholds
 from topospike.conversion.trained import drop_ceilings, take_out_activations
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
+from topospike.models.inputs import Batch, calibration_batches
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS
 from topospike.snn.neurons import IntegrateAndFire
@@ -292,7 +292,7 @@ def percentile_thresholds(
     plan = plan_for("qcfs", 1, solver="percentile")
     observed = copy.deepcopy(network)
     sites = [site for site, _ in place_sites(observed, rate_site)]
-    batches = calibration_batches(calibration)
+    batches = calibration_batches(calibration, network)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(
