@@ -38,11 +38,11 @@ class ShapeProbe(fx.Interpreter):
         return result
 
 
-def probe_shapes(network: fx.GraphModule, image: Tensor) -> dict[fx.Node, Any]:
+def probe_shapes(network: fx.GraphModule, *image: Tensor) -> dict[fx.Node, Any]:
     """Return the shape (as a zero tensor) or number of every node for a batch of one image."""
     probe = ShapeProbe(network)
     with torch.no_grad():
-        probe.run(image)
+        probe.run(*image)
     return probe.values
 
 

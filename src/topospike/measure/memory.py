@@ -71,8 +71,7 @@ def access_joule(numbers: float, *, bits: int = 32) -> float:
 def layer_memories(snn: SpikingNetwork) -> tuple[LayerMemory, ...]:
     """Return the sizes of what each layer reads and writes, for one image."""
     parameter = next(snn.ann.parameters())
-    image = torch.zeros(1, *snn.input_shape, dtype=parameter.dtype, device=parameter.device)
-    values = probe_shapes(snn.ann, image)
+    values = probe_shapes(snn.ann, *snn.inputs.blank(1, parameter))
     names = {str(node.target): "" for layer in snn.weight_layers for node in layer.sites}
     names = {target: str(getattr(snn.ann.get_submodule(target), "name", "")) for target in names}
     memories = []

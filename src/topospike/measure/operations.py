@@ -23,6 +23,7 @@ from topospike.measure.fanout import (
     link_counts,
     probe_shapes,
 )
+from topospike.models.inputs import Inputs
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.snn.wiring import WeightLayerInput
@@ -52,11 +53,9 @@ def existing_links(snn: SpikingNetwork, layer: WeightLayerInput, weight: Tensor)
     return mask
 
 
-def prepare_layers(
-    snn: SpikingNetwork, image: Tensor, conventions: Conventions
-) -> list[CountedLayer]:
+def prepare_layers(snn: SpikingNetwork, x: Inputs, conventions: Conventions) -> list[CountedLayer]:
     """Work out the link counts of every weight layer from one image's shapes."""
-    values = probe_shapes(snn.ann, image[:1])
+    values = probe_shapes(snn.ann, *(tensor[:1] for tensor in snn.inputs.leaves(x)))
     return [prepare(snn, layer, values, conventions) for layer in snn.weight_layers]
 
 
@@ -133,8 +132,8 @@ class OperationCounter:
     ----------
     snn
         The spiking network.
-    image : Tensor, shape (1 or more, ...)
-        Any image of the right shape; only its shape matters.
+    x
+        One image or more of the right shape; only the shape matters.
     timesteps
         Length of the runs that will be observed.
     conventions
@@ -142,10 +141,14 @@ class OperationCounter:
     """
 
     def __init__(
-        self, snn: SpikingNetwork, image: Tensor, timesteps: int, conventions: Conventions
+        self,
+        snn: SpikingNetwork,
+        x: Inputs,
+        timesteps: int,
+        conventions: Conventions,
     ) -> None:
         self.conventions = conventions
-        self.layers = prepare_layers(snn, image, conventions)
+        self.layers = prepare_layers(snn, x, conventions)
         self.differential = all(s.coding.name == "differential" for s in snn.sites.values())
         self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}
