@@ -65,8 +65,18 @@ def attention_in_two_products(
     return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
+def linear_layer(
+    bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """Write ``beta bias + alpha x weight`` as the linear layer it is (Hugging Face's Conv1D)."""
+    if (beta, alpha) == (1, 1) and bias.ndim == 1:
+        return torch.nn.functional.linear(x, weight.t(), bias)
+    return beta * bias + alpha * torch.matmul(x, weight)
+
+
 DECOMPOSITIONS: dict[OperatorBase, Callable[..., Tensor]] = {
-    torch.ops.aten.scaled_dot_product_attention.default: attention_in_two_products
+    torch.ops.aten.scaled_dot_product_attention.default: attention_in_two_products,
+    torch.ops.aten.addmm.default: linear_layer,
 }
 
 
