@@ -176,34 +176,35 @@ def require_model_answer(
     gap = difference(network(*InputForm.of(network).leaves(reference.rows)), expected)
     if gap <= limit:
         return
-    place, remedy = what_differs(model, reference, chosen, limit, fold=fold)
     raise ConversionError(
         f"the converted network with the ANN's own activations differs from the model by {gap:.2%} "
-        f"(at most {limit:.2%} is rounding), and so does {place}. {remedy}"
+        f"on calibration images; at most {limit:.2%} is rounding. "
+        + what_differs(model, reference, chosen, fold=fold)
     )
 
 
-def what_differs(
-    model: nn.Module, reference: Reference, chosen: str, limit: float, *, fold: bool
-) -> tuple[str, str]:
-    """Return the first step of the conversion after which the answers differ, and what to do."""
+def what_differs(model: nn.Module, reference: Reference, chosen: str, *, fold: bool) -> str:
+    """Return after which step of the conversion the answers differ, and what to do."""
+    with evaluation_mode(model):
+        now = answer(call(model, reference.rows), chosen)
+    limit = tolerance_of(now.dtype)
+    again = answer(reference.result, chosen)
     graph = capture(model, reference.rows, output=chosen or None)
     rows = InputForm.of(graph).leaves(reference.rows)
-    with evaluation_mode(model):
-        expected = answer(call(model, reference.rows), chosen)
-    if not difference(graph(*rows), expected) <= limit:
+    if not (
+        difference(now, again) <= QUANTISED_TOLERANCE and difference(graph(*rows), now) <= limit
+    ):
         return (
-            "its captured graph",
-            "The forward pass does something that the graph does not hold: it reads values that "
-            "change from call to call, or hooks change its results. Make it a function of its "
-            "inputs and parameters alone.",
+            "The captured graph differs already: the forward pass reads something that changes "
+            "from call to call, or that a graph does not hold. Make it a function of its inputs "
+            "and parameters alone."
         )
-    if fold and fold_batch_norms(graph) and not difference(graph(*rows), expected) <= limit:
-        return "it once batch norms are folded", "Convert with fold=False, and report the model."
+    if fold and fold_batch_norms(graph) and not difference(graph(*rows), now) <= limit:
+        return "It differs once batch norms are folded. Convert with fold=False."
     return (
-        "no step before the sites were placed",
-        "An activation was replaced by a site that is another function. Name the model in a "
-        "report, or convert the part of it that has plain activations.",
+        "It differs once sites are in the place of its activations: one of them is another "
+        "function than its site. Convert the part of the model that has plain activations, and "
+        "report the model."
     )
 
 

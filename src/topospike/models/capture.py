@@ -187,8 +187,9 @@ def bound(model: nn.Module, example: Inputs) -> dict[str, Any]:
     """
     args, kwargs = arguments(example)
     signature = inspect.signature(model.forward)
+    open_names = [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     try:
-        return dict(signature.bind(*args, **kwargs).arguments)
+        found = dict(signature.bind(*args, **kwargs).arguments)
     except TypeError as error:
         given = ", ".join(kwargs) if kwargs else f"{len(args)} tensors"
         raise ConfigError(
@@ -196,6 +197,13 @@ def bound(model: nn.Module, example: Inputs) -> dict[str, Any]:
             f"({given}): {error}. Pass a tensor, a tuple in the order of forward's arguments, or a "
             "dictionary of their names."
         ) from error
+    if any(name in found for name in open_names):
+        raise ConfigError(
+            f"{type(model).__name__}.forward{signature} does not name the inputs "
+            f"{', '.join(kwargs)}, so they cannot be told apart in a graph. Pass the module inside "
+            "(model.module of an AveragedModel), or a tuple of tensors."
+        )
+    return found
 
 
 def arguments(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
