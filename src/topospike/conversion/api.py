@@ -46,10 +46,10 @@ from topospike.conversion.trained import (
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
+from topospike.snn.fanout import wire
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
-from topospike.snn.wiring import find_weight_layers
 from topospike.topology import check_masks
 
 
@@ -207,6 +207,7 @@ def convert(
     require_sound_sites(network, placed, like)
     require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
     require_rows_alone(network, reference)
+    wiring = wire(network)
     rule = plan.rule(sites[0].gated)
     report = ConversionReport(
         method=method,
@@ -217,14 +218,14 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, images_seen),
-        layers=layer_inputs(find_weight_layers(network)),
+        sites=site_reports(network, placed, statistics, images_seen, wiring.populations),
+        layers=layer_inputs(wiring.layers),
     )
     if method == "srp":
         refuse_max_pools(report.layers)
     remark = plan.method.remark.format(plan.presimulation)
     report = replace(report, advice=(*advise(report), *([remark] if remark else [])))
-    snn = plan.method.network(network, tuple(images_seen[0].shape[1:]), report)
+    snn = plan.method.network(network, tuple(images_seen[0].shape[1:]), report, wiring)
     if isinstance(snn, OffsetSpikeNetwork):
         snn.presimulation = plan.presimulation
     return snn

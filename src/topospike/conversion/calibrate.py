@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import torch
@@ -20,6 +19,7 @@ from topospike.conversion.thresholds import given_thresholds, solve_thresholds
 from topospike.conversion.trained import TrainedActivations, trained_threshold
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.inputs import InputForm, Inputs, rows_of
+from topospike.progress import progress
 from topospike.registry import suggestion
 from topospike.snn.site import Site
 
@@ -40,13 +40,16 @@ def observe_sites(
     form, images = InputForm.of(network), 0
     blank, varies = [float(tensor.flatten()[0]) for tensor in form.leaves(first)], False
     try:
-        for batch in shown(chain([first], rest)):
-            tensors = form.leaves(batch)
-            network(*tensors)
-            images += rows_of(batch)
-            varies = varies or any(
-                bool((tensor != value).any()) for tensor, value in zip(tensors, blank, strict=True)
-            )
+        with progress("calibration", unit="images") as advance:
+            for batch in chain([first], rest):
+                tensors = form.leaves(batch)
+                network(*tensors)
+                advance(rows_of(batch))
+                images += rows_of(batch)
+                varies = varies or any(
+                    bool((tensor != value).any())
+                    for tensor, value in zip(tensors, blank, strict=True)
+                )
     finally:
         for site in sites:
             site.observer = None
@@ -57,23 +60,6 @@ def observe_sites(
             "real training images."
         )
     return {name: observer.statistics for name, observer in observers.items()}, images
-
-
-def shown(batches: Iterable[Inputs]) -> Iterator[Inputs]:
-    """Yield the batches, counting images on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    count = TextColumn("calibration: {task.completed:.0f} images")
-    columns = (SpinnerColumn(), count, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("calibration", total=None)
-        for batch in batches:
-            yield batch
-            progress.advance(task, rows_of(batch))
 
 
 def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:

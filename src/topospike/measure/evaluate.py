@@ -170,7 +170,7 @@ def tallied(
     for number, batch in enumerate(batches):
         x, targets = snn.inputs.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, x, timesteps, conventions, metrics)
+            tally = Tally(snn, timesteps, conventions, metrics)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -183,18 +183,18 @@ class Tally:
     def __init__(
         self,
         snn: SpikingNetwork,
-        x: tuple[Tensor, ...],
         timesteps: int,
         conventions: tuple[Conventions, ...],
         metrics: tuple[Metric, ...],
     ) -> None:
         self.snn = snn
         self.timesteps = timesteps
-        self.counters = [OperationCounter(snn, x, timesteps, c) for c in conventions]
+        self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
         self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
         self.sites = snn.sites
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
+        self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
 
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
@@ -209,8 +209,8 @@ class Tally:
                 sums.add(t, logits)
             values = dict(zip(self.watched, watched, strict=True))
             fired = {
-                site: images_firing(site.spikes)
-                for site in self.sites.values()
+                site: images_firing(site.spikes, self.populations[name].images)
+                for name, site in self.sites.items()
                 if site.spikes is not None
             }
             for counter in self.counters:
