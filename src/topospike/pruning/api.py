@@ -9,8 +9,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from topospike.data.calibration import Batch
 from topospike.errors import ConfigError, MissingDataError
+from topospike.models.inputs import Batch
 from topospike.pruning.calibration import CalibrationImages, check_fit
 from topospike.pruning.layers import Sparsity, find_targets
 from topospike.pruning.methods import PRUNING_METHODS, Method
@@ -129,7 +129,7 @@ def prune(
     ranked_within = comparison_of(chosen, comparison)
     images = None
     if calibration is not None:
-        images = CalibrationImages(calibration, chunk=chunk)
+        images = CalibrationImages(calibration, model, chunk=chunk)
         check_fit(model, images.first)
     elif chosen.needs_inputs:
         raise MissingDataError(

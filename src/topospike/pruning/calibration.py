@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConfigError, MissingDataError, ShapeError
+from topospike.models.inputs import Batch, Inputs, calibration_batches, leaves
 
 
 class CalibrationImages:
@@ -18,6 +18,8 @@ class CalibrationImages:
     ----------
     calibration
         One tensor of images, or batches of ``x`` or ``(x, y)``.
+    model
+        What they are for.
     chunk
         Images handed on at a time.
 
@@ -34,12 +36,14 @@ class CalibrationImages:
         If there is not a single image.
     """
 
-    def __init__(self, calibration: Iterable[Batch] | Tensor, *, chunk: int) -> None:
+    def __init__(
+        self, calibration: Iterable[Batch] | Tensor, model: nn.Module, *, chunk: int
+    ) -> None:
         if chunk < 1:
             raise ConfigError(f"chunk is {chunk}; 1 or more images at a time are required.")
         self.chunk = chunk
         self.count = 0
-        self.batches = calibration_batches(calibration)
+        self.batches = map(only_tensor, calibration_batches(calibration, model))
         first = next(self.batches, None)
         if first is None:
             raise MissingDataError(
@@ -56,6 +60,17 @@ class CalibrationImages:
                 self.count += len(images)
                 yield images
             batch = next(self.batches, None)
+
+
+def only_tensor(x: Inputs) -> Tensor:
+    """Return the one input tensor of a model; pruning walks through layers with one value."""
+    found = leaves(x)
+    if len(found) != 1:
+        raise ConfigError(
+            f"the model takes {len(found)} input tensors; pruning with images walks through models "
+            "of one. Use magnitude or ri, which need no images."
+        )
+    return found[0]
 
 
 @torch.no_grad()
