@@ -11,6 +11,7 @@ from torch import nn
 from topospike.errors import ConfigError
 from topospike.models.conv6fc2 import conv6fc2
 from topospike.models.mlp import mlp
+from topospike.models.mobilenet import mobilenet_v2
 from topospike.models.resnet import resnet18
 from topospike.models.small_cnn import small_cnn
 from topospike.models.vgg import vgg16
@@ -25,6 +26,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "resnet18": resnet18,
         "conv6fc2": conv6fc2,
         "mlp": mlp,
+        "mobilenet-v2": mobilenet_v2,
         "small_cnn": small_cnn,
         "vit": vit,
     },
