@@ -14,7 +14,7 @@ from topospike.recipe import TrainSettings
 from topospike.train import CheckpointWarning, fit
 from topospike.train.checkpoint import list_checkpoints
 from topospike.train.optim import TrainingMethod
-from topospike.train.resume import History, match_memory_format
+from topospike.train.resume import FitResult, match_memory_format
 
 
 def slots(controller, model):
@@ -254,7 +254,7 @@ def test_dense_training_resumes_too(toy, tmp_path):
 
 
 def test_history_keeps_the_first_of_equal_best_epochs():
-    history = History()
+    history = FitResult()
     for accuracy in (0.5, 0.7, 0.7, 0.6):
         history = history.after_epoch(train_loss=1.0, validation_accuracy=accuracy, seconds=2.0)
     assert (history.epochs, history.best_epoch, history.best_validation_accuracy) == (4, 1, 0.7)

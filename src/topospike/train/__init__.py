@@ -16,7 +16,6 @@ from topospike.train.distributed import wrap as wrap
 from topospike.train.epoch import evaluate_accuracy as evaluate_accuracy
 from topospike.train.epoch import train_epoch as train_epoch
 from topospike.train.finite import check_weights as check_weights
-from topospike.train.loop import FitResult as FitResult
 from topospike.train.loop import fit as fit
 from topospike.train.optim import TrainingMethod as TrainingMethod
 from topospike.train.optim import build_optimizer as build_optimizer
@@ -26,6 +25,7 @@ from topospike.train.protocols import ImageBatches as ImageBatches
 from topospike.train.protocols import SharedController as SharedController
 from topospike.train.protocols import TopologyController as TopologyController
 from topospike.train.protocols import TrainingData as TrainingData
+from topospike.train.resume import FitResult as FitResult
 from topospike.train.resume import MetricsLog as MetricsLog
 
 __all__ = [

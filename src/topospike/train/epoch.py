@@ -120,8 +120,7 @@ def train_epoch(
                         x,
                         lambda x=x: forward(trainee.model, x, settings),
                         loss=float(loss.detach()),
-                        epoch=epoch,
-                        step=seen,
+                        place=f"epoch {epoch}, step {seen}",
                     )
                 totals.add(logits, y, counted=counted, loss=loss)
                 seen += 1

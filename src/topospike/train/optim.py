@@ -30,9 +30,16 @@ from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.registry import Registry
 from topospike.topology import masked_parameters, set_mask
-from topospike.train.protocols import LearningRate, Loss, OptimizerBuilder
 
 LINEAR_SHARE = 0.9
+
+# From float32 logits (batch, classes) and labels (batch,) to the mean loss of a batch.
+Loss = Callable[[Tensor, Tensor, TrainSettings], Tensor]
+# Makes an optimizer over every trainable parameter.
+OptimizerBuilder = Callable[[nn.Module, TrainSettings], torch.optim.Optimizer]
+# From ``(settings, step, *, steps_per_epoch)`` to a rate, by the step alone (from 0 over the run), so
+# that a resumed run cannot drift.
+LearningRate = Callable[..., float]
 
 
 def cosine_decay(progress: float, final: float) -> float:
@@ -231,7 +238,7 @@ class TrainingMethod:
     Attributes
     ----------
     loss, optimizer, learning_rate
-        See the protocols of `topospike.train.protocols`.
+        Functions; see `Loss`, `OptimizerBuilder` and `LearningRate`.
     identity
         Plain values that must be the same when a run is resumed, besides the train settings.
     """
