@@ -25,6 +25,7 @@ packages = sorted({name.partition(".")[0] for name in sys.modules} - before)
 print(json.dumps({"listed": listed, "packages": packages}))
 """
 
+
 def run_python(code: str) -> str:
     """Run code in a fresh interpreter and return what it prints."""
     command = [sys.executable, "-W", "error", "-c", code]
@@ -49,13 +50,11 @@ def test_every_public_name_loads_two_packages_beside_torch():
     assert json.loads(run_python(USE_EVERY_NAME)) == {"listed": True, "packages": BESIDE_TORCH}
 
 
-def test_public_functions_do_not_share_a_name_with_a_package():
+def test_public_functions_share_no_name_with_a_package():
     import topospike as ts
 
-    for name, home in ts.HOMES.items():
-        assert f"topospike.{name}" not in sys.modules, (name, home)
-    assert inspect.isfunction(ts.convert) and inspect.isfunction(ts.analyse)
-    assert inspect.isfunction(ts.prune)
+    assert all(f"topospike.{name}" not in sys.modules for name in ts.HOMES)
+    assert all(inspect.isfunction(function) for function in (ts.convert, ts.analyse, ts.prune))
 
 
 def test_an_unknown_name_is_an_attribute_error():

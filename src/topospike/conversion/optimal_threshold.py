@@ -1,8 +1,8 @@
 """Convert: the threshold of least mean squared error, where k(theta) = 1.
 
-The normal model and k are in `topospike.conversion.normal_quantiser`; here is only the search, for all
-units at once: a bracketed root in log theta, and two exceptions (units that are never active, units
-narrower than a cell). Theory: Zhang et al. (AAAI 2026), Lemmas 4.4-4.7.
+The normal model and k are in `topospike.conversion.normal_quantiser`; here is only the search, for
+all units at once: a bracketed root in log theta, and two exceptions (units that are never active,
+units narrower than a cell). Theory: Zhang et al. (AAAI 2026), Lemmas 4.4-4.7.
 """
 
 from __future__ import annotations

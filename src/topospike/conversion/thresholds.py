@@ -4,8 +4,8 @@ Threshold iteration models the pre-activation of a unit as normal and looks for 
 N-step quantiser has the least mean squared error; it is optimal where k(theta) = 1
 (`topospike.conversion.normal_quantiser`). Two solvers: `iterated_thresholds` repeats
 theta <- k(theta) theta a fixed number of times from 1, as the reference code;
-`topospike.conversion.optimal_threshold` finds the root. Percentile and maximum are the two classical
-alternatives.
+`topospike.conversion.optimal_threshold` finds the root. Percentile and maximum are the two
+classical alternatives.
 
 Source: Huang et al. (ICML 2025); theory in Zhang et al. (AAAI 2026), Lemmas 4.4-4.7. No activation
 is touched here.

@@ -31,7 +31,7 @@ from topospike.data.normalisation import (
 )
 from topospike.data.seeds import sample_seed, split_seed
 from topospike.data.splits import limited_rows, stratified_choice, train_validation_rows
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 from topospike.recipe import DataSettings
 
 EMBEDDED = "digits"
@@ -208,6 +208,7 @@ def digits() -> tuple[TensorImages, TensorImages]:
     >>> len(train), len(test), tuple(train.pixels.shape[1:])
     (1437, 360, (1, 8, 8))
     """
+    require("sklearn", purpose="the dataset 'digits'")
     from sklearn.datasets import load_digits
 
     rows, classes = load_digits(return_X_y=True)

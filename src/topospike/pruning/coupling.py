@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, MissingDependencyError
-from topospike.models.layers import CONVOLUTIONS
+from topospike.topology.classifier import CONVOLUTIONS
 
 Role = Literal["out", "in", "norm"]
 LAYERS = (nn.Linear, *CONVOLUTIONS)

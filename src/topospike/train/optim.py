@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.registry import Registry
-from topospike.topology import masked_parameters, set_mask
+from topospike.topology import masked_layers, set_mask
 
 LINEAR_SHARE = 0.9
 
@@ -37,8 +37,8 @@ LINEAR_SHARE = 0.9
 Loss = Callable[[Tensor, Tensor, TrainSettings], Tensor]
 # Makes an optimizer over every trainable parameter.
 OptimizerBuilder = Callable[[nn.Module, TrainSettings], torch.optim.Optimizer]
-# From ``(settings, step, *, steps_per_epoch)`` to a rate, by the step alone (from 0 over the run), so
-# that a resumed run cannot drift.
+# From ``(settings, step, *, steps_per_epoch)`` to a rate, by the step alone (counted over the run),
+# so that a resumed run cannot drift.
 LearningRate = Callable[..., float]
 
 
@@ -288,6 +288,5 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel:
 
 def project(average: AveragedModel, model: nn.Module) -> None:
     """Give an average the masks of the model; links that are gone would live on in it."""
-    for entry in masked_parameters(model):
-        owner, _, name = entry.name.rpartition(".")
-        set_mask(average.module.get_submodule(owner), entry.mask, name=name)
+    for own, current in zip(masked_layers(average.module), masked_layers(model), strict=True):
+        set_mask(own.module, current.mask, name=own.attribute)  # pyright: ignore[reportArgumentType]
