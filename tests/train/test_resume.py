@@ -194,6 +194,16 @@ def test_another_model_is_refused(toy, half_way):
         )
 
 
+def test_a_model_of_equal_weights_and_other_layers_is_refused(toy, half_way):
+    model = toy.net()
+    controller = toy.SetController(model)
+    model.drop = nn.AlphaDropout(0.2)
+    with pytest.raises(CheckpointError, match=r"module 'drop' was 'Dropout' and is now 'Alpha"):
+        fit(
+            model, toy.digits(), toy.SETTINGS, folder=half_way, seed=toy.SEED, sparsifier=controller
+        )
+
+
 def test_the_checkpoint_interval_may_change(toy, uninterrupted, read_metrics, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         toy.run(tmp_path, data=interrupted_after(toy, 2))

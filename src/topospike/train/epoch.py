@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, ShapeError
+from topospike.modes import evaluating
 from topospike.recipe import TrainSettings
 from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import ALONE, Processes, whole_batch_norm, without_averaging
@@ -254,21 +255,14 @@ def evaluate_accuracy(
     0.6666666666666666
     """
     device = next((parameter.device for parameter in model.parameters()), None)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     totals = Totals(torch.device("cpu") if device is None else device)
-    try:
-        with torch.no_grad():
-            for x, y in batches:
-                x, y, counted = processes.share(x, y)
-                x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
-                logits = model(x)
-                check_logits(logits, batch=len(y), classes=None, model=model)
-                totals.add(logits, y, counted=counted)
-    finally:
-        # Each module gets its own mode back: a frozen batch norm stays frozen.
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        for x, y in batches:
+            x, y, counted = processes.share(x, y)
+            x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
+            logits = model(x)
+            check_logits(logits, batch=len(y), classes=None, model=model)
+            totals.add(logits, y, counted=counted)
     _, correct, images = totals.over(processes)
     if images == 0:
         raise ConfigError("there are no images to evaluate on: give at least one batch.")

@@ -166,7 +166,7 @@ def fit(
     metrics = MetricsLog(
         folder / "metrics.jsonl" if folder is not None and processes.is_main else None
     )
-    identity = identity_of(settings, data, method, seed=seed, sparsifier=sparsifier)
+    identity = identity_of(model, settings, data, method, seed=seed, sparsifier=sparsifier)
     run = Run(data, settings, folder, metrics, label, method, after_update, identity)
     try:
         with losses_explained(), seeded(processes.seed(seed), device):

@@ -33,6 +33,8 @@ from topospike.train.protocols import TopologyController, TrainingData
 
 # Settings that change no number of the run.
 FREE_SETTINGS = ("checkpoint_every",)
+# Differences that a message names.
+NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class MetricsLog:
 
 
 def identity_of(
+    model: nn.Module,
     settings: TrainSettings,
     data: TrainingData,
     method: TrainingMethod,
@@ -150,6 +153,7 @@ def identity_of(
         "topology controller": "none" if sparsifier is None else type(sparsifier).__name__,
         **getattr(data, "identity", {}),
         **{f"method.{name}": value for name, value in method.identity.items()},
+        **{f"module {name!r}": type(module).__name__ for name, module in model.named_modules()},
     }
     return json.loads(json.dumps(identity))
 
@@ -163,10 +167,11 @@ def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], path: 
         if stored.get(name, missing) != current.get(name, missing)
     ]
     if differences:
+        more = f" ({len(differences) - NAMED} more)" if len(differences) > NAMED else ""
         raise CheckpointError(
-            f"checkpoint {path} is of another run: {'; '.join(differences)}. The numbers depend on "
-            "them, so the run cannot go on: use the old values, another folder, or resume=False to "
-            "start over."
+            f"checkpoint {path} is of another run: {'; '.join(differences[:NAMED])}{more}. The "
+            "numbers depend on them, so the run cannot go on: use the old values, another folder, "
+            "or resume=False to start over."
         )
 
 
