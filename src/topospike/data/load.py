@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -181,7 +181,7 @@ def load_data(
 
 
 def identity_of(
-    settings: DataSettings, trained: list[Images], normalisation: Normalisation, seed: int
+    settings: DataSettings, trained: Sequence[Images], normalisation: Normalisation, seed: int
 ) -> dict[str, Any]:
     """Collect what a training run depends on; images are known by their labels, not read."""
     labels = hashlib.sha256()

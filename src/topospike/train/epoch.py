@@ -24,9 +24,8 @@ from topospike.recipe import TrainSettings
 from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import ALONE, Processes, whole_batch_norm, without_averaging
 from topospike.train.finite import LossGuard, diagnose
-from topospike.train.optim import CLASSIFICATION, TrainingMethod, optimizer_steps, set_learning_rate
-from topospike.train.protocols import TrainingData
-from topospike.train.resume import Trainee
+from topospike.train.optim import optimizer_steps, set_learning_rate
+from topospike.train.resume import Run, Trainee
 
 
 @dataclass(frozen=True)
@@ -45,30 +44,9 @@ class EpochSummary:
 
 
 def train_epoch(
-    trainee: Trainee,
-    data: TrainingData,
-    settings: TrainSettings,
-    *,
-    epoch: int,
-    advance: Callable[[], None] = lambda: None,
-    method: TrainingMethod = CLASSIFICATION,
+    trainee: Trainee, run: Run, *, epoch: int, advance: Callable[[], None] = lambda: None
 ) -> EpochSummary:
-    """Train on every batch once.
-
-    Parameters
-    ----------
-    trainee
-        Model, optimizer, topology controller, device and processes.
-    data
-        Its ``train`` batches are gone through in the order of ``epoch``.
-    settings
-        Precision, clipping, and the numbers that loss and learning rate read.
-    epoch
-        Counted from 0.
-    advance
-        Called after each optimizer step.
-    method
-        Loss and learning rate.
+    """Train on every batch once, in the order of ``epoch``; ``advance`` is called after each step.
 
     Raises
     ------
@@ -80,6 +58,7 @@ def train_epoch(
         The data gave another number of batches than their ``len()``; or layers cannot run on their
         links alone, as was asked.
     """
+    data, settings, method = run.data, run.settings, run.method
     processes, batches = trainee.processes, len(data.train)
     steps = optimizer_steps(settings, batches=batches)
     totals, guard = Totals(trainee.device), LossGuard(trainee.device, processes)

@@ -11,10 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -55,6 +53,7 @@ from topospike.train.protocols import TopologyController, TrainingData
 from topospike.train.resume import (
     FitResult,
     MetricsLog,
+    Run,
     Trainee,
     identity_of,
     restore,
@@ -181,20 +180,6 @@ def fit(
     return dataclasses.replace(result, folder=folder)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What stays the same during a run: data, settings, and where it is written down."""
-
-    data: TrainingData
-    settings: TrainSettings
-    folder: Path | None
-    metrics: MetricsLog
-    label: str
-    method: TrainingMethod
-    after_update: Callable[[TopologyUpdate], None] | None
-    identity: Mapping[str, Any]
-
-
 def train(trainee: Trainee, run: Run, history: FitResult) -> FitResult:
     """Train the epochs that are left, each with its record and, when due, its checkpoint."""
     epochs = run.settings.epochs
@@ -225,9 +210,7 @@ def train_and_record(
     """Train one epoch, update the topology, validate, and write the metrics."""
     started = time.perf_counter()
     epoch = history.epochs
-    summary = train_epoch(
-        trainee, run.data, run.settings, epoch=epoch, advance=advance, method=run.method
-    )
+    summary = train_epoch(trainee, run, epoch=epoch, advance=advance)
     check_weights(trainee.model, epoch=epoch)
     settle_buffers(trainee)
     if trainee.sparsifier is not None and trainee.sparsifier.is_update_epoch(epoch):

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from topospike.contracts import TopologyUpdate
 from topospike.errors import CheckpointError
 from topospike.recipe import TrainSettings
 from topospike.train.checkpoint import CheckpointWarning, LoadedCheckpoint
@@ -133,6 +134,20 @@ class MetricsLog:
             )
         if self.path is not None and self.path.exists():
             os.truncate(self.path, offset)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same during a run: data, settings, and where it is written down."""
+
+    data: TrainingData
+    settings: TrainSettings
+    folder: Path | None
+    metrics: MetricsLog
+    label: str
+    method: TrainingMethod
+    after_update: Callable[[TopologyUpdate], None] | None
+    identity: Mapping[str, Any]
 
 
 def identity_of(
