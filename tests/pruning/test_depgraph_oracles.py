@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from topospike.models import weight_layers
 from topospike.pruning.coupling import Coupling
 from topospike.pruning.shrink import shrink
 from topospike.pruning.structured import Cut, install, remove_least
+from topospike.topology import weight_layers
 
 FOLDER = Path(__file__).parents[1] / "oracles" / "pruning"
 

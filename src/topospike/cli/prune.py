@@ -159,11 +159,9 @@ def first_phase(recipe: Recipe) -> TrainSettings:
 def second_phase(recipe: Recipe) -> TrainSettings:
     """Return how a pruned network is trained on: a new schedule, a smaller rate, no warm-up."""
     epochs = max(1, recipe.train.epochs - first_phase(recipe).epochs)
-    return dataclasses.replace(
-        shortened(recipe.train, epochs),
-        learning_rate=recipe.train.learning_rate * recipe.prune.fine_tune_rate,
-        warmup_epochs=0.0,
-    )
+    rate = recipe.train.learning_rate * recipe.prune.fine_tune_rate
+    start = dataclasses.replace(recipe.train, learning_rate=rate, warmup_epochs=0.0)
+    return shortened(start, epochs)
 
 
 def shortened(settings: TrainSettings, epochs: int) -> TrainSettings:

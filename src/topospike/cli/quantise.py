@@ -34,7 +34,7 @@ from topospike.pruning import KeptTopology
 from topospike.recipe import Recipe, TrainSettings
 from topospike.topology import Topology, masks_of
 from topospike.train import fit
-from topospike.train.metrics import MetricsLog
+from topospike.train.resume import MetricsLog
 
 LAYER_WISE = "s-qcfs"
 CHANNEL_WISE = "cs-qcfs"
