@@ -29,7 +29,8 @@ from topospike.cli.stages import (
 )
 from topospike.cli.weights import load_weights, save_weights
 from topospike.errors import ConfigError, MissingDataError
-from topospike.pruning import KeptTopology, PruneReport
+from topospike.evolve import Sparsifier
+from topospike.pruning import PruneReport
 from topospike.pruning import prune as prune_model
 from topospike.recipe import Recipe, TrainSettings
 from topospike.report.units import count, percent
@@ -135,7 +136,7 @@ def fine_tune(run: Run, network: Network, model: nn.Module, *, resume: bool) -> 
         second_phase(run.recipe),
         folder=network.folder,
         seed=run.recipe.seed,
-        sparsifier=KeptTopology(model),
+        sparsifier=Sparsifier.keeping(model),
         device=run.device,
         resume=resume,
         label=f"fine-tune {network.name}",
