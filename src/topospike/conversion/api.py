@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.health import advise, layer_inputs, site_reports
+from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.operands import place_operand_sites
@@ -175,7 +175,7 @@ def convert(
         options=chosen.options(),
     )
     remarks = [chosen.remark()] if chosen.remark() else []
-    report = replace(report, advice=(*advise(report), *remarks))
+    report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
     snn = chosen.network(network, tuple(images_seen[0].shape[1:]), report, wiring)
     return chosen.finish(snn, calibration)
 
