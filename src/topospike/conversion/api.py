@@ -36,9 +36,9 @@ from topospike.conversion.trained import (
 from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
+from topospike.snn.fanout import wire
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.wiring import find_weight_layers
 from topospike.topology import check_masks
 
 
@@ -140,6 +140,7 @@ def convert(
     sites = [site for site, _ in placed]
     statistics, images = observe_sites(network, sites, first, batches, rules)
     set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=first)
+    wiring = wire(network)
     rule = rules[sites[0].gated]
     report = ConversionReport(
         method=chosen.name,
@@ -150,13 +151,13 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, first),
-        layers=layer_inputs(find_weight_layers(network)),
+        sites=site_reports(network, placed, statistics, first, wiring.populations),
+        layers=layer_inputs(wiring.layers),
         options=chosen.options(),
     )
     remarks = [chosen.remark()] if chosen.remark() else []
     report = replace(report, advice=(*advise(report), *remarks))
-    snn = chosen.network(network, tuple(first.shape[1:]), report)
+    snn = chosen.network(network, tuple(first.shape[1:]), report, wiring)
     return chosen.finish(snn, calibration)
 
 

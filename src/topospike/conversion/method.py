@@ -26,6 +26,7 @@ from topospike.errors import ConfigError, ConversionError
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
+from topospike.snn.fanout import Wiring
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron
 from topospike.snn.site import Site
@@ -243,10 +244,14 @@ class Method:
         return neuron
 
     def network(
-        self, ann: fx.GraphModule, input_shape: tuple[int, ...], report: ConversionReport
+        self,
+        ann: fx.GraphModule,
+        input_shape: tuple[int, ...],
+        report: ConversionReport,
+        wiring: Wiring | None = None,
     ) -> SpikingNetwork:
         """Put the spiking network around its graph; a saved one is built by this as well."""
-        return SpikingNetwork(ann, input_shape, report)
+        return SpikingNetwork(ann, input_shape, report, wiring)
 
     def finish(
         self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None

@@ -31,6 +31,7 @@ from topospike.conversion.statistics import Granularity
 from topospike.data.calibration import Batch
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
+from topospike.snn.fanout import Wiring
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import (
     MAX_LEVELS,
@@ -204,10 +205,14 @@ class SRPMethod(QCFSMethod):
         )
 
     def network(
-        self, ann: fx.GraphModule, input_shape: tuple[int, ...], report: ConversionReport
+        self,
+        ann: fx.GraphModule,
+        input_shape: tuple[int, ...],
+        report: ConversionReport,
+        wiring: Wiring | None = None,
     ) -> SpikingNetwork:
         """Put the spiking network around its graph."""
-        return ResidualMembraneNetwork(ann, input_shape, report)
+        return ResidualMembraneNetwork(ann, input_shape, report, wiring)
 
     def finish(
         self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
@@ -253,10 +258,14 @@ class OffsetSpikeMethod(QCFSMethod):
         )
 
     def network(
-        self, ann: fx.GraphModule, input_shape: tuple[int, ...], report: ConversionReport
+        self,
+        ann: fx.GraphModule,
+        input_shape: tuple[int, ...],
+        report: ConversionReport,
+        wiring: Wiring | None = None,
     ) -> SpikingNetwork:
         """Put the spiking network around its graph."""
-        snn = OffsetSpikeNetwork(ann, input_shape, report)
+        snn = OffsetSpikeNetwork(ann, input_shape, report, wiring)
         snn.presimulation = self.presimulation
         return snn
 

@@ -28,7 +28,7 @@ from topospike.snn.split import (
     split_in_time,
     timeless_nodes,
 )
-from topospike.snn.wiring import AVERAGE_POOLS, WeightLayerInput, find_weight_layers
+from topospike.snn.wiring import Layer, find_weight_layers
 
 aten = torch.ops.aten
 
@@ -38,7 +38,9 @@ FEW_LINKS = 0.05
 LARGE = 1 << 16
 """Weights from which on that is worth it."""
 
-LINEAR_MAPS = AVERAGE_POOLS | {
+LINEAR_MAPS = {
+    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim,
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
     aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.squeeze.dim,
     aten.squeeze.dims, aten.unsqueeze.default, aten.clone.default, aten.contiguous.default,
@@ -121,7 +123,7 @@ def dense_layers(network: fx.GraphModule, executor: str) -> list[DenseLayer]:
     return formatted_layers(network, changing) if executor == "decoded" else []
 
 
-def has_few_links(wiring: WeightLayerInput, network: nn.Module) -> bool:
+def has_few_links(wiring: Layer, network: nn.Module) -> bool:
     """Tell whether a layer that runs every step is cheaper on its links alone."""
     if wiring.node.target is not aten.linear.default or wiring.fed_by == "image":
         return False
@@ -144,7 +146,7 @@ def weight_of(node: fx.Node, network: nn.Module) -> Tensor | None:
     return fetch(network, weight)
 
 
-def event_layer(wiring: WeightLayerInput, network: fx.GraphModule) -> EventLayer | None:
+def event_layer(wiring: Layer, network: fx.GraphModule) -> EventLayer | None:
     """Return how a layer follows events, or ``None`` if it cannot."""
     node = wiring.node
     if node.target not in (aten.linear.default, aten.conv2d.default) or wiring.fed_by != "spikes":
@@ -170,7 +172,7 @@ def event_layer(wiring: WeightLayerInput, network: fx.GraphModule) -> EventLayer
     return EventLayer(wiring.name, node, sites, numbers, path, geometry, groups, size)  # pyright: ignore[reportArgumentType]
 
 
-def is_linear_map(wiring: WeightLayerInput) -> bool:
+def is_linear_map(wiring: Layer) -> bool:
     """Tell whether the way from the sites maps zero to zero and sums to sums."""
     inside = {*wiring.path, *wiring.sites, *numbers_of(wiring)}
     return all(
@@ -179,7 +181,7 @@ def is_linear_map(wiring: WeightLayerInput) -> bool:
     ) and all(isinstance(node.args[1], fx.Node) for node in wiring.path if is_sum(node))
 
 
-def numbers_of(wiring: WeightLayerInput) -> tuple[fx.Node, ...]:
+def numbers_of(wiring: Layer) -> tuple[fx.Node, ...]:
     """Return the nodes on the way whose values are plain numbers: sizes of the batch."""
     parents = [parent for node in wiring.path for parent in node.all_input_nodes]
     inside = {*wiring.path, *wiring.sites}
@@ -209,7 +211,7 @@ def pair(value: Any) -> tuple[int, int]:
     return int(down), int(across)
 
 
-def path_function(wiring: WeightLayerInput, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor]:
+def path_function(wiring: Layer, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor]:
     """Generate ``path(network, *values of the sites, *numbers) -> operand``."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in (*wiring.sites, *numbers)}

@@ -21,12 +21,13 @@ from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
 from topospike.snn.cost import CostModel
 from topospike.snn.events import LayerRuns, WeightCache, check_executor
+from topospike.snn.fanout import Population, Wiring, wire
 from topospike.snn.graphs import GraphCache
 from topospike.snn.layers import Program, program
 from topospike.snn.site import Site
 from topospike.snn.split import is_site
 from topospike.snn.together import simulate_together, takes_steps_as_images
-from topospike.snn.wiring import WeightLayerInput, find_weight_layers
+from topospike.snn.wiring import Layer
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
@@ -44,6 +45,8 @@ class SpikingNetwork(nn.Module):
         Shape of one image, without the batch axis.
     report
         What the converter did.
+    wiring, optional
+        Its weight layers, where they are known already; found when they are asked for if not.
 
     Attributes
     ----------
@@ -66,7 +69,11 @@ class SpikingNetwork(nn.Module):
     """
 
     def __init__(
-        self, ann: fx.GraphModule, input_shape: tuple[int, ...], report: ConversionReport
+        self,
+        ann: fx.GraphModule,
+        input_shape: tuple[int, ...],
+        report: ConversionReport,
+        wiring: Wiring | None = None,
     ) -> None:
         super().__init__()
         self.ann = ann
@@ -79,6 +86,7 @@ class SpikingNetwork(nn.Module):
         self._weights = WeightCache()
         self._graphs = GraphCache()
         self._steps_as_images: bool | None = None
+        self._wiring = wiring
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -88,9 +96,31 @@ class SpikingNetwork(nn.Module):
         return {module.name: module for module in modules if isinstance(module, Site)}
 
     @property
-    def weight_layers(self) -> list[WeightLayerInput]:
-        """The convolutions, linear layers and products, and what feeds each of them."""
-        return find_weight_layers(self.ann)
+    def wiring(self) -> tuple[Layer, ...]:
+        """Every weight layer in execution order: its links, and what an event of each site costs.
+
+        Found once; the links are those of the masks at that time.
+
+        Examples
+        --------
+        >>> import torch, topospike as ts
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> snn = ts.convert(model, calibration=[torch.rand(32, 4)], timesteps=8)
+        >>> first, second = snn.wiring
+        >>> first.fed_by, second.fed_by, second.feeds[0].site, second.feeds[0].fan_out.unique()
+        ('image', 'spikes', '1', tensor([3.], dtype=torch.float64))
+        """
+        return self._wired().layers
+
+    @property
+    def populations(self) -> dict[str, Population]:
+        """The neurons of each site by its name: how many, and where a batch has its images."""
+        return self._wired().populations
+
+    def _wired(self) -> Wiring:
+        if self._wiring is None:
+            self._wiring = wire(self.ann)
+        return self._wiring
 
     def reset(self) -> None:
         """Forget any run in progress; `forward` does this by itself."""
@@ -267,4 +297,5 @@ class SpikingNetwork(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.
         fresh = {"_programs": {}, "_weights": WeightCache(), "_graphs": GraphCache()}
+        fresh |= {"_wiring": None}
         return {**self.__dict__, **fresh}
