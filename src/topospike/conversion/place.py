@@ -50,7 +50,7 @@ def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
 
     One of parameters alone (a learnt gate) is a constant, which no spikes have to carry.
     """
-    from_image = nodes_downstream_of_input(network)
+    from_image = nodes_downstream_of_input(network.graph)
     found = []
     for node in network.graph.nodes:
         ceiling = ceiling_of(node)
