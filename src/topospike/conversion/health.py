@@ -138,6 +138,7 @@ def conversion_text(report: ConversionReport) -> str:
         f"{report.method}: {report.coding} coding, {report.neuron}, {report.levels} level(s), "
         f"thresholds by {report.solver!r} per {report.granularity}, "
         f"{report.calibration_images} calibration images",
+        *([f"options: {report.settings}"] if report.options else []),
         f"batch norms folded: {len(report.batch_norms_folded)}",
         "",
         f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",
