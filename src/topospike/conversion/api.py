@@ -17,7 +17,6 @@ from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
 from topospike.conversion.health import advise, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
-from topospike.conversion.offset_spikes import OffsetSpikeNetwork
 from topospike.conversion.operands import place_operand_sites
 from topospike.conversion.place import (
     find_rectifiers,
@@ -205,10 +204,7 @@ def convert(
         refuse_max_pools(report.layers)
     remark = plan.method.remark.format(plan.presimulation)
     report = replace(report, advice=(*advise(report), *([remark] if remark else [])))
-    snn = plan.method.network(network, tuple(first.shape[1:]), report)
-    if isinstance(snn, OffsetSpikeNetwork):
-        snn.presimulation = plan.presimulation
-    return snn
+    return SpikingNetwork(network, tuple(first.shape[1:]), report)
 
 
 def place_all_sites(network: fx.GraphModule, plan: Plan) -> list[tuple[Site, fx.Node]]:

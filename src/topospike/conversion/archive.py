@@ -27,8 +27,6 @@ from topospike.conversion.graph_json import (
     graph_to_plain,
     value_to_plain,
 )
-from topospike.conversion.offset_spikes import OffsetSpikeNetwork
-from topospike.conversion.residual_membrane import ResidualMembraneNetwork
 from topospike.conversion.site_json import site_from_plain, site_to_plain
 from topospike.errors import CheckpointError, ConversionError, TopologyViolation
 from topospike.snn.network import SpikingNetwork
@@ -83,7 +81,6 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
         "version": VERSION,
         "written_by": {package: version(package) for package in ("topospike", "torch")},
         "input_shape": list(snn.input_shape),
-        "network": network_to_plain(snn),
         "tensors": {"file": name, "sha256": hashlib.sha256(content).hexdigest()},
         "parameters": [key for key, _ in snn.ann.named_parameters() if key in tensors],
         "axes": axes,
@@ -137,9 +134,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
             raise ValueError("the tensor file is not the one that was saved")
         network = rebuild(description, safetensors.torch.load(content), place)
         report = ConversionReport.from_plain(description["report"])
-        return network_from_plain(
-            description["network"], network, tuple(description["input_shape"]), report
-        )
+        return SpikingNetwork(network, tuple(description["input_shape"]), report)
     except OSError as error:
         raise CheckpointError(
             f"{str(folder)!r} holds no saved network ({error}). Give the folder that was passed to "
@@ -184,33 +179,6 @@ def read_description(path: Path) -> dict[str, Plain]:
 def digest_of(description: dict[str, Plain]) -> str:
     """Return the SHA-256 of a description, whatever its layout in the file."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-
-def network_to_plain(snn: SpikingNetwork) -> dict[str, Plain]:
-    """Write which kind of network it is, and the settings that only this kind has."""
-    if isinstance(snn, ResidualMembraneNetwork):
-        return {"kind": "ResidualMembraneNetwork"}
-    if isinstance(snn, OffsetSpikeNetwork):
-        return {"kind": "OffsetSpikeNetwork", "presimulation": snn.presimulation}
-    return {"kind": "SpikingNetwork"}
-
-
-def network_from_plain(
-    plain: dict[str, Plain],
-    network: fx.GraphModule,
-    input_shape: tuple[int, ...],
-    report: ConversionReport,
-) -> SpikingNetwork:
-    """Build the network around its graph."""
-    if plain["kind"] == "ResidualMembraneNetwork":
-        return ResidualMembraneNetwork(network, input_shape, report)
-    if plain["kind"] == "OffsetSpikeNetwork":
-        snn = OffsetSpikeNetwork(network, input_shape, report)
-        snn.presimulation = int(plain["presimulation"])
-        return snn
-    if plain["kind"] != "SpikingNetwork":
-        raise ValueError(f"{plain['kind']!r} is not a kind of spiking network")
-    return SpikingNetwork(network, input_shape, report)
 
 
 def tensors_of(
@@ -258,7 +226,6 @@ def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
     like = next(iter(snn.sites.values())).threshold
     recorded = source.meta["val"].dtype  # the network may have been moved to another since
     dtype = like.dtype if recorded.is_floating_point else recorded
-    snn.reset()
     with torch.no_grad():
         Recorder(snn.ann).run(torch.zeros(2, *snn.input_shape, dtype=dtype, device=like.device))
     return values

@@ -16,14 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from topospike.conversion.offset_spikes import OffsetSpikeNetwork, OffsetSpikeSite
+from topospike.conversion.offset_spikes import OffsetSpike
 from topospike.conversion.qcfs import QCFS
-from topospike.conversion.residual_membrane import ResidualMembraneNetwork, ResidualMembraneSite
+from topospike.conversion.residual_membrane import ResidualMembrane
 from topospike.conversion.slip_relu import SlipReLU
 from topospike.conversion.statistics import Granularity
 from topospike.registry import Registry
 from topospike.snn.coding import Coding
-from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron, SignedIntegrateAndFire
 from topospike.snn.site import Site
 
@@ -39,16 +38,14 @@ def residual_membrane_site(
     name: str, gated: bool, neuron: Neuron, coding: Coding, presimulation: int
 ) -> Site:
     """Build the site of SRP."""
-    return ResidualMembraneSite(
-        name, gated=gated, neuron=neuron, coding=coding, first_phase=presimulation
-    )
+    return Site(name, gated=gated, neuron=neuron, coding=ResidualMembrane(presimulation))
 
 
 def offset_spike_site(
     name: str, gated: bool, neuron: Neuron, coding: Coding, presimulation: int
 ) -> Site:
     """Build the site of offset-spike calibration."""
-    return OffsetSpikeSite(name, gated=gated, neuron=neuron, coding=coding)
+    return Site(name, gated=gated, neuron=neuron, coding=OffsetSpike(presimulation))
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,6 @@ class Method:
         The activation the network must have been trained with; ``None``: a ReLU network will do.
     site
         Builds a site from its name, whether it is gated, neuron, coding and presimulation steps.
-    network
-        Class of the spiking networks.
     presimulation
         Steps simulated before, or in front of, the run proper; 0 for methods without.
     remark
@@ -89,7 +84,6 @@ class Method:
     activations: str | None = None
     requires: type[QCFS] | None = None
     site: SiteBuilder = plain_site
-    network: type[SpikingNetwork] = SpikingNetwork
     presimulation: int = 0
     remark: str = ""
 
@@ -143,7 +137,6 @@ METHODS: Registry[Method] = Registry(
             "s-qcfs",
             requires=QCFS,
             site=residual_membrane_site,
-            network=ResidualMembraneNetwork,
             presimulation=4,
             remark=(
                 "Time steps 1 to {0} are the first phase of srp; later ones count both phases, so "
@@ -159,7 +152,6 @@ METHODS: Registry[Method] = Registry(
             "s-qcfs",
             requires=QCFS,
             site=offset_spike_site,
-            network=OffsetSpikeNetwork,
             presimulation=4,
             remark=(
                 "The calibration before each batch is not in the time steps and operations: add "

@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from topospike.conversion.offset_spikes import OffsetSpikeSite
+from topospike.conversion.offset_spikes import OffsetSpike
 from topospike.conversion.qcfs import QCFS
-from topospike.conversion.residual_membrane import ResidualMembraneSite
+from topospike.conversion.residual_membrane import ResidualMembrane
 from topospike.conversion.slip_relu import SlipReLU
 from topospike.errors import ConversionError
 from topospike.registry import Registry
 from topospike.snn import neurons
-from topospike.snn.coding import CODINGS
+from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
 
@@ -34,11 +34,9 @@ NEURONS: Registry[type] = Registry(
     },
 )
 
-# Kinds of site, with the arguments that only they have.
-SITES: dict[str, tuple[Callable[..., Site], tuple[str, ...]]] = {
-    "Site": (Site, ()),
-    "OffsetSpikeSite": (OffsetSpikeSite, ()),
-    "ResidualMembraneSite": (ResidualMembraneSite, ("first_phase",)),
+# Codings that have settings; the others are known by their names.
+SET_CODINGS: dict[str, type[Coding]] = {
+    kind.name: kind for kind in (OffsetSpike, ResidualMembrane)
 }
 # Kinds of trained activation, with their arguments and the attributes that keep these.
 QCFS_ARGUMENTS = {"steps": "steps", "positive_map": "positive_map", "order": "order"}
@@ -52,7 +50,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., QCFS], dict[str, str]]] = {
 def site_to_plain(site: nn.Module) -> dict[str, Plain]:
     """Write a site without its tensors."""
     kind = type(site).__name__
-    if not isinstance(site, Site) or SITES.get(kind, (None,))[0] is not type(site):
+    if type(site) is not Site:
         raise ConversionError(
             f"the network calls a {kind}, which is no spiking site that a file can name. Save the "
             "network as `topospike.convert` returned it."
@@ -66,20 +64,18 @@ def site_to_plain(site: nn.Module) -> dict[str, Plain]:
         )
     activation = site.activation
     return {
-        "kind": kind,
-        **{name: getattr(site, name) for name in SITES[kind][1]},
         "name": site.name,
         "gated": site.gated,
         "neuron": {"kind": type(neuron).__name__, **settings_of(neuron)},
-        "coding": site.coding.name,
+        "coding": {"name": site.coding.name, **settings_of(site.coding)},
         "activation": None if activation is None else activation_to_plain(site.name, activation),
     }
 
 
-def settings_of(neuron: Neuron) -> dict[str, Plain]:
-    """Return the arguments that make this neuron."""
-    fields = dataclasses.fields(neuron)  # pyright: ignore[reportArgumentType]
-    return {field.name: getattr(neuron, field.name) for field in fields if field.init}
+def settings_of(rule: Neuron | Coding) -> dict[str, Plain]:
+    """Return the arguments that make this neuron or coding."""
+    fields = dataclasses.fields(rule)  # pyright: ignore[reportArgumentType]
+    return {field.name: getattr(rule, field.name) for field in fields if field.init}
 
 
 def activation_to_plain(name: str, activation: nn.Module) -> dict[str, Plain]:
@@ -109,14 +105,10 @@ def site_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor]) -> Site
     """
     settings = dict(plain["neuron"])
     neuron = NEURONS[settings.pop("kind")](**settings)
-    build, extra = SITES[plain["kind"]]
-    site = build(
-        plain["name"],
-        gated=plain["gated"],
-        neuron=neuron,
-        coding=CODINGS[plain["coding"]],
-        **{name: plain[name] for name in extra},
-    )
+    of_coding = dict(plain["coding"])
+    name = of_coding.pop("name")
+    coding = SET_CODINGS[name](**of_coding) if name in SET_CODINGS else CODINGS[name]
+    site = Site(plain["name"], gated=plain["gated"], neuron=neuron, coding=coding)
     if plain["activation"] is not None:
         site.activation = activation_from_plain(plain["activation"], tensors)
     site.threshold = tensors["threshold"]

@@ -176,16 +176,17 @@ class Tally:
         self.ann_correct += int((analog.argmax(1) == labels).sum())
         for counter in self.counters:
             counter.begin_batch(len(images))
-        for t, logits, watched in self.snn.watch(images, self.timesteps, self.watched):
-            self.correct[t - 1] += int((logits.argmax(1) == labels).sum())
-            values = dict(zip(self.watched, watched, strict=True))
+        for step in self.snn.watch(images, self.timesteps, self.watched):
+            t, held = step.t, step.sites
+            self.correct[t - 1] += int((step.logits.argmax(1) == labels).sum())
+            values = dict(zip(self.watched, step.values, strict=True))
             fired = {
-                site: images_firing(site.spikes)
-                for site in self.sites.values()
-                if site.spikes is not None
+                site: images_firing(spikes)
+                for name, site in self.sites.items()
+                if (spikes := held[name].spikes) is not None
             }
             for counter in self.counters:
-                counter.observe(t, tuple(values[node] for node in counter.watched), fired)
+                counter.observe(t, tuple(values[node] for node in counter.watched), held, fired)
             for name, site in self.sites.items():
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
