@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
-from topospike.models import conv6fc2, mlp, resnet18, small_cnn, vgg16, weight_layers
+from topospike.models import conv6fc2, mlp, resnet18, small_cnn, vgg16
+from topospike.topology import weight_layers
 
 
 def macs(model: nn.Module, x: torch.Tensor) -> dict[str, int]:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from topospike.errors import ConfigError
-from topospike.models import vit, weight_layers
+from topospike.models import vit
+from topospike.topology import weight_layers
 
 SMALL = {"image_size": (8, 8), "widths": (16,), "blocks": (2,), "hidden": (32,), "heads": 2}
 

@@ -217,7 +217,7 @@ def test_activations_that_are_not_finite_leave_the_model_alone(perceptron, rows)
         ({"method": "wandar"}, ConfigError, "unknown pruning method 'wandar'.*'wanda'"),
         ({"method": "wanda"}, MissingDataError, "looks at activations; pass calibration"),
         ({"calibration": []}, MissingDataError, "there are no calibration images"),
-        ({"sparsity": 1.0}, ConfigError, "would leave an empty layer"),
+        ({"sparsity": 1.0}, ConfigError, r"must lie in \[0, 1\)"),
         ({"sparsity": -0.1}, ConfigError, r"must lie in \[0, 1\)"),
         ({"sparsity": {"fc9": 0.5}}, ConfigError, "unknown layer or kind 'fc9'"),
         ({"sparsity": {"conv": 0.5}}, ConfigError, "has no layer that sparsity"),

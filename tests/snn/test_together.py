@@ -39,7 +39,9 @@ def at_once(snn: SpikingNetwork, x: torch.Tensor, executor: str) -> int:
 
 
 @pytest.mark.parametrize("executor", ["decoded", "bf16"])
-@pytest.mark.parametrize("options", [{}, {"coding": "rate"}, {"coding": "sigma-delta"}, {"method": "qcfs"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"coding": "rate"}, {"coding": "sigma-delta"}, {"method": "qcfs"}], ids=str
+)
 @pytest.mark.parametrize("steps", [3, 12])
 def test_the_logits_are_those_of_single_steps(options: dict, steps: int, executor: str) -> None:
     images = torch.rand(16, 2, 8, 8)

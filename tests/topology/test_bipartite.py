@@ -5,14 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from topospike.errors import ConfigError, ShapeError
-from topospike.topology import (
-    bipartite_graphs,
-    channel_links,
-    from_bipartite,
-    from_bipartite_graphs,
-    matrix_shape,
-    to_bipartite,
-)
+from topospike.topology import bipartite_graphs, matrix_shape, to_bipartite
 from topospike.topology.bipartite import mask_of, require_links
 
 SHAPES = st.lists(st.integers(1, 5), min_size=2, max_size=5).map(tuple)
@@ -58,25 +51,16 @@ def test_folding_undoes_unfolding(shape):
     weight = torch.arange(torch.Size(shape).numel()).reshape(shape)
     matrix = to_bipartite(weight)
     assert tuple(matrix.shape) == matrix_shape(shape)
-    assert torch.equal(from_bipartite(matrix, shape), weight)
     for groups in (g for g in range(1, shape[0] + 1) if shape[0] % g == 0):
         graphs = bipartite_graphs(weight, groups=groups)
         assert len(graphs) == groups
-        assert torch.equal(from_bipartite_graphs(graphs, shape), weight)
+        assert torch.equal(graphs.reshape(shape), weight)
 
 
 def test_channels_last_weights_unfold_to_the_same_matrix():
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
     last = weight.to(memory_format=torch.channels_last)
     assert torch.equal(to_bipartite(last), to_bipartite(weight))
-
-
-def test_channel_links_of_a_convolution_and_of_a_flattened_map():
-    mask = torch.zeros(2, 3, 2, 2, dtype=torch.bool)
-    mask[0, 1, 1, 0] = mask[1, 2, 0, 0] = True
-    expected = [[False, True, False], [False, False, True]]
-    assert channel_links(mask, channels=3).tolist() == expected
-    assert channel_links(mask.reshape(2, 12), channels=3).tolist() == expected
 
 
 def test_mask_of_positions():
@@ -89,15 +73,9 @@ def test_mask_of_positions():
 def test_errors_name_the_shapes():
     with pytest.raises(ShapeError, match=r"\(7,\) is not a bipartite graph"):
         to_bipartite(torch.zeros(7))
-    with pytest.raises(ShapeError, match=r"\(2, 5\) cannot fold .* \(2, 6\); \(2, 6\) is required"):
-        from_bipartite(torch.zeros(2, 5), (2, 6))
     with pytest.raises(ShapeError, match=r"\(4, 0\) has no links"):
         matrix_shape((4, 0))
     with pytest.raises(ShapeError, match=r"4 output channels .* 3 groups"):
         bipartite_graphs(torch.zeros(4, 2), groups=3)
-    with pytest.raises(ShapeError, match="cannot be joined"):
-        from_bipartite_graphs([torch.zeros(1, 2), torch.zeros(1, 3)], (2, 2))
-    with pytest.raises(ShapeError, match=r"10 columns .* 3 channels"):
-        channel_links(torch.zeros(2, 10, dtype=torch.bool), channels=3)
     with pytest.raises(ConfigError, match=r"7 links .* 2 x 3 layer; 1 to 6"):
         require_links((2, 3), 7)

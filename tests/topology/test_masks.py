@@ -11,8 +11,7 @@ from topospike.topology import (
     check_masks,
     enforce,
     get_mask,
-    masked_modules,
-    masked_parameters,
+    masked_layers,
     register_mask,
     set_mask,
 )
@@ -88,8 +87,8 @@ def test_iteration_names_every_masked_parameter_in_module_order():
     register_mask(net["b"], half_mask(2, 2))
     register_mask(net["a"], half_mask(2, 2))
     register_mask(attention, half_mask(12, 4), name="in_proj_weight")
-    assert [name for name, _ in masked_modules(net)] == ["b", "a"]
-    assert [entry.name for entry in masked_parameters(net)] == [
+    assert [layer.name for layer in masked_layers(net)] == ["b", "a", "attention"]
+    assert [layer.parameter for layer in masked_layers(net)] == [
         "b.weight",
         "a.weight",
         "attention.in_proj_weight",
@@ -100,8 +99,7 @@ def test_iteration_names_every_masked_parameter_in_module_order():
 def test_a_module_that_is_itself_the_model_has_the_bare_name():
     layer = nn.Linear(2, 2)
     register_mask(layer, half_mask(2, 2))
-    assert [name for name, _ in masked_modules(layer)] == [""]
-    assert [entry.name for entry in masked_parameters(layer)] == ["weight"]
+    assert [(found.name, found.parameter) for found in masked_layers(layer)] == [("", "weight")]
 
 
 def test_a_foreign_float_mask_is_not_ours():

@@ -9,7 +9,7 @@ from torch import nn
 from topospike.errors import CheckpointError
 from topospike.evolve import sparsify
 from topospike.recipe import TrainSettings
-from topospike.topology import check_masks, masked_modules
+from topospike.topology import check_masks, masked_layers
 from topospike.train import TopologyController, fit
 
 SETTINGS = TrainSettings(epochs=6, learning_rate=0.05, gradient_clip=5.0, label_smoothing=0.1)
@@ -87,7 +87,7 @@ def test_topology_changes_are_recorded_and_end_on_time(toy, tmp_path, read_metri
         for change in line["layers"].values():
             lost = change["removed"] + change["percolated"]
             assert change["active_before"] - lost + change["grown"] == change["active_after"]
-    assert {name for name, _ in masked_modules(model)} == set(sparsifier.layers)
+    assert {layer.name for layer in masked_layers(model)} == set(sparsifier.layers)
 
 
 def test_an_update_is_timed_as_a_part_of_its_epoch(toy, tmp_path):
@@ -103,7 +103,7 @@ def test_every_update_is_told_with_the_new_links_in_place(toy, tmp_path):
     told = []
 
     def note(update):
-        links = {name: int(module.weight_mask.sum()) for name, module in masked_modules(model)}
+        links = {layer.name: int(layer.mask.sum()) for layer in masked_layers(model)}
         assert links == {name: change.active_after for name, change in update.layers.items()}
         told.append(update.update_index)
 
@@ -131,7 +131,7 @@ def test_another_plan_is_refused_at_resume(toy, tmp_path):
 
 def test_slots_stay_zero_off_the_masks(toy, tmp_path):
     model, sparsifier, _ = train(tmp_path, toy.digits())
-    for name, module in masked_modules(model):
+    for name, module in ((layer.name, layer.module) for layer in masked_layers(model)):
         slot = sparsifier.optimizer.state[module.weight]["momentum_buffer"]
         assert not slot[~module.weight_mask].any(), name
         assert not module.weight[~module.weight_mask].any(), name

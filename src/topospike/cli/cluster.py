@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 
-from topospike.errors import ConfigError, MissingDependencyError, TopospikeError
+from topospike.errors import ConfigError, TopospikeError, require
 
 REACH_SECONDS = 5.0
 # What Ray's own start raises, besides its RayError, for an address or a machine it cannot use.
@@ -28,11 +28,10 @@ def start(address: str | None) -> None:
     MissingDependencyError
         Ray is not installed.
     """
-    try:
-        import ray
-        from ray.exceptions import RayError
-    except ImportError as error:
-        raise needs_sweep() from error
+    require("ray", "optuna", purpose="topospike sweep")
+    import ray
+    from ray.exceptions import RayError
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     try:
@@ -69,11 +68,4 @@ def cannot_start(address: str | None, error: Exception) -> TopospikeError:
         f"--address is {address!r}, where no Ray cluster can be used ({reason}). HOST:PORT of a "
         "head node started by `ray start --head` is required, or 'auto' on one of its machines; "
         "leave --address out to start Ray on this machine."
-    )
-
-
-def needs_sweep() -> MissingDependencyError:
-    """Return the error for a missing Ray or Optuna."""
-    return MissingDependencyError(
-        "topospike sweep needs ray and optuna; pip install 'topospike[sweep]'"
     )

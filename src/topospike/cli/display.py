@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from topospike.analysis import ComparisonRow, TopologyReport
+from topospike.progress import progress
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
 from topospike.report.units import count, energy, percent, plain
@@ -49,15 +50,10 @@ def output() -> Console:
 
 def watched(batches: SizedIterable[T], label: str) -> Iterable[T]:
     """Yield the batches, with a progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield from batches
-        return
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(
-        batches, description=label, total=len(batches), console=console, transient=True
-    )
+    with progress(label, total=len(batches), unit="batches") as advance:
+        for batch in batches:
+            yield batch
+            advance()
 
 
 def results_table(rows: Sequence[SummaryRow]) -> Table:

@@ -2,7 +2,8 @@
 
 Exit status 0: done; 1: a defect (its traceback is shown); 2: an error of ours, told on one line
 (``--debug`` shows the traceback); 130: stopped by Ctrl-C. The stages are imported by the command
-that needs them, so ``topospike --help`` loads no torch.
+that needs them, so ``topospike --help`` loads no torch. The packages of the command line itself
+come with the extra ``cli``; without them the first line of output names it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-
-from jsonargparse import Namespace
+from typing import TYPE_CHECKING
 
 from topospike.cli.allocator import keep_freed_memory
-from topospike.cli.arguments import build_parser, parse
-from topospike.errors import TopospikeError
+from topospike.errors import TopospikeError, require
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -25,10 +27,13 @@ INTERRUPTED_STATUS = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments:
-        build_parser().print_help()
-        return USAGE_STATUS
     try:
+        require("jsonargparse", "yaml", "rich", purpose="the command line")
+        from topospike.cli.arguments import build_parser, parse
+
+        if not arguments:
+            build_parser().print_help()
+            return USAGE_STATUS
         execute(*parse(arguments))
     except TopospikeError as error:
         if "--debug" in arguments:

@@ -23,6 +23,7 @@ from topospike.cli.stages import (
     show_first_conversion,
 )
 from topospike.cli.summary import saving_texts, write_summary
+from topospike.errors import require
 from topospike.report import write_report
 from topospike.train import Processes
 
@@ -37,7 +38,14 @@ def run_training(run: Run) -> None:
 
 
 def run_everything(run: Run) -> None:
-    """Run every stage, print the table, and write the report."""
+    """Run every stage, print the table, and write the report.
+
+    Raises
+    ------
+    MissingDependencyError
+        If what the last stages need is not installed; said before the first one.
+    """
+    require("igraph", "matplotlib", "jinja2", "plotly", purpose="analysis and report of a run")
     refuse_changed_settings(run)
     with run.recorded():
         train_networks(run)

@@ -32,7 +32,7 @@ from topospike.conversion.quantise import ACTIVATION_KINDS, activations_of
 from topospike.errors import ConfigError, TopologyViolation
 from topospike.pruning import KeptTopology
 from topospike.recipe import Recipe, TrainSettings
-from topospike.topology import Topology, masked_parameters
+from topospike.topology import Topology, masks_of
 from topospike.train import fit
 from topospike.train.metrics import MetricsLog
 
@@ -241,7 +241,7 @@ def kind_folder(network: Network, kind: str) -> Path:
 
 def topology_digest(model: nn.Module) -> str | None:
     """Return the digest of a model's masks, after checking its weights; ``None`` for none."""
-    if next(iter(masked_parameters(model)), None) is None:
+    if not masks_of(model):
         return None
     return Topology.from_model(model).digest
 

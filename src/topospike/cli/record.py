@@ -16,7 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,14 @@ def git(checkout: Path, *arguments: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages topospike requires."""
+    """Return the versions of Python and of what topospike requires or can use, where it is here."""
     required = importlib.metadata.requires("topospike") or []
-    names = [re.split(r"[^\w.-]", entry)[0] for entry in required if "extra ==" not in entry]
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **versions}
+    used = [entry for entry in required if not re.search(r"extra == .(dev|docs)", entry)]
+    versions = {"python": platform.python_version()}
+    for name in sorted({re.split(r"[^\w.-]", entry)[0] for entry in used} - {"topospike"}):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def hardware() -> dict[str, Any]:

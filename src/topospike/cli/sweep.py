@@ -18,7 +18,7 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.table import Table
 
-from topospike.cli.cluster import needs_sweep, start
+from topospike.cli.cluster import start
 from topospike.cli.digest import run_folder
 from topospike.cli.display import output, say
 from topospike.cli.pipeline import run_everything
@@ -27,7 +27,7 @@ from topospike.cli.run import Run
 from topospike.cli.search_space import Space, grid_points, nested, parse_space
 from topospike.cli.selection import SELECTIONS, Judgement, best_of, judge_run
 from topospike.contracts import write_atomically
-from topospike.errors import ConfigError, TopospikeError
+from topospike.errors import ConfigError, TopospikeError, require
 from topospike.recipe import Recipe
 
 RESULT = "trial.json"
@@ -120,11 +120,10 @@ def run_grid(work: Work, points: Sequence[Mapping[str, Any]]) -> list[Trial]:
 
 def run_optuna(work: Work, space: Space, *, samples: int, seed: int) -> list[Trial]:
     """Let Optuna choose the points; the same seed begins with the same ones."""
-    try:
-        from optuna.samplers import TPESampler
-        from ray.tune.search.optuna import OptunaSearch
-    except ImportError as error:
-        raise needs_sweep() from error
+    require("ray", "optuna", purpose="topospike sweep")
+    from optuna.samplers import TPESampler
+    from ray.tune.search.optuna import OptunaSearch
+
     search = OptunaSearch(metric="score", mode="max", sampler=TPESampler(seed=seed))
     found = tuned(work, space.for_ray(), points=None, samples=samples, search=search)
     return [trial for _, trial in found]

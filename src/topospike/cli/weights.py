@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -16,7 +17,7 @@ from topospike.contracts import write_atomically
 from topospike.errors import CheckpointError, MissingDataError
 from topospike.topology import check_masks, register_mask
 
-MASK = ".weight_mask"
+MASK = "_mask"
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -41,9 +42,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise MissingDataError(f"no trained network {str(path)!r}; run `topospike train` first.")
     try:
         state = safetensors.torch.load_file(path)
+        known = model.state_dict()
         for name, value in state.items():
-            if name.endswith(MASK):
-                register_mask(model.get_submodule(name.removesuffix(MASK)), value)
+            owner, _, parameter = name.removesuffix(MASK).rpartition(".")
+            if (
+                name.endswith(MASK)
+                and name.removesuffix(MASK) in state
+                and value.dtype is torch.bool
+                and name not in known
+            ):
+                register_mask(model.get_submodule(owner), value, name=parameter)
         model.load_state_dict(state)
     except (SafetensorError, AttributeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())

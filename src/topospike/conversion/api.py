@@ -37,10 +37,10 @@ from topospike.conversion.trained import (
 from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture
+from topospike.snn.fanout import wire
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
-from topospike.snn.wiring import find_weight_layers
 from topospike.topology import check_masks
 
 
@@ -187,6 +187,7 @@ def convert(
     sites = [site for site, _ in placed]
     statistics, images = observe_sites(network, sites, first, batches, plan, percentile)
     set_thresholds(placed, statistics, plan, given=thresholds or {}, trained=trained, like=first)
+    wiring = wire(network)
     rule = plan.rule(sites[0].gated)
     report = ConversionReport(
         method=method,
@@ -197,14 +198,14 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, first),
-        layers=layer_inputs(find_weight_layers(network)),
+        sites=site_reports(network, placed, statistics, first, wiring.populations),
+        layers=layer_inputs(wiring.layers),
     )
     if method == "srp":
         refuse_max_pools(report.layers)
     remark = plan.method.remark.format(plan.presimulation)
     report = replace(report, advice=(*advise(report), *([remark] if remark else [])))
-    return SpikingNetwork(network, tuple(first.shape[1:]), report)
+    return SpikingNetwork(network, tuple(first.shape[1:]), report, wiring)
 
 
 def place_all_sites(network: fx.GraphModule, plan: Plan) -> list[tuple[Site, fx.Node]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import torch
@@ -19,6 +18,7 @@ from topospike.conversion.statistics import (
 from topospike.conversion.thresholds import given_thresholds, solve_thresholds
 from topospike.conversion.trained import TrainedActivations, trained_threshold
 from topospike.errors import ConfigError, ConversionError
+from topospike.progress import progress
 from topospike.registry import suggestion
 from topospike.snn.site import Site
 
@@ -38,10 +38,12 @@ def observe_sites(
         site.observer = observers[site.name]
     images, varies = 0, False
     try:
-        for batch in shown(chain([first], rest)):
-            network(batch)
-            images += len(batch)
-            varies = varies or bool((batch != first.flatten()[0]).any())
+        with progress("calibration", unit="images") as advance:
+            for batch in chain([first], rest):
+                network(batch)
+                advance(len(batch))
+                images += len(batch)
+                varies = varies or bool((batch != first.flatten()[0]).any())
     finally:
         for site in sites:
             site.observer = None
@@ -52,23 +54,6 @@ def observe_sites(
             "real training images."
         )
     return {name: observer.statistics for name, observer in observers.items()}, images
-
-
-def shown(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield the batches, counting images on standard error where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    count = TextColumn("calibration: {task.completed:.0f} images")
-    columns = (SpinnerColumn(), count, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("calibration", total=None)
-        for batch in batches:
-            yield batch
-            progress.advance(task, len(batch))
 
 
 def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:

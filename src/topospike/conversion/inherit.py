@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 from topospike.errors import ConversionError
-from topospike.topology import check_masks, masked_parameters, register_mask
+from topospike.topology import check_masks, masks_of, register_mask
 
 
 def inherit_masks(model: nn.Module, network: fx.GraphModule) -> list[str]:
@@ -25,7 +25,7 @@ def inherit_masks(model: nn.Module, network: fx.GraphModule) -> list[str]:
     """
     inherited = []
     known = dict(network.named_parameters(remove_duplicate=False))
-    for name, _, mask in masked_parameters(model):
+    for name, mask in masks_of(model).items():
         if name not in known:
             raise ConversionError(
                 f"{name} has a mask but is not read by the forward pass, so its links would not "

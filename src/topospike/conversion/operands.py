@@ -47,11 +47,11 @@ def place_operand_sites(
         If ``everywhere`` and there is no weight layer at all.
     """
     graph = network.graph
-    from_image = nodes_downstream_of_input(network)
+    from_image = nodes_downstream_of_input(network.graph)
     needed: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.target in WEIGHT_OPS:
-            for operand in operands_of(node, from_image):
+            for operand in dict.fromkeys(operands_of(node, from_image)):
                 if everywhere or is_graded(operand, network, from_image):
                     needed.setdefault(operand, []).append(node)
     if everywhere and not needed:
@@ -80,8 +80,8 @@ def place_operand_sites(
 
 def operands_of(node: fx.Node, from_image: set[fx.Node]) -> list[fx.Node]:
     """Return the inputs of a weight layer that change with the image, weights excluded."""
-    inputs = node.all_input_nodes[:2] if node.target in PRODUCTS else node.all_input_nodes[:1]
-    return [operand for operand in inputs if operand in from_image]
+    sides = node.args[:2] if node.target in PRODUCTS else node.args[:1]
+    return [side for side in sides if isinstance(side, fx.Node) and side in from_image]
 
 
 def is_graded(operand: fx.Node, network: fx.GraphModule, from_image: set[fx.Node]) -> bool:

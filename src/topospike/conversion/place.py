@@ -19,22 +19,13 @@ from torch._ops import OpOverload
 
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
+from topospike.snn.linear_maps import is_linear
 from topospike.snn.site import Site
-from topospike.snn.wiring import (
-    ADDITIONS,
-    AVERAGE_POOLS,
-    EVENT_PRESERVING,
-    MAX_POOLS,
-    RESCALING,
-    WEIGHT_OPS,
-    nodes_downstream_of_input,
-)
+from topospike.snn.wiring import MAX_POOLS, WEIGHT_OPS, nodes_downstream_of_input
 
 aten = torch.ops.aten
 SITES = "spiking_sites"
 
-# Operations a linear map is made of, as long as at most one operand changes with the image.
-LINEAR = EVENT_PRESERVING | ADDITIONS | RESCALING | AVERAGE_POOLS | WEIGHT_OPS
 COMMON_NAMES = {
     "leaky_relu": "leaky ReLU", "prelu": "PReLU", "elu": "ELU", "celu": "CELU", "selu": "SELU",
     "gelu": "GELU", "silu": "SiLU", "hardtanh": "hardtanh",
@@ -182,8 +173,9 @@ def refuse_uncounted_layers(graph: fx.Graph) -> None:
 
     It would keep its graded input and its operations would be missing from every count.
     """
+    from_image = nodes_downstream_of_input(graph)
     for node in graph.nodes:
-        if node.target in UNCOUNTED:
+        if node.target in UNCOUNTED and node in from_image:
             place = node_module(node) or "the model itself"
             raise ConversionError(
                 f"{place} runs {node.target}, a weighted operation without a spiking counterpart "
@@ -199,25 +191,21 @@ def has_nonlinearity(network: fx.GraphModule) -> bool:
 
 def nonlinear_nodes(network: fx.GraphModule) -> list[fx.Node]:
     """Return the tensor operations on the image that are not known to be linear."""
-    from_image = nodes_downstream_of_input(network)
+    from_image = nodes_downstream_of_input(network.graph)
     return [
         node
         for node in network.graph.nodes
         if node in from_image
         and isinstance(node.target, OpOverload)
         and isinstance(node.meta.get("val"), torch.Tensor)
-        and not is_linear(node, from_image)
+        and not is_linear(node, from_image.__contains__)
+        and not is_layer_of_one(node, from_image)
     ]
 
 
-def is_linear(node: fx.Node, from_image: set[fx.Node]) -> bool:
-    """Tell whether a node is a linear map of the one input that depends on the image."""
-    if node.target not in LINEAR:
-        return False
-    if node.target in ADDITIONS | EVENT_PRESERVING:
-        return True
-    images = [p for p in node.all_input_nodes if p in from_image and is_tensor(p)]
-    return len(images) == 1
+def is_layer_of_one(node: fx.Node, from_image: set[fx.Node]) -> bool:
+    """Tell whether a node is a weight layer with one input that depends on the image."""
+    return node.target in WEIGHT_OPS and sum(p in from_image for p in node.all_input_nodes) == 1
 
 
 def is_tensor(node: fx.Node) -> bool:

@@ -35,7 +35,7 @@ from topospike.registry import Registry
 from topospike.snn.coding import CODINGS
 from topospike.snn.neurons import IntegrateAndFire
 from topospike.snn.site import Site
-from topospike.snn.wiring import CONVOLUTIONS, WEIGHT_OPS
+from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
@@ -256,18 +256,9 @@ def is_simple_activation(model: nn.Module, path: str) -> bool:
 
 def channels_behind_convolution(node: fx.Node) -> int | None:
     """Return the channels of a value that only convolutions feed, ``None`` for any other."""
-    value = node.meta["val"]
-    queue, seen, kinds = list(node.all_input_nodes), set(), set()
-    while queue:
-        parent = queue.pop()
-        if parent in seen or parent.op == "get_attr":
-            continue
-        seen.add(parent)
-        if parent.target in WEIGHT_OPS:
-            kinds.add(parent.target in CONVOLUTIONS)
-        else:
-            queue.extend(parent.all_input_nodes)
-    return int(value.shape[1]) if value.ndim > 2 and kinds == {True} else None
+    value, layers = node.meta["val"], nearest_layers(node)
+    convolved = bool(layers) and all(layer.target in CONVOLUTIONS for layer in layers)
+    return int(value.shape[1]) if value.ndim > 2 and convolved else None
 
 
 def put_in(

@@ -18,7 +18,7 @@ from torch import Tensor
 from topospike.contracts import LayerInput
 from topospike.errors import ConfigError, ConversionError
 from topospike.snn.coding import Rate, SiteState
-from topospike.snn.site import Rule, Site, site_step
+from topospike.snn.site import Rule, Site
 
 MEMBRANE_LEFT = 1e-3
 """Share of theta that must be left in the membrane of a neuron that goes on."""
@@ -64,7 +64,8 @@ class ResidualMembrane(Rate):
         tau, decoded = self.first_phase, state.decoded
         if t <= tau:
             state = rule(t, r_in, state)
-            return replace(state, extra=self.going_on(rule.site, r_in, state)) if t == tau else state
+            last = t == tau
+            return replace(state, extra=self.going_on(rule.site, r_in, state)) if last else state
         if t == tau + 1 and decoded is not None:  # phase 2 starts from nothing
             state = replace(state, decoded=torch.zeros_like(decoded))
         state = rule(t - tau, r_in, state)

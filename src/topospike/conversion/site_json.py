@@ -35,9 +35,7 @@ NEURONS: Registry[type] = Registry(
 )
 
 # Codings that have settings; the others are known by their names.
-SET_CODINGS: dict[str, type[Coding]] = {
-    kind.name: kind for kind in (OffsetSpike, ResidualMembrane)
-}
+SET_CODINGS: dict[str, type[Coding]] = {kind.name: kind for kind in (OffsetSpike, ResidualMembrane)}
 # Kinds of trained activation, with their arguments and the attributes that keep these.
 QCFS_ARGUMENTS = {"steps": "steps", "positive_map": "positive_map", "order": "order"}
 SLIP_ARGUMENTS = {"slope": "slope", "relu_shift": "relu_shift", "step_shift": "initial_membrane"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from topospike.data.normalisation import Normalisation
 from topospike.data.seeds import borrowed_global_generator
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 from topospike.registry import Registry
 
 Size = tuple[int, int]
@@ -179,6 +179,8 @@ class Augmenter:
         self, entries: Iterable[str], *, image_size: Size, normalisation: Normalisation
     ) -> None:
         chosen = [parse_augmentation(entry) for entry in entries]
+        if chosen:
+            require("kornia", purpose="augmentation")
         modules = [AUGMENTATIONS[name].build(image_size, strength) for name, strength in chosen]
         names = [name for name, _ in chosen]
         cut = next((i for i, name in enumerate(names) if name in BLANKING), len(names))

@@ -12,6 +12,7 @@ import torch
 
 from topospike.data.images import TensorImages
 from topospike.data.splits import stratified_choice
+from topospike.errors import require
 
 TEST_IMAGES = 360
 TEST_SEED = 20260101
@@ -27,6 +28,7 @@ def digits() -> tuple[TensorImages, TensorImages]:
     >>> len(train), len(test), tuple(train.pixels.shape[1:])
     (1437, 360, (1, 8, 8))
     """
+    require("sklearn", purpose="the dataset 'digits'")
     from sklearn.datasets import load_digits
 
     rows, classes = load_digits(return_X_y=True)

@@ -24,7 +24,7 @@ from jaxtyping import Int64
 from topospike.data.columns import image_column, label_column
 from topospike.data.decode import Frame, channels_of, frame_size, open_picture
 from topospike.data.images import EncodedImages, PictureReader
-from topospike.errors import ConfigError, MissingDataError
+from topospike.errors import ConfigError, MissingDataError, require
 from topospike.recipe import DataSettings
 from topospike.registry import suggestion
 
@@ -123,6 +123,7 @@ def open_dataset(source: str) -> DatasetDict:
         If the folder has no data files, a file is damaged, or the hub cannot be reached.
     """
     place = find_source(source)
+    require("datasets", "PIL", purpose=f"the dataset {source!r}")
     import datasets
     from datasets.exceptions import DatasetGenerationError
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from topospike.contracts import LayerChange
 from topospike.errors import TopologyViolation
-from topospike.evolve.state import pack_bits, unpack_bits
 from topospike.evolve.update import LayerOutcome
+from topospike.topology import pack_bits, unpack_bits
 
 CHANGE_FIELDS = dataclasses.fields(LayerChange)
 NUMBER_BYTES = 8

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topospike.evolve.removal import check_shapes
-from topospike.evolve.selection import best, draw
+from topospike.topology.ranking import best, draw
 
 
 def grow_drawn(

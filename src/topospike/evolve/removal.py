@@ -20,46 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topospike.errors import ConfigError, ShapeError
-from topospike.evolve.selection import best, draw
 from topospike.registry import Registry
-
-RI_EPSILON = 1e-5
-MEST_GRADIENT_WEIGHT = 0.01
-
-
-def magnitude(weight: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
-    """Return |w|."""
-    return weight.abs()
-
-
-def relative_importance(weight: Float[Tensor, " n_out *rest"]) -> Float[Tensor, " n_out *rest"]:
-    """Return the relative importance of every weight, in its row and in its column.
-
-    Parameters
-    ----------
-    weight : shape (n_out, n_in) or (n_out, n_in, height, width)
-        Absent links are 0. A convolution kernel is read as its im2col matrix.
-
-    Notes
-    -----
-    Formula in the module text, epsilon = 1e-5 added once to each sum.
-
-    Examples
-    --------
-    >>> relative_importance(torch.tensor([[1.0, 3.0], [0.0, 1.0]])).round(decimals=2).tolist()
-    [[1.25, 1.5], [0.0, 1.25]]
-    """
-    size = weight.flatten(1).abs()
-    by_row = size / (size.sum(1, keepdim=True) + RI_EPSILON)
-    by_column = size / (size.sum(0, keepdim=True) + RI_EPSILON)
-    return (by_row + by_column).view(weight.shape)
-
-
-def mest_importance(
-    weight: Float[Tensor, " ..."], gradient: Float[Tensor, " ..."]
-) -> Float[Tensor, " ..."]:
-    """Return |w| + 0.01 |g| (MEST, Yuan et al. 2021)."""
-    return weight.abs() + MEST_GRADIENT_WEIGHT * gradient.abs()
+from topospike.topology import magnitude, mest_importance, relative_importance
+from topospike.topology.ranking import best, draw
 
 
 @dataclass(frozen=True, slots=True)

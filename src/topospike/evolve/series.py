@@ -13,7 +13,7 @@ from torch import nn
 from topospike.contracts import TopologyUpdate
 from topospike.errors import ConfigError, TopologyViolation
 from topospike.evolve.agreement import whole
-from topospike.topology import Topology, masked_parameters, series_path
+from topospike.topology import Topology, masks_of, series_path
 
 
 class TopologySeries:
@@ -65,7 +65,7 @@ class TopologySeries:
     ) -> None:
         if every < 1:
             raise ConfigError(f"every={every} was given; 1 or more updates are required.")
-        if next(masked_parameters(model), None) is None:
+        if not masks_of(model):
             raise TopologyViolation(
                 f"no parameter of {type(model).__name__} has a mask, so there is no topology to "
                 "save; sparsify it first."
@@ -83,7 +83,7 @@ class TopologySeries:
 
     def save(self, update: int, *, epoch: int | None) -> None:
         """Save the topology as it is now."""
-        masks = {entry.name: whole(entry.mask) for entry in masked_parameters(self.model)}
+        masks = {name: whole(mask) for name, mask in masks_of(self.model).items()}
         if self.writes:
             topology = Topology.from_masks(masks, provenance={"update": update, "epoch": epoch})
             topology.save(series_path(self.folder, update))

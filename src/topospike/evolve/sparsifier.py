@@ -32,22 +32,18 @@ from topospike.evolve.plan import LayerPlan
 from topospike.evolve.probe import LazyChains
 from topospike.evolve.record import record_of, unchanged
 from topospike.evolve.settings import EvolutionSettings, description, digest_of
-from topospike.evolve.state import (
-    check_format,
-    pack_bits,
-    require_same_links,
-    require_same_plan,
-    unpack_bits,
-)
+from topospike.evolve.state import check_format, require_same_links, require_same_plan
 from topospike.evolve.targets import replaced_share, settings_of_update, target_links
 from topospike.evolve.update import LayerOutcome, LayerState, evolve_masks
 from topospike.topology import (
     Topology,
     check_masks,
     get_mask,
-    masked_parameters,
+    masks_of,
+    pack_bits,
     register_mask,
     set_mask,
+    unpack_bits,
 )
 
 
@@ -324,7 +320,7 @@ class Sparsifier:
             "last_update_epoch": self.last_epoch,
         }
         check_masks(self.model)
-        masks = {entry.name: whole(entry.mask) for entry in masked_parameters(self.model)}
+        masks = {name: whole(mask) for name, mask in masks_of(self.model).items()}
         topology = Topology.from_masks(masks, provenance=provenance)
         self.is_frozen = True
         return topology

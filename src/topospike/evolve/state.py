@@ -7,13 +7,9 @@ Plain numbers, strings and tensors with an explicit list of fields, so ``torch.l
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from topospike.errors import CheckpointError
@@ -81,26 +77,3 @@ def require_same_links(state: Mapping[str, Any], masks: Mapping[str, Tensor]) ->
                 f"layer {name!r} has {links} links, the checkpoint {stored}. Load the model's "
                 "state_dict (with its weight_mask entries) before the sparsifier's."
             )
-
-
-def pack_bits(mask: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
-    """Pack a mask into bytes, row-major, first link in the highest bit.
-
-    Examples
-    --------
-    >>> pack_bits(torch.tensor([True, False, True])).tolist()
-    [160]
-    """
-    return torch.from_numpy(np.packbits(mask.cpu().contiguous().numpy().reshape(-1)))
-
-
-def unpack_bits(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
-    """Undo `pack_bits`.
-
-    Examples
-    --------
-    >>> unpack_bits(torch.tensor([160], dtype=torch.uint8), (3,)).tolist()
-    [True, False, True]
-    """
-    flat = np.unpackbits(packed.cpu().numpy(), count=math.prod(shape))
-    return torch.from_numpy(flat.view(np.bool_)).view(tuple(shape))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from topospike.errors import ConfigError, MissingDependencyError
+from topospike.errors import ConfigError, require
 from topospike.export.event_network import SpikingPopulation, event_network
 from topospike.snn.network import SpikingNetwork
 
@@ -68,13 +68,9 @@ def wrap_for_neurobench(
             f"first_layer is {first_layer!r}; 'mac_once' or 'mac_per_step' is required "
             "(NeuroBench books what reads the image as MACs)."
         )
-    try:
-        from neurobench.models import TorchModel  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"neurobench cannot be imported ({error}). Install it with `pip install --no-deps "
-            "neurobench snntorch`: without --no-deps it replaces torch's companions."
-        ) from error
+    require("neurobench", "snntorch", purpose="a model for NeuroBench")
+    from neurobench.models import TorchModel  # pyright: ignore[reportMissingImports]
+
     network = event_network(snn, timesteps, first_layer=FIRST_LAYER[first_layer])
     model: Any = TorchModel(network)
     # the name of this method has changed its spelling before; without it only the activation

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from topospike.errors import ConfigError, ConversionError, MissingDependencyError
+from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
 from topospike.snn.network import SpikingNetwork
@@ -119,10 +119,7 @@ def export_nir(
     nir = require_nir()
     check_neurons(snn, binary_axons=binary_axons)
     form = fold(event_form(snn))
-    masks = {name: mask for name, mask in snn.ann.named_buffers() if name.endswith("weight_mask")}
-    writer = Writer(
-        nir, form, neuron, {n.removesuffix(".weight_mask"): m for n, m in masks.items()}
-    )
+    writer = Writer(nir, form, neuron, {la.name: la.links for la in snn.wiring if la.is_sparse})
     graph = writer.graph()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,12 +143,9 @@ EXACT = (
 
 def require_nir() -> Any:
     """Import ``nir``, or say how to get it."""
-    try:
-        import nir
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"nir cannot be imported ({error}). Install it with `pip install 'topospike[nir]'`."
-        ) from error
+    require("nir", purpose="a NIR file")
+    import nir
+
     return nir
 
 
@@ -274,7 +268,7 @@ class Writer:
 
     def topology(self, step: Weights) -> dict[str, Any]:
         """Return the metadata of a layer: how many links its topology has."""
-        mask = self.masks.get(step.name.split("#")[0])
+        mask = self.masks.get(step.name)
         if mask is None:
             return {}
         return {"links": int(mask.sum()), "density": float(mask.double().mean())}

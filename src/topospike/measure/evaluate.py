@@ -142,7 +142,7 @@ def tallied(
     tally: Tally | None = None
     for images, labels in batches:
         if tally is None:
-            tally = Tally(snn, images, timesteps, conventions)
+            tally = Tally(snn, timesteps, conventions)
         tally.add_batch(images, labels)
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -155,18 +155,18 @@ class Tally:
     def __init__(
         self,
         snn: SpikingNetwork,
-        images: Tensor,
         timesteps: int,
         conventions: tuple[Conventions, ...],
     ) -> None:
         self.snn = snn
         self.timesteps = timesteps
-        self.counters = [OperationCounter(snn, images, timesteps, c) for c in conventions]
+        self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
         self.correct = [0] * timesteps
         self.ann_correct = 0
         self.sites = snn.sites
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
+        self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
 
     def add_batch(self, images: Tensor, labels: Tensor) -> None:
@@ -181,7 +181,7 @@ class Tally:
             self.correct[t - 1] += int((step.logits.argmax(1) == labels).sum())
             values = dict(zip(self.watched, step.values, strict=True))
             fired = {
-                site: images_firing(spikes)
+                site: images_firing(spikes, self.populations[name].images)
                 for name, site in self.sites.items()
                 if (spikes := held[name].spikes) is not None
             }

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from topospike.data.calibration import Batch
 from topospike.errors import ConfigError, MissingDataError
-from topospike.models.layers import CONVOLUTIONS
 from topospike.pruning.calibration import CalibrationImages, check_fit
 from topospike.pruning.layers import Sparsity, find_targets
 from topospike.pruning.methods import PRUNING_METHODS, Method
@@ -21,6 +20,7 @@ from topospike.pruning.selection import Comparison, check_comparison
 from topospike.pruning.structured import prune_channels
 from topospike.pruning.unstructured import install, prune_with_images, prune_without_images
 from topospike.pruning.walk import check_inputs
+from topospike.topology.classifier import CONVOLUTIONS
 
 DEFAULT_SPARSITY = 0.7
 STRUCTURED_SPARSITY = {"conv": 0.78, "linear": 0.99}

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from topospike.errors import ConfigError, MissingDependencyError
-from topospike.models.layers import CONVOLUTIONS
+from topospike.errors import ConfigError, require
+from topospike.topology.classifier import CONVOLUTIONS
 
 Role = Literal["out", "in", "norm"]
 LAYERS = (nn.Linear, *CONVOLUTIONS)
@@ -195,11 +195,7 @@ def without_masks(model: nn.Module) -> nn.Module:
 
 def torch_pruning() -> Any:
     """Import torch-pruning, or say how to get it."""
-    try:
-        import torch_pruning as library
-    except ImportError as error:
-        raise MissingDependencyError(
-            "method 'depgraph' needs torch-pruning, which is not installed; "
-            "pip install 'topospike[prune]'."
-        ) from error
+    require("torch_pruning", purpose="method 'depgraph'")
+    import torch_pruning as library
+
     return library

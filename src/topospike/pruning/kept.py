@@ -15,7 +15,7 @@ from topospike.contracts import TopologyUpdate
 from topospike.errors import CheckpointError, TopologyViolation
 from topospike.evolve.agreement import Peers, laid_out_as, require_same_masks, whole
 from topospike.evolve.gradients import GradientMasker
-from topospike.topology import Topology, check_masks, masked_modules
+from topospike.topology import Topology, check_masks, masked_layers
 
 
 class KeptTopology:
@@ -45,7 +45,7 @@ class KeptTopology:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        modules = tuple(module for _, module in masked_modules(model))
+        modules = tuple(layer.module for layer in masked_layers(model))
         if not modules:
             raise TopologyViolation(
                 f"no layer of {type(model).__name__} has a mask to keep; prune it first."
@@ -81,8 +81,8 @@ class KeptTopology:
     def masks(self) -> dict[str, Tensor]:
         """Return the masks by layer name, whole."""
         return {
-            name: whole(module.weight_mask)  # pyright: ignore[reportArgumentType]
-            for name, module in masked_modules(self.model)
+            layer.name: whole(layer.mask)  # pyright: ignore[reportArgumentType]
+            for layer in masked_layers(self.model)
         }
 
     def mask_gradients(self) -> None:

@@ -15,10 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError
-from topospike.evolve.plan import check_names, chosen, is_selected, weight_of
-from topospike.models import WeightLayer, weight_layers
-from topospike.pruning.selection import check_sparsity
-from topospike.topology import get_mask
+from topospike.topology import Layer, get_mask, select, weight_layers
 
 Sparsity = float | Mapping[str, float]
 
@@ -77,22 +74,17 @@ def find_targets(
     [('0', 0.5)]
     """
     wanted = sparsity if isinstance(sparsity, Mapping) else {"linear": sparsity}
-    for number in wanted.values():
-        check_sparsity(number)
     layers = weight_layers(model, example)
-    check_names(wanted, layers)
-    targets: list[PruningTarget] = []
-    for layer in layers:
-        share = chosen(wanted, layer)
-        if share and is_selected(layer, wanted):
-            check_dense(layer)
-            targets.append(PruningTarget(layer.name, layer.kind, layer.module, layer.groups, share))
+    targets = [
+        PruningTarget(layer.name, layer.kind, layer.module, layer.groups, share)
+        for layer, share in select(layers, wanted)
+    ]
     if not targets and any(wanted.values()):
         raise ConfigError(nothing_to_prune(model, layers, sparsity))
     return targets
 
 
-def nothing_to_prune(model: nn.Module, layers: list[WeightLayer], sparsity: Sparsity) -> str:
+def nothing_to_prune(model: nn.Module, layers: list[Layer], sparsity: Sparsity) -> str:
     """Say which layers there are and how to select them."""
     found = ", ".join(
         f"{layer.name} ({'classifier' if layer.is_classifier else layer.kind})" for layer in layers
@@ -104,9 +96,8 @@ def nothing_to_prune(model: nn.Module, layers: list[WeightLayer], sparsity: Spar
     )
 
 
-def check_dense(layer: WeightLayer) -> None:
+def check_dense(layer: Layer) -> None:
     """Refuse a layer that has a mask already."""
-    weight_of(layer)
     if get_mask(layer.module) is not None:
         raise ConfigError(
             f"{layer.parameter} has a mask already. Pruning starts from a dense network: pass the "

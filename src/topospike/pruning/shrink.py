@@ -11,11 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from topospike.evolve.plan import weight_of
-from topospike.models import weight_layers
 from topospike.pruning.coupling import ChannelGroup, Coupling
 from topospike.pruning.structured import Cut
-from topospike.topology import get_mask, register_mask
+from topospike.topology import get_mask, register_mask, weight_layers
 
 
 def shrink(model: nn.Module, example: Tensor) -> nn.Module:
@@ -54,7 +52,7 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
     """
     layers = weight_layers(model, example[:1])
     coupling = Coupling(model, example, keep=[x.name for x in layers if x.is_classifier])
-    shapes = {layer.name: weight_of(layer).shape for layer in layers}
+    shapes = {layer.name: layer.weight.shape for layer in layers}
     old = {layer.name: get_mask(layer.module) for layer in layers}
     gone = Cut()
     for group in coupling.groups:

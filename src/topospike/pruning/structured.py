@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError
-from topospike.evolve.plan import weight_of
-from topospike.models import WeightLayer, weight_layers
 from topospike.pruning.coupling import ChannelGroup, Coupling, Member
 from topospike.pruning.layers import check_dense
 from topospike.pruning.report import LayerPruning
@@ -27,7 +25,7 @@ from topospike.pruning.widths import (
     equal_neurons_left,
     neurons_left,
 )
-from topospike.topology import register_mask
+from topospike.topology import Layer, register_mask, weight_layers
 
 WIDTH_RULES = ("layer", "total")
 
@@ -93,7 +91,7 @@ def prune_channels(
     check_targets(target, widths, layers)
     classifier = [layer.name for layer in layers if layer.is_classifier]
     coupling = Coupling(model, example, keep=classifier)
-    shapes = {layer.name: weight_of(layer).shape for layer in layers}
+    shapes = {layer.name: layer.weight.shape for layer in layers}
     cut = Cut()
     for group in (group for group in coupling.groups if group.kind == "conv"):
         if target.get("conv"):
@@ -181,7 +179,7 @@ def columns_left(cut: Cut, name: str, shape: torch.Size) -> int:
     return shape[1] if mask is None else int(mask.any(0).sum())
 
 
-def check_targets(target: Mapping[str, float], widths: str, layers: list[WeightLayer]) -> None:
+def check_targets(target: Mapping[str, float], widths: str, layers: list[Layer]) -> None:
     """Refuse options that do not fit structured pruning or this network."""
     for kind, sparsity in target.items():
         if kind not in ("conv", "linear"):
@@ -203,12 +201,12 @@ def check_targets(target: Mapping[str, float], widths: str, layers: list[WeightL
 
 
 def check_reached(
-    layers: list[WeightLayer], cut: Cut, target: Mapping[str, float], tolerance: float
+    layers: list[Layer], cut: Cut, target: Mapping[str, float], tolerance: float
 ) -> None:
     """Raise unless all layers of a kind together came close enough to their target."""
     for kind, sparsity in target.items():
         masks = [
-            (weight_of(layer).numel(), cut.masks.get(layer.name))
+            (layer.weight.numel(), cut.masks.get(layer.name))
             for layer in layers
             if layer.kind == kind and not layer.is_classifier
         ]
@@ -225,7 +223,7 @@ def check_reached(
             )
 
 
-def record(layer: WeightLayer, cut: Cut) -> LayerPruning:
+def record(layer: Layer, cut: Cut) -> LayerPruning:
     """Say what was removed from a layer."""
     mask = cut.masks[layer.name]
     return LayerPruning(

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError
 from topospike.models import capture
+from topospike.progress import progress
 from topospike.pruning.blocks import Segment, cut_into_segments, find_blocks
 from topospike.pruning.calibration import CalibrationImages
 from topospike.pruning.layers import PruningTarget
@@ -22,7 +23,6 @@ from topospike.pruning.moments import InputMoments, geometry_of
 from topospike.pruning.ranking import PrunedLayer, RankingSettings, prune_together
 from topospike.pruning.walk import walk
 from topospike.topology import register_mask
-from topospike.train.display import progress_bar
 
 aten = torch.ops.aten
 LAYER_OPS = frozenset({aten.linear.default, aten.conv1d.default, aten.conv2d.default}) | {
@@ -35,7 +35,7 @@ def prune_without_images(
 ) -> dict[str, PrunedLayer]:
     """Rank weights by themselves; no activations, no errors."""
     pruned: dict[str, PrunedLayer] = {}
-    with progress_bar(settings.method.name, total_steps=len(targets), done_steps=0) as advance:
+    with progress(settings.method.name, total=len(targets), unit="layers") as advance:
         for target in targets:
             pruned |= prune_together([target], [target.weight.detach()], None, settings)
             advance()
@@ -62,7 +62,7 @@ def prune_with_images(
     )
     pruner = SegmentPruner(network, segments, owner, settings)
     label = f"{settings.method.name}, {len(targets)} layers"
-    with progress_bar(label, total_steps=len(segments), done_steps=0) as advance:
+    with progress(label, total=len(segments), unit="blocks") as advance:
         walk(
             network,
             segments,

@@ -34,7 +34,7 @@ from topospike.snn.forms import (
 )
 from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
 from topospike.snn.split import copy_into, generated_function
-from topospike.snn.wiring import AVERAGE_POOLS, WeightLayerInput
+from topospike.snn.wiring import Layer
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step
@@ -44,7 +44,9 @@ aten = torch.ops.aten
 REFRESH = 16
 """Steps after which a layer is evaluated densely again."""
 
-LINEAR_MAPS = AVERAGE_POOLS | {
+LINEAR_MAPS = {
+    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim,
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
     aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.squeeze.dim,
     aten.squeeze.dims, aten.unsqueeze.default, aten.clone.default, aten.contiguous.default,
@@ -163,7 +165,7 @@ class EventForm:
 
 
 def event_forms(
-    layers: Iterable[WeightLayerInput],
+    layers: Iterable[Layer],
     network: fx.GraphModule,
     costs: CostModel,
 ) -> list[Form]:
@@ -172,9 +174,7 @@ def event_forms(
     return [form for form in found if form is not None]
 
 
-def event_form_of(
-    layer: WeightLayerInput, network: fx.GraphModule, costs: CostModel
-) -> EventForm | None:
+def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> EventForm | None:
     """Return how a layer follows events, or ``None`` if it cannot."""
     node = layer.node
     if node.target not in (aten.linear.default, aten.conv2d.default) or layer.fed_by != "spikes":
@@ -199,7 +199,7 @@ def event_form_of(
     )
 
 
-def is_linear_map(layer: WeightLayerInput) -> bool:
+def is_linear_map(layer: Layer) -> bool:
     """Tell whether the way from the sites maps zero to zero and sums to sums."""
     inside = {*layer.path, *layer.sites, *numbers_of(layer)}
     return all(
@@ -208,7 +208,7 @@ def is_linear_map(layer: WeightLayerInput) -> bool:
     ) and all(isinstance(node.args[1], fx.Node) for node in layer.path if is_sum(node))
 
 
-def numbers_of(layer: WeightLayerInput) -> tuple[fx.Node, ...]:
+def numbers_of(layer: Layer) -> tuple[fx.Node, ...]:
     """Return the nodes on the way whose values are plain numbers: sizes of the batch."""
     parents = [parent for node in layer.path for parent in node.all_input_nodes]
     inside = {*layer.path, *layer.sites}
@@ -238,7 +238,7 @@ def pair(value: Any) -> tuple[int, int]:
     return int(down), int(across)
 
 
-def path_function(layer: WeightLayerInput, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor]:
+def path_function(layer: Layer, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor]:
     """Generate ``path(network, *values of the sites, *numbers) -> operand``."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in (*layer.sites, *numbers)}

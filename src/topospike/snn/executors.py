@@ -282,7 +282,7 @@ class Decoded:
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return the program of a network."""
-        few = compressed_forms(network.weight_layers, network.ann)
+        few = compressed_forms(network.wiring, network.ann)
         return Program(network.ann, without_double(few, formatted_forms(network.ann)), watched)
 
 
@@ -298,7 +298,7 @@ class BFloat16:
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return the program of a network."""
-        few = compressed_forms(network.weight_layers, network.ann)
+        few = compressed_forms(network.wiring, network.ann)
         return Program(network.ann, without_double(few, bf16_forms(network.ann)), watched)
 
 
@@ -327,8 +327,8 @@ class Event:
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return the program of a network."""
-        following = event_forms(network.weight_layers, network.ann, network.costs)
-        few = compressed_forms(network.weight_layers, network.ann)
+        following = event_forms(network.wiring, network.ann, network.costs)
+        few = compressed_forms(network.wiring, network.ann)
         return Program(network.ann, without_double(following, few), watched)
 
 

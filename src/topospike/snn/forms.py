@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from topospike.snn.scatter import CompressedLinear
 from topospike.snn.split import is_site, timeless_nodes
-from topospike.snn.wiring import WEIGHT_OPS, WeightLayerInput
+from topospike.snn.wiring import WEIGHT_OPS, Layer
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step
@@ -155,7 +155,7 @@ class CompressedForm:
         return links(values[0], bias), held
 
 
-def compressed_forms(layers: Iterable[WeightLayerInput], network: nn.Module) -> list[Form]:
+def compressed_forms(layers: Iterable[Layer], network: nn.Module) -> list[Form]:
     """Return the linear layers of a step with so few links that these alone are cheaper."""
     return [
         CompressedForm(layer.node, layer.operands)
@@ -164,7 +164,7 @@ def compressed_forms(layers: Iterable[WeightLayerInput], network: nn.Module) -> 
     ]
 
 
-def has_few_links(layer: WeightLayerInput, network: nn.Module) -> bool:
+def has_few_links(layer: Layer, network: nn.Module) -> bool:
     """Tell whether a layer that runs every step is cheaper on its links alone."""
     if layer.node.target is not aten.linear.default or layer.fed_by == "image":
         return False

@@ -23,8 +23,9 @@ from topospike.errors import ConfigError, NonFiniteError, ShapeError
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
 from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
+from topospike.snn.fanout import Population, Wiring, wire
 from topospike.snn.site import Site
-from topospike.snn.wiring import WeightLayerInput, find_weight_layers
+from topospike.snn.wiring import Layer
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
@@ -64,6 +65,8 @@ class SpikingNetwork(nn.Module):
         Shape of one image, without the batch axis.
     report
         What the converter did.
+    wiring, optional
+        Its weight layers, where they are known already; found when they are asked for if not.
 
     Attributes
     ----------
@@ -83,7 +86,11 @@ class SpikingNetwork(nn.Module):
     """
 
     def __init__(
-        self, ann: fx.GraphModule, input_shape: tuple[int, ...], report: ConversionReport
+        self,
+        ann: fx.GraphModule,
+        input_shape: tuple[int, ...],
+        report: ConversionReport,
+        wiring: Wiring | None = None,
     ) -> None:
         super().__init__()
         self.ann = ann
@@ -93,6 +100,7 @@ class SpikingNetwork(nn.Module):
         self.costs = CostModel()
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._steps_as_images: bool | None = None
+        self._wiring = wiring
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -101,9 +109,33 @@ class SpikingNetwork(nn.Module):
         return {site.name: site for site in called}
 
     @property
-    def weight_layers(self) -> list[WeightLayerInput]:
-        """The convolutions, linear layers and products, and what feeds each of them."""
-        return find_weight_layers(self.ann)
+    def wiring(self) -> tuple[Layer, ...]:
+        """Every weight layer in execution order: its links, and what an event of each site costs.
+
+        Found once; the links are those of the masks at that time.
+
+        Examples
+        --------
+        >>> import torch, topospike as ts
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> snn = ts.convert(model, calibration=[torch.rand(32, 4)], timesteps=8)
+        >>> first, second = snn.wiring
+        >>> first.fed_by, second.fed_by, second.feeds[0].site, second.feeds[0].fan_out.unique()
+        ('image', 'spikes', '1', tensor([3.], dtype=torch.float64))
+        """
+        return self._wired().layers
+
+    @property
+    def populations(self) -> dict[str, Population]:
+        """The neurons of each site by its name: how many, and where a batch has its images."""
+        return self._wired().populations
+
+    def _wired(self) -> Wiring:
+        if self._wiring is None:
+            # links are found by derivatives, wherever this is called
+            with torch.inference_mode(False), torch.enable_grad():
+                self._wiring = wire(self.ann)
+        return self._wiring
 
     def reset(self) -> None:
         """Do nothing: every call starts anew, and a run's state belongs to the run alone."""
@@ -145,9 +177,7 @@ class SpikingNetwork(nn.Module):
         logits = [self._simulate(part, timesteps, chosen) for part in divided]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
 
-    def _simulate(
-        self, inputs: tuple[Tensor, ...], timesteps: int, executor: Executor
-    ) -> Tensor:
+    def _simulate(self, inputs: tuple[Tensor, ...], timesteps: int, executor: Executor) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
         program = self.program(executor)
         together = steps = min(timesteps, self.steps_at_once(inputs, executor))
@@ -302,4 +332,4 @@ class SpikingNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.
-        return {**self.__dict__, "_programs": {}}
+        return {**self.__dict__, "_programs": {}, "_wiring": None}

@@ -54,29 +54,6 @@ def to_bipartite(weight: Shaped[Tensor, " n_out *rest"]) -> Shaped[Tensor, "n_ou
     return weight.reshape(weight.shape[0], -1)
 
 
-def from_bipartite(
-    matrix: Shaped[Tensor, "n_out n_in"], shape: Sequence[int]
-) -> Shaped[Tensor, " n_out *rest"]:
-    """Fold a (n_out, n_in) matrix back into a weight of ``shape``; undoes `to_bipartite`.
-
-    Raises
-    ------
-    ShapeError
-        If the matrix does not belong to a weight of this shape.
-
-    Examples
-    --------
-    >>> from_bipartite(torch.zeros(8, 75), (8, 3, 5, 5)).shape
-    torch.Size([8, 3, 5, 5])
-    """
-    if tuple(matrix.shape) != matrix_shape(shape):
-        raise ShapeError(
-            f"a matrix of shape {tuple(matrix.shape)} cannot fold into a weight of shape "
-            f"{tuple(shape)}; {matrix_shape(shape)} is required."
-        )
-    return matrix.reshape(tuple(shape))
-
-
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     """Return (n_out, n_in) of a weight shape; n_in is the fan-in of every output neuron.
 
@@ -99,7 +76,7 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
 
 def bipartite_graphs(
     weight: Shaped[Tensor, " n_out *rest"], *, groups: int = 1
-) -> tuple[Shaped[Tensor, "n_out_group n_in"], ...]:
+) -> Shaped[Tensor, "groups n_out_group n_in"]:
     """Unfold a weight into its independent bipartite graphs, one a group.
 
     Parameters
@@ -109,6 +86,11 @@ def bipartite_graphs(
         ``groups`` of the convolution; 1 for linear layers. A depthwise convolution has one row in
         each graph.
 
+    Returns
+    -------
+    same dtype, shape (groups, n_out / groups, n_in)
+        A view where the strides allow one. ``graphs.reshape(weight.shape)`` undoes it.
+
     Raises
     ------
     ShapeError
@@ -116,68 +98,15 @@ def bipartite_graphs(
 
     Examples
     --------
-    >>> [tuple(graph.shape) for graph in bipartite_graphs(torch.zeros(4, 2, 3, 3), groups=2)]
-    [(2, 18), (2, 18)]
+    >>> bipartite_graphs(torch.zeros(4, 2, 3, 3), groups=2).shape
+    torch.Size([2, 2, 18])
     """
     matrix = to_bipartite(weight)
     if groups < 1 or matrix.shape[0] % groups:
         raise ShapeError(
             f"{matrix.shape[0]} output channels cannot be split into {groups} groups of equal size."
         )
-    return tuple(matrix.chunk(groups))
-
-
-def from_bipartite_graphs(
-    graphs: Sequence[Shaped[Tensor, "n_out_group n_in"]], shape: Sequence[int]
-) -> Shaped[Tensor, " n_out *rest"]:
-    """Join the graphs of all groups into a weight of ``shape``; undoes `bipartite_graphs`.
-
-    Raises
-    ------
-    ShapeError
-        If the graphs do not make up a weight of this shape.
-
-    Examples
-    --------
-    >>> halves = bipartite_graphs(torch.arange(8).reshape(4, 2), groups=2)
-    >>> from_bipartite_graphs(halves, (4, 2)).tolist()
-    [[0, 1], [2, 3], [4, 5], [6, 7]]
-    """
-    if not graphs or len({graph.shape[1] for graph in graphs}) != 1:
-        raise ShapeError(
-            f"graphs of shapes {[tuple(graph.shape) for graph in graphs]} cannot be joined; "
-            "one or more with the same number of columns are required."
-        )
-    return from_bipartite(torch.cat(tuple(graphs)), shape)
-
-
-def channel_links(
-    mask: Bool[Tensor, " n_out *rest"], *, channels: int
-) -> Bool[Tensor, "n_out channels"]:
-    """Say which output node has any link from which input channel.
-
-    Parameters
-    ----------
-    mask : bool, shape (n_out, n_in) or (c_out, c_in, kh, kw)
-        Present links of a convolution without groups, or of the linear layer behind a flattened
-        (chan, height, width) map.
-    channels
-        Input channels; the columns of one channel are neighbours.
-
-    Raises
-    ------
-    ShapeError
-        If the columns do not divide into ``channels`` equal blocks.
-
-    Examples
-    --------
-    >>> channel_links(torch.tensor([[True, False, False, False]]), channels=2).tolist()
-    [[True, False]]
-    """
-    matrix = to_bipartite(mask)
-    if channels < 1 or matrix.shape[1] % channels:
-        raise ShapeError(f"{matrix.shape[1]} columns cannot be split into {channels} channels.")
-    return matrix.reshape(matrix.shape[0], channels, -1).any(dim=-1)
+    return matrix.reshape(groups, -1, matrix.shape[1])
 
 
 def require_links(shape: tuple[int, int], links: int) -> None:

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 
 from topospike.errors import CheckpointError, ConfigError, ShapeError, TopologyViolation
 from topospike.topology.archive import PackedMask, read_archive, write_archive
+from topospike.topology.layers import get_mask, masks_of, original
 from topospike.topology.masks import (
     check_absent,
     check_masks,
-    get_mask,
-    masked_parameters,
+    pack_bits,
     register_mask,
     set_mask,
+    unpack_bits,
 )
 
 
@@ -114,7 +115,7 @@ class Topology:
         >>> Topology.from_model(model, provenance={"rule": "static"}).names
         ('0.weight',)
         """
-        masks = {name: mask for name, _, mask in masked_parameters(model)}
+        masks = masks_of(model)
         if not masks:
             raise TopologyViolation(
                 f"no parameter of {type(model).__name__} has a mask, so the model is dense and has "
@@ -196,8 +197,8 @@ class Topology:
         ...
         topospike.errors.TopologyViolation: 0.weight: 1 weight off the mask is not zero, ...
         """
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        buffers = {name: mask for name, _, mask in masked_parameters(model)}
+        parameters = dict(original(model).named_parameters(remove_duplicate=False))
+        buffers = masks_of(model)
         for name in sorted(buffers.keys() - set(self.names)):
             raise TopologyViolation(
                 f"{name}: the model has a mask here but the topology has no such layer; "
@@ -235,6 +236,7 @@ class Topology:
         >>> topology.apply_to(model)
         >>> topology.verify(model)
         """
+        model = original(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, shape in self.shapes.items():
             if name not in parameters:
@@ -295,15 +297,11 @@ class Topology:
 
 
 def _pack(name: str, mask: Tensor) -> PackedMask:
-    flat = mask.detach().cpu().contiguous().numpy().reshape(-1)
-    bits = np.packbits(flat, bitorder="big").tobytes()
-    return PackedMask(name=name, shape=tuple(mask.shape), bits=bits)
+    return PackedMask(name=name, shape=tuple(mask.shape), bits=pack_bits(mask).numpy().tobytes())
 
 
 def _unpack(layer: PackedMask) -> Bool[Tensor, "*shape"]:
-    packed = np.frombuffer(layer.bits, dtype=np.uint8)
-    flat = np.unpackbits(packed, count=math.prod(layer.shape), bitorder="big")
-    return torch.from_numpy(flat.view(np.bool_)).reshape(layer.shape)
+    return unpack_bits(torch.frombuffer(bytearray(layer.bits), dtype=torch.uint8), layer.shape)
 
 
 def _count(layer: PackedMask) -> int:

@@ -17,7 +17,6 @@ from topospike.errors import ConfigError
 from topospike.registry import Registry
 from topospike.topology.bipartite import (
     bipartite_graphs,
-    from_bipartite_graphs,
     mask_of,
     require_links,
 )
@@ -111,11 +110,11 @@ def initial_mask(
         "csti": {"correlation": correlation},
     }[kind]
     empty = torch.zeros(tuple(weight_shape), dtype=torch.bool, device=generator.device)
-    graphs = list(bipartite_graphs(empty, groups=groups))
+    graphs = bipartite_graphs(empty, groups=groups)
     require_links((len(graphs), graphs[0].numel()), links)
     for group, graph in enumerate(graphs):
         share = links // groups + (group < links % groups)
         if share:
             shape = (graph.shape[0], graph.shape[1])
             graphs[group] = draw(shape, links=share, generator=generator, **options)
-    return from_bipartite_graphs(graphs, weight_shape)
+    return graphs.view(empty.shape)

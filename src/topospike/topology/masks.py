@@ -8,24 +8,16 @@ slots are the evolution stage's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Shaped, UInt8
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, ShapeError, TopologyViolation
-
-SUFFIX = "_mask"
-
-
-class MaskedParameter(NamedTuple):
-    """A parameter with a mask: its full name in the model, itself, and the mask buffer."""
-
-    name: str
-    parameter: nn.Parameter
-    mask: Bool[Tensor, "*shape"]
+from topospike.topology.layers import SUFFIX, get_mask, masks_of, original
 
 
 def register_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str = "weight") -> None:
@@ -67,19 +59,6 @@ def register_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str 
     _zero_absent(parameter, buffer)
 
 
-def get_mask(module: nn.Module, name: str = "weight") -> Bool[Tensor, "*shape"] | None:
-    """Return the mask buffer of a parameter itself (not a copy), or ``None`` for a dense one.
-
-    Examples
-    --------
-    >>> get_mask(nn.Linear(2, 2)) is None
-    True
-    """
-    buffer = module._buffers.get(name + SUFFIX)
-    is_mask = buffer is not None and buffer.dtype is torch.bool
-    return buffer if is_mask and module._parameters.get(name) is not None else None
-
-
 def set_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str = "weight") -> None:
     """Write new links into the existing buffer, in place, and zero the weights off them.
 
@@ -111,38 +90,6 @@ def set_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str = "we
     _zero_absent(parameter, buffer)
 
 
-def masked_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (qualified name, module) of every module whose ``weight`` has a mask, in module order.
-
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    >>> register_mask(model[1], torch.eye(2, dtype=torch.bool))
-    >>> [name for name, _ in masked_modules(model)]
-    ['1']
-    """
-    for name, module in model.named_modules():
-        if get_mask(module) is not None:
-            yield name, module
-
-
-def masked_parameters(model: nn.Module) -> Iterator[MaskedParameter]:
-    """Yield every parameter that has a mask, whatever its name, in module order.
-
-    Examples
-    --------
-    >>> model = nn.Sequential(nn.Linear(2, 2))
-    >>> register_mask(model[0], torch.eye(2, dtype=torch.bool))
-    >>> [entry.name for entry in masked_parameters(model)]
-    ['0.weight']
-    """
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            mask = get_mask(module, name)
-            if mask is not None:
-                yield MaskedParameter(f"{path}.{name}" if path else name, parameter, mask)
-
-
 def enforce(model: nn.Module) -> None:
     """Set every weight off its mask to exactly +0, in place, NaN and -0.0 included.
 
@@ -155,8 +102,8 @@ def enforce(model: nn.Module) -> None:
     >>> layer.weight.tolist()
     [[2.0, 0.0]]
     """
-    for _, parameter, mask in masked_parameters(model):
-        _zero_absent(parameter, mask)
+    for name, mask in masks_of(model).items():
+        _zero_absent(original(model).get_parameter(name), mask)
 
 
 def check_masks(model: nn.Module) -> None:
@@ -177,8 +124,8 @@ def check_masks(model: nn.Module) -> None:
     ...
     topospike.errors.TopologyViolation: weight: 1 weight off the mask is not zero, ...
     """
-    for name, parameter, mask in masked_parameters(model):
-        check_absent(name, parameter, mask)
+    for name, mask in masks_of(model).items():
+        check_absent(name, original(model).get_parameter(name), mask)
 
 
 def check_absent(name: str, weight: Shaped[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> None:
@@ -199,6 +146,29 @@ def check_absent(name: str, weight: Shaped[Tensor, "*shape"], mask: Bool[Tensor,
         f"{weight[index].item()}. Every weight without a link must be 0: call enforce(model) "
         "after whatever changed the weights, or check why the links changed."
     )
+
+
+def pack_bits(mask: Bool[Tensor, "*shape"]) -> UInt8[Tensor, " bytes"]:
+    """Pack a mask into bytes on the CPU, row-major, first link in the highest bit.
+
+    Examples
+    --------
+    >>> pack_bits(torch.tensor([True, False, True])).tolist()
+    [160]
+    """
+    return torch.from_numpy(np.packbits(mask.detach().cpu().contiguous().numpy().reshape(-1)))
+
+
+def unpack_bits(packed: UInt8[Tensor, " bytes"], shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Undo `pack_bits`.
+
+    Examples
+    --------
+    >>> unpack_bits(torch.tensor([160], dtype=torch.uint8), (3,)).tolist()
+    [True, False, True]
+    """
+    flat = np.unpackbits(packed.cpu().numpy(), count=math.prod(shape))
+    return torch.from_numpy(flat.view(np.bool_)).view(tuple(shape))
 
 
 def _parameter(module: nn.Module, name: str) -> nn.Parameter:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topospike.topology import masked_parameters
+from topospike.topology import masks_of
 from topospike.train.distributed import Processes
 
 
@@ -55,7 +55,7 @@ class WeightAverage:
 
     def project(self, model: nn.Module) -> None:
         """Set the average to 0 off the model's masks."""
-        for name, _, mask in masked_parameters(model):
+        for name, mask in masks_of(model).items():
             self.values[name].masked_fill_(~mask, 0)
 
     @torch.no_grad()

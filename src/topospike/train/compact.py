@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from topospike.errors import ConfigError
 from topospike.registry import Registry
-from topospike.topology import get_mask, masked_modules
+from topospike.topology import get_mask, masked_layers
 from topospike.topology.masks import check_absent
 from topospike.train.link_product import LinkProduct
 
@@ -229,7 +229,7 @@ def suited_layers(model: nn.Module, optimizer: Optimizer, bound: float) -> list[
 def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """Yield the masked linear layers that can run on their links, whatever their density."""
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-    for name, module in masked_modules(model):
+    for name, module in ((layer.name, layer.module) for layer in masked_layers(model)):
         # A subclass may compute something else with its weight, or let others do so.
         if type(module) is not nn.Linear or "forward" in module.__dict__:
             continue
@@ -258,7 +258,7 @@ def check_execution(execution: str, model: nn.Module, *, processes: int) -> None
             "process."
         )
     require_uncompiled(model)
-    masked = [name for name, _ in masked_modules(model)]
+    masked = [layer.name for layer in masked_layers(model)]
     if masked and not any(linear_layers(model)):
         raise ConfigError(
             f"train.execution is 'compact', but none of the masked layers ({', '.join(masked)}) "

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from topospike.errors import ConfigError, TopospikeError
-from topospike.topology import masked_parameters
+from topospike.topology import masks_of
 from topospike.train.protocols import SharedController
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -256,7 +256,7 @@ def wrap(model: nn.Module, processes: Processes, *, device: torch.device) -> nn.
     ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
     # This setter of torch replaces what was set before, so names already there are kept by hand.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        model, sorted(ignored | {f"{entry.name}_mask" for entry in masked_parameters(model)})
+        model, sorted(ignored | {f"{name}_mask" for name in masks_of(model)})
     )
     on_cpu = device.type == "cpu"
     return DistributedDataParallel(model, device_ids=None if on_cpu else [device])
@@ -291,7 +291,7 @@ def take_buffers(model: nn.Module, processes: Processes) -> None:
     """Take process 0's buffers (running means and variances), masks excepted, as DDP does."""
     if processes.count == 1:
         return
-    masks = {f"{entry.name}_mask" for entry in masked_parameters(model)}
+    masks = {f"{name}_mask" for name in masks_of(model)}
     for name, buffer in model.named_buffers():
         if name not in masks:
             buffer.copy_(processes.broadcast(buffer))

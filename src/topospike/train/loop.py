@@ -22,6 +22,7 @@ from torch import nn
 
 from topospike.contracts import TopologyUpdate, to_json
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError
+from topospike.progress import progress
 from topospike.recipe import TrainSettings
 from topospike.train.average import WeightAverage
 from topospike.train.checkpoint import (
@@ -33,7 +34,6 @@ from topospike.train.checkpoint import (
     save_checkpoint,
 )
 from topospike.train.compact import check_execution
-from topospike.train.display import progress_bar
 from topospike.train.distributed import (
     LostProcessError,
     Processes,
@@ -227,10 +227,11 @@ def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str
     """Train the epochs that are left, each with its record and, when due, its checkpoint."""
     epochs = run.settings.epochs
     steps = optimizer_steps(run.settings, batches=len(run.data.train))
-    with progress_bar(
-        run.label,
-        total_steps=epochs * steps,
-        done_steps=history.epochs * steps,
+    with progress(
+        run.label or "training",
+        total=epochs * steps,
+        done=history.epochs * steps,
+        unit="steps",
         shown=trainee.processes.is_main,
     ) as advance:
         while history.epochs < epochs:

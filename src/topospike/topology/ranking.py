@@ -1,4 +1,4 @@
-r"""Stage 2 (evolve): choosing exactly k of the candidates of a layer.
+r"""Stage topology: choosing exactly k of the candidates of a layer.
 
 Two ways: the k best, and k successive draws without replacement with probability proportional to a
 weight. The second is the exponential race: candidate i arrives at time :math:`E_i / w_i` with

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.evolve import selection
-from topospike.evolve.selection import best, draw, kth_largest
+from topospike.topology import ranking
+from topospike.topology.ranking import best, draw, kth_largest
 
 derandomised = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -50,7 +50,7 @@ def test_random_ties_are_uniform():
 
 @pytest.mark.parametrize("values", ["normal", "ties", "sorted", "mostly absent", "one outlier"])
 def test_narrowing_finds_the_same_rank_as_sorting(monkeypatch, values):
-    monkeypatch.setattr(selection, "SAMPLE", 64)
+    monkeypatch.setattr(ranking, "SAMPLE", 64)
     numbers = torch.randn(5000, generator=torch.Generator().manual_seed(4))
     if values == "ties":
         numbers = numbers.round()
