@@ -1,4 +1,4 @@
-"""Command line: the ranges of a recipe's numbers, checked before anything is loaded or trained.
+"""Recipes: the ranges of a recipe's numbers, checked before anything is loaded or trained.
 
 The stages check what they are given as well; here a run of many hours is spared from failing at
 its last stage. A message names the key as it is written on the command line.
