@@ -33,9 +33,9 @@ from topospike.conversion.qcfs import QCFS, Order, SlipReLU
 from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_calls
 from topospike.conversion.thresholds import solve_thresholds
 from topospike.conversion.trained import drop_ceilings, take_out_activations
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
+from topospike.models.inputs import Batch, calibration_batches
 from topospike.registry import Registry
 from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
 
@@ -285,7 +285,7 @@ def percentile_thresholds(
     method = QCFSMethod(solver="percentile", percentile=percentile)
     observed = copy.deepcopy(network)
     sites = [site for site, _ in place_sites(observed, method.site)]
-    batches = calibration_batches(calibration)
+    batches = calibration_batches(calibration, network)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(

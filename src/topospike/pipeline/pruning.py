@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from topospike.errors import ConfigError, MissingDataError
+from topospike.evolve import Sparsifier
 from topospike.pipeline.ledger import Ledger
 from topospike.pipeline.networks import load_weights, save_weights
 from topospike.pipeline.run import Network, Run
@@ -28,7 +29,7 @@ from topospike.pipeline.stages import (
     train_network,
     training_settings,
 )
-from topospike.pruning import KeptTopology, PruneReport
+from topospike.pruning import PruneReport
 from topospike.pruning import prune as prune_model
 from topospike.recipe import Recipe, TrainSettings
 from topospike.topology import Topology
@@ -133,7 +134,7 @@ def fine_tune(run: Run, network: Network, model: nn.Module, *, resume: bool) -> 
         second_phase(run.recipe),
         folder=network.folder,
         seed=run.recipe.seed,
-        sparsifier=KeptTopology(model),
+        sparsifier=Sparsifier.keeping(model),
         device=run.device,
         resume=resume,
         label=f"fine-tune {network.name}",
@@ -157,11 +158,9 @@ def first_phase(recipe: Recipe) -> TrainSettings:
 def second_phase(recipe: Recipe) -> TrainSettings:
     """Return how a pruned network is trained on: a new schedule, a smaller rate, no warm-up."""
     epochs = max(1, recipe.train.epochs - first_phase(recipe).epochs)
-    return dataclasses.replace(
-        shortened(recipe.train, epochs),
-        learning_rate=recipe.train.learning_rate * recipe.prune.fine_tune_rate,
-        warmup_epochs=0.0,
-    )
+    rate = recipe.train.learning_rate * recipe.prune.fine_tune_rate
+    start = dataclasses.replace(recipe.train, learning_rate=rate, warmup_epochs=0.0)
+    return shortened(start, epochs)
 
 
 def shortened(settings: TrainSettings, epochs: int) -> TrainSettings:

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from topospike.models import capture
-from topospike.pruning.blocks import cut_into_segments, find_blocks
-from topospike.pruning.layers import find_targets
-from topospike.pruning.unstructured import layer_calls
+from topospike.pruning.links import layer_calls
+from topospike.pruning.walk import cut_into_segments, find_blocks
+from topospike.topology import select, weight_layers
 
 
 def test_repeated_modules_are_blocks_and_other_layers_stand_alone(residual_network):
@@ -26,7 +26,8 @@ def test_a_plain_sequence_of_layers_has_no_blocks(perceptron):
 
 def test_the_graph_is_cut_where_one_value_crosses(residual_network, images):
     network = capture(residual_network, images)
-    targets = find_targets(residual_network, {"conv": 0.5, "linear": 0.5}, images[:1])
+    layers = weight_layers(residual_network, images[:1])
+    targets = dict(select(layers, {"conv": 0.5, "linear": 0.5}))
     calls = layer_calls(network, targets)
     blocks = find_blocks(residual_network, [target.name for target in targets])
     segments = cut_into_segments(network.graph, {n: blocks[t.name] for n, t in calls.items()})

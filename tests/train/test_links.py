@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from topospike.train.link_product import LinkProduct
+from topospike.train.links import LinkProduct
 
 
 def product_of(mask, seed=0, dtype=torch.float64):

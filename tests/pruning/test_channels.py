@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.errors import ConfigError
-from topospike.pruning.widths import (
+from topospike.pruning.channels import (
     HiddenLayer,
     channels_left,
     equal_neurons_left,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.errors import ConfigError
-from topospike.pruning.selection import keep_largest
+from topospike.pruning.methods import keep_largest
 from topospike.topology import share_count
 
 
@@ -52,5 +52,3 @@ def test_sparsity_zero_prunes_nothing_and_one_is_refused():
         keep_largest(scores, 1.0)
     with pytest.raises(ConfigError, match="leaves none of the 4 links of a row"):
         keep_largest(scores, 1 - 1e-8, comparison="row")
-    with pytest.raises(ConfigError, match="Did you mean 'layer'"):
-        keep_largest(scores, 0.5, comparison="layers")

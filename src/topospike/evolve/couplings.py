@@ -48,6 +48,8 @@ MOVES = {
     aten.unbind.int,
     operator.getitem,
 }
+# The numbers may lie in memory otherwise than the values, which were made contiguous perhaps.
+VIEWS = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
 PRODUCTS = {aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar}
 MATRIX_PRODUCTS = {aten.matmul.default, aten.bmm.default}
 ATTENTION = {aten.scaled_dot_product_attention.default}
@@ -73,7 +75,7 @@ class Feeding:
     rows: tuple[int, ...]
 
 
-Connection = Coupling | Feeding
+Relation = Sequence[str] | Coupling | Feeding
 
 
 @dataclass(slots=True)
@@ -100,9 +102,7 @@ class Trace:
         return not elsewhere.isdisjoint(rows)
 
 
-def find_relations(
-    model: nn.Module, example: Tensor, layers: Collection[str]
-) -> list[tuple[str, ...] | Connection]:
+def find_relations(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Relation]:
     """Find chains, couplings and feedings among ``layers``, reading the model's graph once.
 
     Parameters
@@ -132,12 +132,12 @@ def find_relations(
     """
     graph = capture(model, example).graph
     chains = chains_of(graph, layers)
-    return [*chains, *connections_of(graph, layers, chains)]
+    return [*chains, *couplings_and_feedings(graph, layers, chains)]
 
 
-def connections_of(
+def couplings_and_feedings(
     graph: fx.Graph, layers: Collection[str], chains: Sequence[Sequence[str]]
-) -> list[Connection]:
+) -> list[Coupling | Feeding]:
     """Find couplings and feedings between masked linear layers of a captured graph.
 
     Parameters
@@ -218,7 +218,9 @@ def pass_through(
     """Return the numbers behind one use of a value, or note in the trace where they ended."""
     first = user.args[0] if user.args else None
     if user.target in MOVES and first is node:
-        return user.target(numbers, *map(constant, user.args[1:]), **dict(user.kwargs))  # pyright: ignore[reportCallIssue, reportOperatorIssue]
+        move: Any = VIEWS.get(user.target, user.target)
+        kwargs = {name: constant(value) for name, value in user.kwargs.items()}
+        return move(numbers, *map(constant, user.args[1:]), **kwargs)
     if user.target in NEURON_WISE and first is node:
         return numbers
     positions = [place for place, argument in enumerate(user.args) if argument is node]
