@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.cli.names import check_names
 from topospike.contracts import ConversionReport, to_json
 from topospike.conversion import (
     METHODS,
@@ -27,6 +26,7 @@ from topospike.conversion.qcfs import SlipReLU
 from topospike.conversion.residual_membrane import ResidualMembrane
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
+from topospike.pipeline.names import check_names
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import EXECUTORS

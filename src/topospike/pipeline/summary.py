@@ -1,4 +1,4 @@
-"""Command line: ``summary.json``, one row for each network and conversion, from the run's files."""
+"""Pipeline: ``summary.json``, one row for each network and conversion, from the run's files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 
 import torch
 
-from topospike.cli.run import Network, Run
-from topospike.cli.stages import conversion_folder
 from topospike.contracts import Evaluation, write_atomically
 from topospike.measure import saving_text
 from topospike.models import build_model
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import conversion_folder
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
