@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+# The extras that `topospike demo` needs; the tests install them all.
+RUN := cli,data,analysis,report
 LOCK := pyproject.toml constraints.txt
 # Tests read no hub: a call that would is an error, not a download.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
@@ -66,12 +68,12 @@ $(BIN)/python:
 
 $(VENV)/.installed-run: $(LOCK) | $(BIN)/python
 	@$(PIP) hatchling editables
-	@$(PIP) --no-build-isolation -e .
+	@$(PIP) --no-build-isolation -e ".[$(RUN)]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(LOCK) | $(BIN)/python
 	@$(PIP) hatchling editables
-	@$(PIP) --no-build-isolation -e ".[dev,hf]"
+	@$(PIP) --no-build-isolation -e ".[dev]"
 	@# NeuroBench asks for torchaudio, which it imports for audio data alone and which breaks
 	@# transformers beside a CPU torch; what our tests use of it needs snntorch only.
 	@$(PIP) --no-deps neurobench snntorch
@@ -79,5 +81,5 @@ $(VENV)/.installed-dev: $(LOCK) | $(BIN)/python
 
 $(VENV)/.installed-docs: $(LOCK) | $(BIN)/python
 	@$(PIP) hatchling editables
-	@$(PIP) --no-build-isolation -e ".[docs]"
+	@$(PIP) --no-build-isolation -e ".[$(RUN),docs]"
 	@touch $@ $(VENV)/.installed-run

@@ -4,6 +4,8 @@ Every message says three things: what was given (value, shape, layer name), what
 what to do about it. Nothing else in the library raises a bare ``Exception``.
 """
 
+from importlib.util import find_spec
+
 
 class TopospikeError(Exception):
     """Base class of every error raised on purpose by topospike."""
@@ -39,3 +41,46 @@ class MissingDataError(TopospikeError, FileNotFoundError):
 
 class MissingDependencyError(TopospikeError, ImportError):
     """An optional package is not installed; names the extra that brings it."""
+
+
+# What `pip install` needs to hear for each package that topospike itself does not bring.
+INSTALL = {
+    **dict.fromkeys(("jsonargparse", "yaml", "rich"), "'topospike[cli]'"),
+    **dict.fromkeys(("datasets", "PIL", "kornia", "sklearn"), "'topospike[data]'"),
+    "igraph": "'topospike[analysis]'",
+    **dict.fromkeys(("matplotlib", "plotly", "jinja2"), "'topospike[report]'"),
+    "transformers": "'topospike[hf]'",
+    "torch_pruning": "'topospike[prune]'",
+    "nir": "'topospike[nir]'",
+    **dict.fromkeys(("onnx", "onnxscript"), "'topospike[onnx]'"),
+    **dict.fromkeys(("ray", "optuna"), "'topospike[sweep]'"),
+    # The requirements of neurobench bring torchaudio, which breaks transformers.
+    **dict.fromkeys(("neurobench", "snntorch"), "--no-deps neurobench snntorch"),
+}
+
+
+def require(*packages: str, purpose: str) -> None:
+    """Refuse to go on without packages that topospike does not bring by itself.
+
+    Parameters
+    ----------
+    packages
+        Names to import; each is in `INSTALL`.
+    purpose
+        What needs them, for the message.
+
+    Raises
+    ------
+    MissingDependencyError
+        If one is not installed; names the extra that brings it.
+
+    Examples
+    --------
+    >>> require("numpy", purpose="this example")
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingDependencyError(
+                f"{purpose} needs the package {package}, which is not installed; "
+                f"pip install {INSTALL[package]}."
+            )

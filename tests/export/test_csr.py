@@ -18,7 +18,7 @@ def test_weights_links_biases_and_thresholds_come_back(spiking, tmp_path, method
     network = read_csr(export_csr(snn, tmp_path / "csr"))
     parameters = dict(snn.ann.named_parameters())
     masks = dict(snn.ann.named_buffers())
-    assert set(network.layers) == {layer.name for layer in snn.weight_layers}
+    assert set(network.layers) == {layer.name for layer in snn.wiring}
     for name, layer in network.layers.items():
         assert torch.equal(layer.weight, parameters[f"{name}.weight"])
         assert torch.equal(layer.mask, masks[f"{name}.weight_mask"])

@@ -59,7 +59,7 @@ def test_unknown_conventions_are_refused():
 
 
 def test_without_neurobench_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "neurobench.models", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "neurobench", None)  # as if it were not installed
     snn = ts.convert(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), "qcfs", [torch.rand(4, 3)])
     with pytest.raises(MissingDependencyError, match="pip install --no-deps neurobench snntorch"):
         ts.wrap_for_neurobench(snn)

@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from topospike.conversion import convert
-from topospike.snn.wiring import WeightLayerInput
+from topospike.snn.wiring import Layer
 
 
-def wiring(model: nn.Module, x: torch.Tensor, scheme: str) -> dict[str, WeightLayerInput]:
+def wiring(model: nn.Module, x: torch.Tensor, scheme: str) -> dict[str, Layer]:
     torch.manual_seed(0)
     snn = convert(model, calibration=[x], scheme=scheme)
-    return {layer.name: layer for layer in snn.weight_layers}
+    return {layer.name: layer for layer in snn.wiring}
 
 
 class Cases(nn.Module):
@@ -49,7 +49,7 @@ def test_each_way_of_being_fed_is_told_apart() -> None:
 
 def test_auto_puts_operand_sites_where_numbers_would_arrive() -> None:
     snn = convert(Cases().eval(), calibration=[torch.randn(8, 2, 6, 6)], scheme="auto")
-    fed = {layer.name: layer.fed_by for layer in snn.weight_layers}
+    fed = {layer.name: layer.fed_by for layer in snn.wiring}
     assert (fed["graded"], fed["mixed"], fed["stem"]) == ("spikes", "spikes", "image")
     assert {name for name, site in snn.sites.items() if not site.gated} == {
         "graded.input", "mixed.input",
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
 def test_products_of_activations_are_fed_by_two_sites() -> None:
     snn = convert(Attention(), calibration=[torch.randn(8, 5, 6)])
-    products = [layer for layer in snn.weight_layers if layer.kind == "matmul"]
+    products = [layer for layer in snn.wiring if layer.kind == "matmul"]
     assert products[0].fed_by == "product"
     assert products[0].reason == "product of two activations"
     assert products[1].fed_by == "product"

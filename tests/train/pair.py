@@ -211,20 +211,15 @@ def task_refused(folder, processes):
 def task_norms(folder, processes):
     """Batch norm of two images, of one of one pixel, and of one of three, which one process has."""
     norm = nn.BatchNorm1d(1)
-    batches = [
-        torch.tensor([[0.0], [3.0]]),
-        torch.tensor([[5.0]]),
-        torch.tensor([[[0.0, 3.0, 6.0]]]),
-    ]
     outputs, messages = [], []
-    for x in batches:
+
+    def forward(x):
         part, _, counted = processes.share(x, torch.zeros(len(x)))
+        with whole_batch_norm(norm, processes, counted, images=len(x)):
+            outputs.append(norm(part)[:counted].detach())
 
-        def forward(part=part, counted=counted, images=len(x)):
-            with whole_batch_norm(norm, processes, counted, images=images):
-                outputs.append(norm(part)[:counted].detach())
-
-        messages.append(message_of(forward))
+    for values in ([[0.0], [3.0]], [[5.0]], [[[0.0, 3.0, 6.0]]]):
+        messages.append(message_of(lambda values=values: forward(torch.tensor(values))))
     return {"outputs": outputs, "messages": messages, "state": norm.state_dict()}
 
 

@@ -19,7 +19,7 @@ from topospike.train.checkpoint import (
     save_checkpoint,
 )
 from topospike.train.distributed import ALONE
-from topospike.train.resume import History, Trainee, restore, snapshot
+from topospike.train.resume import FitResult, Trainee, restore, snapshot
 
 
 def payload(value=1.0):
@@ -192,7 +192,7 @@ def test_an_optimizer_goes_on_from_its_file(tmp_path, kind):
 
     one, other = trainee(), trainee()
     step(one)
-    path = save_checkpoint(tmp_path, 1, snapshot(one, History(), identity={}, metrics_offset=0))
+    path = save_checkpoint(tmp_path, 1, snapshot(one, FitResult(), identity={}, metrics_offset=0))
     restore(other, LoadedCheckpoint(path, 1, load_checkpoint(path)), identity={})
     step(one)
     step(other)

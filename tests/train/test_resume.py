@@ -14,7 +14,7 @@ from topospike.recipe import TrainSettings
 from topospike.train import CheckpointWarning, fit
 from topospike.train.checkpoint import list_checkpoints
 from topospike.train.optim import TrainingMethod
-from topospike.train.resume import History, match_memory_format
+from topospike.train.resume import FitResult, match_memory_format
 
 
 def slots(controller, model):
@@ -194,6 +194,16 @@ def test_another_model_is_refused(toy, half_way):
         )
 
 
+def test_a_model_of_equal_weights_and_other_layers_is_refused(toy, half_way):
+    model = toy.net()
+    controller = toy.SetController(model)
+    model.drop = nn.AlphaDropout(0.2)
+    with pytest.raises(CheckpointError, match=r"module 'drop' was 'Dropout' and is now 'Alpha"):
+        fit(
+            model, toy.digits(), toy.SETTINGS, folder=half_way, seed=toy.SEED, sparsifier=controller
+        )
+
+
 def test_the_checkpoint_interval_may_change(toy, uninterrupted, read_metrics, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         toy.run(tmp_path, data=interrupted_after(toy, 2))
@@ -254,7 +264,7 @@ def test_dense_training_resumes_too(toy, tmp_path):
 
 
 def test_history_keeps_the_first_of_equal_best_epochs():
-    history = History()
+    history = FitResult()
     for accuracy in (0.5, 0.7, 0.7, 0.6):
         history = history.after_epoch(train_loss=1.0, validation_accuracy=accuracy, seconds=2.0)
     assert (history.epochs, history.best_epoch, history.best_validation_accuracy) == (4, 1, 0.7)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
-from topospike.analysis.graph import as_graph
+from topospike.analysis.graph import as_graph, to_igraph
 from topospike.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -87,12 +87,10 @@ def communities(graph: GraphLike, *, seed: int = 0, runs: int = 5) -> Int[np.nda
     .. [1] V. A. Traag, L. Waltman, N. J. van Eck, "From Louvain to Leiden: guaranteeing
        well-connected communities", Scientific Reports 9 (2019).
     """
-    import igraph
-
     network = as_graph(graph)
     if network.n_links == 0:
         raise ConfigError("communities are undefined for a graph without links.")
-    plain = igraph.Graph(network.n_nodes, network.edges.tolist())
+    plain = to_igraph(network)
     with seeded_igraph(seed):
         found = [
             plain.community_leiden(objective_function="modularity", n_iterations=-1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topospike.analysis.figures import draw_disk, layer_colours
+from topospike.analysis.figures import draw_disk, empty_figure, layer_colours, new_figure
 from topospike.analysis.report import TopologyReport
 from topospike.errors import ConfigError
 
@@ -99,12 +99,10 @@ def compared_disks(reports: Mapping[str, TopologyReport]) -> Figure:
     ConfigError
         If no report has a disk.
     """
-    from matplotlib.figure import Figure
-
     drawn = {name: report for name, report in reports.items() if report.disk is not None}
     if not drawn:
         raise ConfigError("none of the reports has a hyperbolic disk to draw.")
-    figure = Figure(figsize=(4.2 * len(drawn), 4.5), layout="constrained")
+    figure = empty_figure(4.2 * len(drawn), 4.5)
     grid = figure.subplots(1, len(drawn), squeeze=False)
     for axes, (name, report) in zip(grid[0], drawn.items(), strict=True):
         draw_disk(axes, report)
@@ -121,13 +119,10 @@ def compared_degrees(reports: Mapping[str, TopologyReport]) -> Figure:
     ConfigError
         If no report has a link.
     """
-    from matplotlib.figure import Figure
-
     drawn = {name: report for name, report in reports.items() if report.degrees.degree}
     if not drawn:
         raise ConfigError("none of the reports has a degree to draw.")
-    figure = Figure(figsize=(5.5, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(5.5, 4.2)
     colours = 0.85 * layer_colours(max(len(drawn), 2))
     for colour, (name, report) in zip(colours, drawn.items(), strict=False):
         points, shade = report.degrees, tuple(np.clip(colour, 0, 1))

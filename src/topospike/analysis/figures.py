@@ -14,7 +14,7 @@ from jaxtyping import Float
 from topospike.analysis.hyperbolic import Embedding
 from topospike.analysis.records import DegreeDistribution, Disk
 from topospike.analysis.report import TopologyReport
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +34,7 @@ def layer_colours(layers: int) -> Float[np.ndarray, "layer 3"]:
     >>> layer_colours(3).shape
     (3, 3)
     """
-    from matplotlib.colors import to_rgb
-
-    anchors = np.array([to_rgb(colour) for colour in RAMP])
+    anchors = np.array([list(bytes.fromhex(colour[1:])) for colour in RAMP]) / 255
     at = np.linspace(0, 2, layers) if layers > 1 else np.zeros(1)
     return np.stack([np.interp(at, [0, 1, 2], anchors[:, k]) for k in range(3)], axis=1)
 
@@ -237,7 +235,13 @@ def mark_layers(axes: Axes, layers: int, colours: Float[np.ndarray, "layer 3"]) 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return an empty figure of this size in inches with one pair of axes."""
+    figure = empty_figure(width, height)
+    return figure, figure.add_subplot()
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """Return a figure of this size in inches with nothing in it."""
+    require("matplotlib", purpose="a figure")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+    return Figure(figsize=(width, height), layout="constrained")

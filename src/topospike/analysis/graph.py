@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from topospike.errors import ConfigError, ShapeError
+from topospike.errors import ConfigError, ShapeError, require
 
 if TYPE_CHECKING:
     import igraph
@@ -303,6 +303,14 @@ def from_igraph(graph: igraph.Graph) -> LayeredGraph:
     return checked(
         np.sort(edges, axis=1)[order], layers, None if weights is None else weights[order]
     )
+
+
+def to_igraph(graph: LayeredGraph) -> igraph.Graph:
+    """Return the nodes and links, no weights, as an igraph graph."""
+    require("igraph", purpose="this measure of a graph")
+    import igraph
+
+    return igraph.Graph(graph.n_nodes, graph.edges.tolist())
 
 
 def from_sparse(matrix: scipy.sparse.sparray | scipy.sparse.spmatrix) -> LayeredGraph:

@@ -24,6 +24,7 @@ from topospike.analysis.analysis import (
 )
 from topospike.analysis.connectivity import active_share
 from topospike.analysis.degree import power_law
+from topospike.analysis.figures import empty_figure
 from topospike.analysis.records import from_json
 from topospike.contracts import to_json, write_atomically
 from topospike.errors import CheckpointError, ConfigError, MissingDataError
@@ -260,9 +261,7 @@ Panels = Sequence[tuple[str, Sequence[tuple[str, Sequence[float | None]]]]]
 
 def stacked(panels: Panels, at: Sequence[int], label: str) -> Figure:
     """One panel above the other over a common axis; undefined values leave gaps."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 1.9 * len(panels)), layout="constrained")
+    figure = empty_figure(5.0, 1.9 * len(panels))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     for axes, (name, lines) in zip(grid[:, 0], panels, strict=True):
         for line, values in lines:

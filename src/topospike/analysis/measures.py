@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from topospike.analysis.graph import LayeredGraph, adjacency, as_graph
+from topospike.analysis.graph import LayeredGraph, adjacency, as_graph, to_igraph
 from topospike.analysis.null import NullComparison, compare_with_null, degree_preserving_null
 from topospike.analysis.preweighting import common_neighbours
 from topospike.errors import ConfigError
@@ -96,13 +96,11 @@ def topological_measures(graph: GraphLike) -> TopologicalMeasures:
     >>> measures.clustering, measures.path_length, measures.node_betweenness
     (1.0, 1.0, 0.0)
     """
-    import igraph
-
     network = as_graph(graph)
     n = network.n_nodes
     if network.n_links == 0:
         raise ConfigError(f"a graph of {n} nodes without links has no paths to measure.")
-    plain = igraph.Graph(n, network.edges.tolist())
+    plain = to_igraph(network)
     hops = np.array(plain.distances(), dtype=np.float64)
     reached = np.isfinite(hops) & (hops > 0)
     inverse = np.divide(1.0, hops, out=np.zeros_like(hops), where=reached)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from topospike.analysis.graph import LayeredGraph, adjacency
+from topospike.analysis.graph import LayeredGraph, adjacency, to_igraph
 from topospike.errors import ConfigError
 from topospike.registry import Registry
 
@@ -47,10 +47,7 @@ def ra2(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
 
 def ebc(graph: LayeredGraph) -> Float[np.ndarray, " link"]:
     """Edge betweenness of the unweighted graph, each pair of nodes counted once."""
-    import igraph
-
-    network = igraph.Graph(graph.n_nodes, graph.edges.tolist())
-    return np.array(network.edge_betweenness(directed=False), dtype=np.float64)
+    return np.array(to_igraph(graph).edge_betweenness(directed=False), dtype=np.float64)
 
 
 def original(graph: LayeredGraph) -> Float[np.ndarray, " link"]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from topospike.analysis.graph import LayeredGraph, adjacency
+from topospike.analysis.graph import LayeredGraph, adjacency, to_igraph
 from topospike.analysis.null import NullComparison, compare_with_null, degree_preserving_null
 from topospike.errors import ConfigError
 
@@ -76,9 +76,7 @@ class SmallWorld:
 
 def is_bipartite(graph: LayeredGraph) -> bool:
     """Tell whether the graph has no odd cycle, as every chain of layers."""
-    import igraph
-
-    return igraph.Graph(graph.n_nodes, graph.edges.tolist()).is_bipartite()
+    return to_igraph(graph).is_bipartite()
 
 
 def require_bipartite(graph: LayeredGraph) -> None:
@@ -176,9 +174,7 @@ def bipartite_clustering(graph: LayeredGraph) -> BipartiteClustering:
 
 def path_length(graph: LayeredGraph, *, sources: Int[np.ndarray, " source"] | None = None) -> float:
     """Mean hops over the connected ordered pairs (from ``sources`` only, if given); 0 if none."""
-    import igraph
-
-    network = igraph.Graph(graph.n_nodes, graph.edges.tolist())
+    network = to_igraph(graph)
     if sources is None:
         mean = network.average_path_length(directed=False, unconn=True)
         return 0.0 if math.isnan(mean) else float(mean)

@@ -7,7 +7,7 @@ sentences. How far each site is from the ANN after t steps: `topospike.measure.c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, fx
@@ -21,8 +21,9 @@ from topospike.contracts import (
 )
 from topospike.conversion.statistics import SiteStatistics
 from topospike.models.capture import node_module
+from topospike.snn.fanout import Population
 from topospike.snn.site import Site
-from topospike.snn.wiring import WEIGHT_OPS, WeightLayerInput, weight_name
+from topospike.snn.wiring import Layer
 
 
 class SaturationObserver:
@@ -42,7 +43,8 @@ def site_reports(
     network: fx.GraphModule,
     placed: list[tuple[Site, fx.Node]],
     statistics: Mapping[str, SiteStatistics],
-    images: Tensor,
+    images: tuple[Tensor, ...],
+    populations: Mapping[str, Population],
 ) -> tuple[SiteReport, ...]:
     """Run the ANN on some images with the thresholds chosen, and describe every site.
 
@@ -55,18 +57,22 @@ def site_reports(
         observer.site.observer = observer
     try:
         with torch.no_grad():
-            network(images[: max(1, seen_images // 4)])
+            network(*(tensor[: max(1, seen_images // 4)] for tensor in images))
     finally:
         for observer in observers:
             observer.site.observer = None
     return tuple(
-        site_report(site, node, statistics[site.name], seen.share)
+        site_report(site, node, statistics[site.name], seen.share, populations[site.name].sources)
         for (site, node), seen in zip(placed, observers, strict=True)
     )
 
 
 def site_report(
-    site: Site, node: fx.Node, statistics: SiteStatistics, saturated_share: float
+    site: Site,
+    node: fx.Node,
+    statistics: SiteStatistics,
+    saturated_share: float,
+    sources: tuple[str, ...],
 ) -> SiteReport:
     """Describe one site."""
     threshold, driven = site.threshold, statistics.driven
@@ -74,7 +80,7 @@ def site_report(
         name=site.name,
         op="relu" if site.gated else "operand",
         module=node_module(node),
-        sources=tuple(sources_of(node)),
+        sources=sources,
         channels=threshold.numel(),
         threshold_min=float(threshold.min()),
         threshold_mean=float(threshold.double().mean()),
@@ -84,24 +90,7 @@ def site_report(
     )
 
 
-def sources_of(node: fx.Node) -> list[str]:
-    """Return the weight layers nearest upstream of a site, in execution order."""
-    found: dict[str, None] = {}
-    seen: set[fx.Node] = set()
-    queue = list(node.all_input_nodes)
-    while queue:
-        parent = queue.pop(0)
-        if parent in seen or parent.op == "get_attr":
-            continue
-        seen.add(parent)
-        if parent.target in WEIGHT_OPS:
-            found[weight_name(parent)] = None
-        elif parent.op != "call_module":  # another site: what lies behind it is its own matter
-            queue.extend(parent.all_input_nodes)
-    return list(found)
-
-
-def layer_inputs(layers: list[WeightLayerInput]) -> tuple[LayerInput, ...]:
+def layer_inputs(layers: Iterable[Layer]) -> tuple[LayerInput, ...]:
     """Say how every weight layer is fed."""
     return tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in layers)
 
@@ -129,12 +118,27 @@ def advise(report: ConversionReport) -> tuple[str, ...]:
     return tuple(advice)
 
 
+MANY_ZEROS = 0.1
+
+
+def advise_on_zeros(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """Name the layers in which zeros count as links because no mask says that they are none."""
+    return tuple(
+        f"{layer.name}: {layer.zeros:.0%} of its weights are exactly 0 but it has no mask, so they "
+        "are counted as links. If they are absent links, give the layer a mask before converting: "
+        "topospike.topology.register_mask(layer, layer.weight != 0)."
+        for layer in layers
+        if layer.zeros >= MANY_ZEROS and not layer.is_sparse
+    )
+
+
 def conversion_text(report: ConversionReport) -> str:
     """Return the report as plain text: settings, one line a site, one line a layer, advice."""
     lines = [
         f"{report.method}: {report.coding} coding, {report.neuron}, {report.levels} level(s), "
         f"thresholds by {report.solver!r} per {report.granularity}, "
         f"{report.calibration_images} calibration images",
+        *([f"options: {report.settings}"] if report.options else []),
         f"batch norms folded: {len(report.batch_norms_folded)}",
         "",
         f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",

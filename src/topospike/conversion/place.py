@@ -10,7 +10,7 @@ value is the same, and the layer behind the pool then receives spikes instead of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,22 +19,13 @@ from torch._ops import OpOverload
 
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
+from topospike.snn.linear_maps import is_linear
 from topospike.snn.site import Site
-from topospike.snn.wiring import (
-    ADDITIONS,
-    AVERAGE_POOLS,
-    EVENT_PRESERVING,
-    MAX_POOLS,
-    RESCALING,
-    WEIGHT_OPS,
-    nodes_downstream_of_input,
-)
+from topospike.snn.wiring import MAX_POOLS, WEIGHT_OPS, nodes_downstream_of_input
 
 aten = torch.ops.aten
 SITES = "spiking_sites"
 
-# Operations a linear map is made of, as long as at most one operand changes with the image.
-LINEAR = EVENT_PRESERVING | ADDITIONS | RESCALING | AVERAGE_POOLS | WEIGHT_OPS
 COMMON_NAMES = {
     "leaky_relu": "leaky ReLU", "prelu": "PReLU", "elu": "ELU", "celu": "CELU", "selu": "SELU",
     "gelu": "GELU", "silu": "SiLU", "hardtanh": "hardtanh",
@@ -54,12 +45,16 @@ class Rectifier:
     ceiling: float | None
 
 
-def find_rectifiers(graph: fx.Graph) -> list[Rectifier]:
-    """Return every ReLU-like operation in execution order."""
+def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
+    """Return every ReLU-like operation on the image, in execution order.
+
+    One of parameters alone (a learnt gate) is a constant, which no spikes have to carry.
+    """
+    from_image = nodes_downstream_of_input(network.graph)
     found = []
-    for node in graph.nodes:
+    for node in network.graph.nodes:
         ceiling = ceiling_of(node)
-        if ceiling is not False:
+        if ceiling is not False and node in from_image:
             found.append(Rectifier(node, ceiling))
     return found
 
@@ -111,17 +106,15 @@ def place_sites(
         If there is no ReLU-like operation; the message lists the activations that are there.
     """
     graph = network.graph
-    rectifiers = find_rectifiers(graph)
+    rectifiers = find_rectifiers(network)
     if not rectifiers:
         raise ConversionError(nothing_to_replace(network))
     move_behind_max_pools(graph, rectifiers)
     network.add_submodule(SITES, torch.nn.Module())
-    placed = []
-    names: dict[str, int] = {}
+    placed, names = [], SiteNames()
     for rectifier in rectifiers:
         name = unique_name(rectifier.node, names)
-        site = make_site(name, True)
-        target = f"{SITES}.{name.replace('.', '_')}"
+        site, target = make_site(name, True), target_of(name)
         network.add_submodule(target, site)
         placed.append((site, substitute(rectifier, target, graph)))
     graph.lint()
@@ -164,17 +157,45 @@ def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
         relu.meta["val"] = end.meta["val"]
 
 
+class SiteNames:
+    """Gives every site a name, and so a submodule, of its own, whatever the modules are called.
+
+    Examples
+    --------
+    >>> names = SiteNames()
+    >>> [names.new(name) for name in ("act", "act", "act_2", "a.ct", "a_ct")]
+    ['act', 'act_2', 'act_2_2', 'a.ct', 'a_ct_2']
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.targets = {target_of(name) for name in taken}
+
+    def new(self, name: str) -> str:
+        """Return a name that no other site has: this one, or this one with a number."""
+        number, unique = 1, name
+        while target_of(unique) in self.targets:
+            number += 1
+            unique = f"{name}_{number}"
+        self.targets.add(target_of(unique))
+        return unique
+
+
+def target_of(name: str) -> str:
+    """Return where the module of a site lies in the network."""
+    return f"{SITES}.{name.replace('.', '_')}"
+
+
 def unique_name(
-    node: fx.Node, names: dict[str, int], *, base: str | None = None, suffix: str = "relu"
+    node: fx.Node, names: SiteNames, *, base: str | None = None, suffix: str = "relu"
 ) -> str:
     """Return the path of an activation module, or else the path of the caller plus a suffix."""
     path = node_module(node) if base is None else base
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     owner = stack[-1][1] if stack else ""
     is_module = base is None and suffix == "relu" and "activation" in str(owner)
-    name = path if is_module and path else ".".join(part for part in (path, suffix) if part)
-    names[name] = names.get(name, 0) + 1
-    return name if names[name] == 1 else f"{name}_{names[name]}"
+    return names.new(
+        path if is_module and path else ".".join(part for part in (path, suffix) if part)
+    )
 
 
 def refuse_uncounted_layers(graph: fx.Graph) -> None:
@@ -182,8 +203,9 @@ def refuse_uncounted_layers(graph: fx.Graph) -> None:
 
     It would keep its graded input and its operations would be missing from every count.
     """
+    from_image = nodes_downstream_of_input(graph)
     for node in graph.nodes:
-        if node.target in UNCOUNTED:
+        if node.target in UNCOUNTED and node in from_image:
             place = node_module(node) or "the model itself"
             raise ConversionError(
                 f"{place} runs {node.target}, a weighted operation without a spiking counterpart "
@@ -199,25 +221,21 @@ def has_nonlinearity(network: fx.GraphModule) -> bool:
 
 def nonlinear_nodes(network: fx.GraphModule) -> list[fx.Node]:
     """Return the tensor operations on the image that are not known to be linear."""
-    from_image = nodes_downstream_of_input(network)
+    from_image = nodes_downstream_of_input(network.graph)
     return [
         node
         for node in network.graph.nodes
         if node in from_image
         and isinstance(node.target, OpOverload)
         and isinstance(node.meta.get("val"), torch.Tensor)
-        and not is_linear(node, from_image)
+        and not is_linear(node, from_image.__contains__)
+        and not is_layer_of_one(node, from_image)
     ]
 
 
-def is_linear(node: fx.Node, from_image: set[fx.Node]) -> bool:
-    """Tell whether a node is a linear map of the one input that depends on the image."""
-    if node.target not in LINEAR:
-        return False
-    if node.target in ADDITIONS | EVENT_PRESERVING:
-        return True
-    images = [p for p in node.all_input_nodes if p in from_image and is_tensor(p)]
-    return len(images) == 1
+def is_layer_of_one(node: fx.Node, from_image: set[fx.Node]) -> bool:
+    """Tell whether a node is a weight layer with one input that depends on the image."""
+    return node.target in WEIGHT_OPS and sum(p in from_image for p in node.all_input_nodes) == 1
 
 
 def is_tensor(node: fx.Node) -> bool:

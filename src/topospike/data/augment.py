@@ -27,79 +27,11 @@ from torch.nn import functional as F
 
 from topospike.data.normalisation import Normalisation
 from topospike.data.seeds import borrowed_global_generator
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 from topospike.registry import Registry
 
 Size = tuple[int, int]
 BLANKING = ("cutout", "erasing")
-
-
-def crop(size: Size, padding: float) -> nn.Module:
-    """Pad with ``padding`` black pixels on every side, cut out the old size anywhere."""
-    from kornia.augmentation import RandomCrop
-
-    return RandomCrop(size, padding=int(padding))
-
-
-def flip(size: Size, probability: float) -> nn.Module:
-    """Mirror left and right with this probability."""
-    from kornia.augmentation import RandomHorizontalFlip
-
-    return RandomHorizontalFlip(p=probability)
-
-
-def cutout(size: Size, share: float) -> nn.Module:
-    """Blank one square whose side is this share of the shorter image side."""
-    from kornia.augmentation import RandomErasing
-
-    side = share * min(size)
-    area = side * side / (size[0] * size[1])
-    return RandomErasing(p=1.0, scale=(area, area), ratio=(1.0, 1.0), value=0.0)
-
-
-def rotate(size: Size, degrees: float) -> nn.Module:
-    """Turn by up to this many degrees either way."""
-    from kornia.augmentation import RandomRotation
-
-    return RandomRotation(degrees, p=1.0)
-
-
-def shift(size: Size, share: float) -> nn.Module:
-    """Move by up to this share of the image along both axes, between pixels too."""
-    from kornia.augmentation import RandomAffine
-
-    return RandomAffine(0.0, translate=(share, share), p=1.0)
-
-
-def resized_crop(size: Size, smallest: float) -> nn.Module:
-    """Cut out a box of this share of the area up to all of it, and scale it to the image size."""
-    from kornia.augmentation import RandomResizedCrop
-
-    return RandomResizedCrop(size, scale=(smallest, 1.0), p=1.0)
-
-
-def autoaugment(size: Size, probability: float) -> nn.Module:
-    """Apply one of the 25 sub-policies found for CIFAR-10 (Cubuk et al. 2019)."""
-    from kornia.augmentation.auto import AutoAugment
-
-    return AutoAugment("cifar10")
-
-
-def randaugment(size: Size, level: float) -> nn.Module:
-    """Apply two of 15 operations at this level of 10 (Cubuk et al. 2020), on colour images.
-
-    The two are drawn once a batch, their signs and places image by image.
-    """
-    from kornia.augmentation.auto import RandAugment
-
-    return RandAugment(n=2, m=min(round(3 * level), 29))
-
-
-def erasing(size: Size, probability: float) -> nn.Module:
-    """Blank one box of 2 to 33 % of the area in this share of the images (Zhong et al. 2020)."""
-    from kornia.augmentation import RandomErasing
-
-    return RandomErasing(p=probability, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value=0.0)
 
 
 @dataclass(frozen=True)
@@ -112,18 +44,51 @@ class Change:
     highest: float
 
 
+def kornia() -> Any:
+    """Import kornia's augmentations, of which evaluation has no need."""
+    from kornia import augmentation
+
+    return augmentation
+
+
+def cutout(size: Size, share: float) -> nn.Module:
+    """Blank one square whose side is this share of the shorter image side."""
+    area = (share * min(size)) ** 2 / (size[0] * size[1])
+    return kornia().RandomErasing(p=1.0, scale=(area, area), ratio=(1.0, 1.0), value=0.0)
+
+
+def boxes(size: Size, probability: float) -> nn.Module:
+    """Blank one box of 2 to 33 % of the area in this share of the images (Zhong et al. 2020)."""
+    area, shape = (0.02, 1 / 3), (0.3, 1 / 0.3)
+    return kornia().RandomErasing(p=probability, scale=area, ratio=shape, value=0.0)
+
+
 AUGMENTATIONS = Registry(
     "augmentation",
     {
-        "crop": Change(crop, 4.0, 1.0, 64.0),
-        "flip": Change(flip, 0.5, 0.0, 1.0),
+        # Pad with so many black pixels on every side, cut out the old size anywhere.
+        "crop": Change(lambda size, n: kornia().RandomCrop(size, padding=int(n)), 4.0, 1.0, 64.0),
+        # Mirror left and right with this probability.
+        "flip": Change(lambda _, p: kornia().RandomHorizontalFlip(p=p), 0.5, 0.0, 1.0),
         "cutout": Change(cutout, 0.5, 0.01, 1.0),
-        "rotate": Change(rotate, 10.0, 0.0, 180.0),
-        "shift": Change(shift, 0.1, 0.0, 0.5),
-        "resized_crop": Change(resized_crop, 0.08, 0.01, 1.0),
-        "autoaugment": Change(autoaugment, 1.0, 1.0, 1.0),
-        "randaugment": Change(randaugment, 9.0, 1.0, 10.0),
-        "erasing": Change(erasing, 0.25, 0.0, 1.0),
+        # Turn by up to so many degrees either way.
+        "rotate": Change(lambda _, x: kornia().RandomRotation(x, p=1.0), 10.0, 0.0, 180.0),
+        # Move by up to this share of the image along both axes, between pixels too.
+        "shift": Change(
+            lambda _, x: kornia().RandomAffine(0.0, translate=(x, x), p=1.0), 0.1, 0.0, 0.5
+        ),
+        # Cut out a box of this share of the area up to all of it, and scale it to the image size.
+        "resized_crop": Change(
+            lambda size, x: kornia().RandomResizedCrop(size, scale=(x, 1.0), p=1.0), 0.08, 0.01, 1.0
+        ),
+        # One of the 25 sub-policies found for CIFAR-10 (Cubuk et al. 2019).
+        "autoaugment": Change(lambda _, p: kornia().auto.AutoAugment("cifar10"), 1.0, 1.0, 1.0),
+        # Two of 15 operations at this level of 10 (Cubuk et al. 2020), on colour images. The two
+        # are drawn once a batch, their signs and places image by image.
+        "randaugment": Change(
+            lambda _, x: kornia().auto.RandAugment(n=2, m=min(round(3 * x), 29)), 9.0, 1.0, 10.0
+        ),
+        "erasing": Change(boxes, 0.25, 0.0, 1.0),
     },
 )
 
@@ -222,6 +187,8 @@ class Augmenter:
         self, entries: Iterable[str], *, image_size: Size, normalisation: Normalisation
     ) -> None:
         chosen = [parsed(entry, AUGMENTATIONS) for entry in entries]
+        if chosen:
+            require("kornia", purpose="augmentation")
         modules = [AUGMENTATIONS[name].make(image_size, strength) for name, strength in chosen]
         names = [name for name, _ in chosen]
         cut = next((i for i, name in enumerate(names) if name in BLANKING), len(names))

@@ -31,7 +31,7 @@ from topospike.data.images import (
     frame_size,
     open_picture,
 )
-from topospike.errors import MissingDataError
+from topospike.errors import MissingDataError, require
 from topospike.recipe import DataSettings
 from topospike.registry import suggestion
 
@@ -142,6 +142,7 @@ def open_dataset(source: str) -> DatasetDict:
         If the folder has no data files, a file is damaged, or the hub cannot be reached.
     """
     place = find_source(source)
+    require("datasets", "PIL", purpose=f"the dataset {source!r}")
     import datasets
     from datasets.exceptions import DatasetGenerationError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -31,7 +31,7 @@ from topospike.data.normalisation import (
 )
 from topospike.data.seeds import sample_seed, split_seed
 from topospike.data.splits import limited_rows, stratified_choice, train_validation_rows
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 from topospike.recipe import DataSettings
 
 EMBEDDED = "digits"
@@ -181,7 +181,7 @@ def load_data(
 
 
 def identity_of(
-    settings: DataSettings, trained: list[Images], normalisation: Normalisation, seed: int
+    settings: DataSettings, trained: Sequence[Images], normalisation: Normalisation, seed: int
 ) -> dict[str, Any]:
     """Collect what a training run depends on; images are known by their labels, not read."""
     labels = hashlib.sha256()
@@ -208,6 +208,7 @@ def digits() -> tuple[TensorImages, TensorImages]:
     >>> len(train), len(test), tuple(train.pixels.shape[1:])
     (1437, 360, (1, 8, 8))
     """
+    require("sklearn", purpose="the dataset 'digits'")
     from sklearn.datasets import load_digits
 
     rows, classes = load_digits(return_X_y=True)

@@ -22,10 +22,10 @@ from jaxtyping import Bool
 from torch import Tensor, fx
 
 from topospike.contracts import to_json, write_atomically
+from topospike.conversion.method import require_export
 from topospike.errors import CheckpointError, ConversionError
-from topospike.measure.operations import existing_links
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.wiring import WeightLayerInput
+from topospike.snn.wiring import Layer
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -92,8 +92,9 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     >>> torch.equal(network.layers["2"].weight, model[2].weight), network.layers["2"].matrix.nnz
     (True, 24)
     """
+    require_export(snn.report, "csr")
     arrays: dict[str, np.ndarray] = {}
-    layers = [describe_layer(snn, layer, arrays) for layer in snn.weight_layers]
+    layers = [describe_layer(snn, layer, arrays) for layer in snn.wiring]
     sites = []
     for name, site in snn.sites.items():
         arrays[f"{name}/threshold"] = site.threshold.cpu().numpy()
@@ -123,7 +124,7 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
 
 
 def describe_layer(
-    snn: SpikingNetwork, layer: WeightLayerInput, arrays: dict[str, np.ndarray]
+    snn: SpikingNetwork, layer: Layer, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Add the arrays of a layer and return its description."""
     settings: list[Any] = [plain(value) for value in layer.node.args[3:]]
@@ -141,7 +142,7 @@ def describe_layer(
     if len(layer.operands) == 2:
         return content  # a product of two activations has no weight
     weight, bias = parameters_of(snn, layer)
-    mask = existing_links(snn, layer, weight).cpu()
+    mask = torch.ones_like(weight, dtype=torch.bool) if layer.links is None else layer.links
     rows = mask.reshape(len(mask), -1)
     arrays[f"{layer.name}/data"] = weight.cpu().reshape(rows.shape)[rows].numpy()
     arrays[f"{layer.name}/indices"] = rows.nonzero()[:, 1].to(torch.int32).numpy()
@@ -152,7 +153,7 @@ def describe_layer(
     return {**content, "shape": list(weight.shape), "links": int(rows.sum())}
 
 
-def parameters_of(snn: SpikingNetwork, layer: WeightLayerInput) -> tuple[Tensor, Tensor | None]:
+def parameters_of(snn: SpikingNetwork, layer: Layer) -> tuple[Tensor, Tensor | None]:
     """Return the weight and the bias a layer reads."""
     found = [
         value

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, fx
 
 from topospike.errors import ConversionError
-from topospike.measure.fanout import probe_shapes
 from topospike.models.capture import node_module
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
@@ -194,9 +193,6 @@ class Reader:
 
     def __init__(self, snn: SpikingNetwork) -> None:
         self.snn = snn
-        parameter = next(snn.ann.parameters())
-        image = torch.zeros(1, *snn.input_shape, dtype=parameter.dtype, device=parameter.device)
-        self.values = probe_shapes(snn.ann, image)
         self.flat = len(snn.input_shape) == 1
         self.routes: dict[fx.Node, tuple[Pathway, ...]] = {}
 
@@ -211,7 +207,7 @@ class Reader:
             elif node.op == "output":
                 routes = self.routes_of(node.args[0])
                 populations.append(Population("readout", routes[0].shape, routes, None))
-            elif isinstance(self.values[node], Tensor) and self.is_reached(node):
+            elif isinstance(node.meta.get("val"), Tensor) and self.is_reached(node):
                 self.routes[node] = self.follow(node)
         return EventForm(self.snn.input_shape, tuple(populations))
 
@@ -226,7 +222,7 @@ class Reader:
             raise TypeError(f"{node.target} is not a site")
         routes = self.routes_of(node.args[0])
         shape = routes[0].shape
-        if not self.flat and math.prod(shape[1:]) > 1 and self.values[node].ndim == 2:
+        if not self.flat and math.prod(shape[1:]) > 1 and node.meta["val"].ndim == 2:
             raise refusal(node, "a site behind a flatten; put the activation before the flatten")
         self.routes[node] = (Pathway(site.name, (), shape),)
         return Population(site.name, shape, routes, site)
@@ -250,7 +246,7 @@ class Reader:
             pool = self.pool(node, before[0].shape)
             shape = (before[0].shape[0], *self.spatial(node))
             return tuple(replace(p, steps=(*p.steps, pool), shape=shape) for p in before)
-        after = tuple(self.values[node].shape[1:])
+        after = tuple(map(int, node.meta["val"].shape[1:]))
         moves = node.target in RESHAPES and after in (
             before[0].shape,
             (math.prod(before[0].shape),),
@@ -262,7 +258,7 @@ class Reader:
 
     def spatial(self, node: fx.Node) -> Pair:
         """Return height and width behind a node; (1, 1) where the axes are gone."""
-        shape = self.values[node].shape
+        shape = node.meta["val"].shape
         return (int(shape[2]), int(shape[3])) if len(shape) == 4 else (1, 1)
 
     def added(self, node: fx.Node) -> tuple[Pathway, ...]:
@@ -283,7 +279,7 @@ class Reader:
             raise refusal(node, "its weight is not a parameter")
         name = weight_name(node)
         if node.target in LINEARS:
-            if self.values[node].ndim != 2:
+            if node.meta["val"].ndim != 2:
                 raise refusal(node, "a linear layer over the last of several axes")
             arriving = before[0].shape
             matrix = weight if self.flat else weight.reshape(len(weight), *arriving)
@@ -291,7 +287,7 @@ class Reader:
             shape = (len(weight),) if self.flat else (len(weight), 1, 1)
         else:
             layer = self.convolution(node, name, weight, bias)
-            shape = tuple(self.values[node].shape[1:])
+            shape = tuple(map(int, node.meta["val"].shape[1:]))
         silent = replace(layer, bias=None)
         return tuple(
             replace(p, steps=(*p.steps, silent if index else layer), shape=shape)
@@ -334,7 +330,7 @@ class Reader:
             return SumPool(kernel, pair(stride) if stride else kernel, padding, scale)
         if node.target is aten.mean.dim:
             axes = {axis % 4 for axis in rest[0]}
-            if self.values[node.args[0]].ndim != 4 or axes != {2, 3}:  # pyright: ignore[reportArgumentType]
+            if node.args[0].meta["val"].ndim != 4 or axes != {2, 3}:  # pyright: ignore[reportArgumentType]
                 raise refusal(node, "a mean over other axes than height and width")
             parts = (1, 1)
         else:

@@ -16,7 +16,7 @@ import numpy as np
 from topospike.analysis.chains import main_chain
 from topospike.analysis.graph import LayeredGraph
 from topospike.contracts import write_atomically
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 from topospike.topology import Topology
 
 FORMATS = ("csv", "graphml", "npz")
@@ -119,6 +119,7 @@ def arrays(graph: LayeredGraph) -> bytes:
 
 def write_graphml(graph: LayeredGraph, path: Path) -> None:
     """Write a layered graph with igraph."""
+    require("igraph", purpose="the GraphML file")
     import igraph
 
     starts = np.concatenate([[0], np.cumsum(graph.sizes)])

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from topospike.errors import ConfigError, MissingDependencyError
+from topospike.conversion.method import require_export
+from topospike.errors import ConfigError, require
 from topospike.export.event_network import SpikingPopulation, event_network
 from topospike.snn.network import SpikingNetwork
 
@@ -44,7 +45,8 @@ def wrap_for_neurobench(
     MissingDependencyError
         If neurobench is not installed.
     ConversionError
-        If the network is more than populations and weights; see `topospike.export.event_form`.
+        If the network is more than populations and weights (see `topospike.export.event_form`),
+        or its method does more than its neurons do.
     ConfigError
         If ``first_layer`` is neither of the two.
 
@@ -68,13 +70,10 @@ def wrap_for_neurobench(
             f"first_layer is {first_layer!r}; 'mac_once' or 'mac_per_step' is required "
             "(NeuroBench books what reads the image as MACs)."
         )
-    try:
-        from neurobench.models import TorchModel  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"neurobench cannot be imported ({error}). Install it with `pip install --no-deps "
-            "neurobench snntorch`: without --no-deps it replaces torch's companions."
-        ) from error
+    require_export(snn.report, "neurobench")
+    require("neurobench", "snntorch", purpose="a model for NeuroBench")
+    from neurobench.models import TorchModel  # pyright: ignore[reportMissingImports]
+
     network = event_network(snn, timesteps, first_layer=FIRST_LAYER[first_layer])
     model: Any = TorchModel(network)
     # the name of this method has changed its spelling before; without it only the activation

@@ -6,7 +6,6 @@ weights (ONNX runtimes multiply by them; sparsity there saves size after compres
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.contracts import write_atomically
-from topospike.errors import ConversionError, MissingDependencyError
+from topospike.errors import ConversionError, require
 from topospike.snn.network import SpikingNetwork
 from topospike.topology import check_masks
 
@@ -46,12 +45,7 @@ def export_onnx(model: nn.Module, path: str | Path, example: Tensor) -> Path:
     TopologyViolation
         If a masked weight is not zero off its mask.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f"{' and '.join(missing)} cannot be imported; install with "
-            "`pip install 'topospike[onnx]'`."
-        )
+    require("onnx", "onnxscript", purpose="an ONNX file")
     check_masks(model)
     network = model.ann if isinstance(model, SpikingNetwork) else model
     rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.ndim - 1))

@@ -14,11 +14,9 @@ from bisect import bisect
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
-from topospike.measure.fanout import probe_shapes
 from topospike.snn.network import SpikingNetwork
 
 SRAM_JOULE: tuple[tuple[float, float], ...] = (
@@ -29,17 +27,6 @@ SRAM_JOULE: tuple[tuple[float, float], ...] = (
 )
 """Bytes and joules of one 64-bit access, 45 nm (Horowitz, ISSCC 2014); linear in between."""
 ACCESS_BITS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class LayerMemory:
-    """Numbers a layer keeps: inputs, outputs, existing links, and the sites that feed it."""
-
-    name: str
-    inputs: int
-    outputs: int
-    links: int
-    sites: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +53,6 @@ def access_joule(numbers: float, *, bits: int = 32) -> float:
     place = min(max(bisect([s for s, _ in SRAM_JOULE], size), 1), len(SRAM_JOULE) - 1)
     (left, low), (right, high) = SRAM_JOULE[place - 1 : place + 1]
     return (low + (high - low) * (size - left) / (right - left)) * bits / ACCESS_BITS
-
-
-def layer_memories(snn: SpikingNetwork) -> tuple[LayerMemory, ...]:
-    """Return the sizes of what each layer reads and writes, for one image."""
-    parameter = next(snn.ann.parameters())
-    image = torch.zeros(1, *snn.input_shape, dtype=parameter.dtype, device=parameter.device)
-    values = probe_shapes(snn.ann, image)
-    names = {str(node.target): "" for layer in snn.weight_layers for node in layer.sites}
-    names = {target: str(getattr(snn.ann.get_submodule(target), "name", "")) for target in names}
-    memories = []
-    for layer in snn.weight_layers:
-        weights = [values[n] for n in layer.node.all_input_nodes if n not in layer.operands]
-        owner = layer.name.split("#")[0]
-        mask = dict(snn.ann.named_buffers()).get(f"{owner}.weight_mask")
-        stored = sum(w.numel() for w in weights[:1] if isinstance(w, Tensor))
-        memories.append(
-            LayerMemory(
-                name=layer.name,
-                inputs=sum(values[operand].numel() for operand in layer.operands),
-                outputs=values[layer.node].numel(),
-                links=stored if mask is None else int(mask.sum()),
-                sites=tuple(names[str(node.target)] for node in layer.sites),
-            )
-        )
-    return tuple(memories)
 
 
 def memory_energy(snn: SpikingNetwork, run: Evaluation, *, bits: int = 32) -> MemoryEnergy:
@@ -121,8 +83,7 @@ def memory_energy(snn: SpikingNetwork, run: Evaluation, *, bits: int = 32) -> Me
     Lemaire et al. give different networks different numbers of accesses and let the reader choose
     memory sizes; here every layer has memories of its own, exactly as large as needed.
     """
-    memories = layer_memories(snn)
-    if [m.name for m in memories] != [layer.name for layer in run.layers]:
+    if [layer.name for layer in snn.wiring] != [layer.name for layer in run.layers]:
         raise ConfigError(
             "the evaluation has other layers than the network; give the network it was made with."
         )
@@ -134,14 +95,16 @@ def memory_energy(snn: SpikingNetwork, run: Evaluation, *, bits: int = 32) -> Me
     }
     steps = torch.tensor(run.timesteps, dtype=torch.float64)
     ann, snn_total = 0.0, torch.zeros_like(steps)
-    for memory, layer in zip(memories, run.layers, strict=True):
+    names = {population.node: name for name, population in snn.populations.items()}
+    for memory, layer in zip(snn.wiring, run.layers, strict=True):
+        links = 0 if memory.links is None else int(memory.links.sum())
         read, link, held = (
-            access_joule(n, bits=bits) for n in (memory.inputs, memory.links, memory.outputs)
+            access_joule(n, bits=bits) for n in (memory.inputs, links, memory.outputs)
         )
         ann += layer.macs * (read + link) + 2 * memory.outputs * held
         snn_total += torch.tensor(layer.snn_macs, dtype=torch.float64) * (read + link)
         snn_total += torch.tensor(layer.sops, dtype=torch.float64) * (link + 2 * held)
         snn_total += steps * memory.outputs * 3 * held
-        for name in memory.sites:
-            snn_total += spikes[name] * 2 * read
+        for node in memory.sites:
+            snn_total += spikes[names[node]] * 2 * read
     return MemoryEnergy(ann, tuple(snn_total.tolist()), "Lemaire et al., ICONIP 2022; SRAM 45 nm")

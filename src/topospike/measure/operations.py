@@ -8,6 +8,7 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,74 +17,41 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
-from topospike.measure.fanout import (
-    constants_on_path,
-    counts_at_sites,
-    events_at,
-    link_counts,
-    probe_shapes,
-)
+from topospike.snn.coding import SiteState
+from topospike.snn.fanout import constants_on_path, events_at
+from topospike.snn.forms import fetch
+from topospike.snn.images import ImageAxis
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.wiring import WeightLayerInput
+from topospike.snn.wiring import LINEARS, Layer
 
 
 @dataclass(frozen=True)
 class CountedLayer:
-    """A weight layer with its link counts, ready for counting.
+    """A weight layer under one set of conventions: what is counted of its wiring.
 
-    ``links`` has the operand's shape, ``at_sites`` the sites' shapes; both without batch axis.
+    ``leaving`` has the operand's shape for one image, ``at_sites`` the fan-out of each site.
     """
 
-    wiring: WeightLayerInput
-    macs: float
-    macs_dense: float
-    links: Tensor | None
-    at_sites: dict[fx.Node, Tensor]
+    wiring: Layer
+    leaving: Tensor | None
+    at_sites: dict[fx.Node, tuple[Tensor, ImageAxis]]
 
 
-def existing_links(snn: SpikingNetwork, layer: WeightLayerInput, weight: Tensor) -> Tensor:
-    """Return the mask of a layer, all true where the topology lists no mask for it."""
-    owner = layer.name.split("#")[0]
-    try:
-        mask = snn.ann.get_buffer(f"{owner}.weight_mask")
-    except AttributeError:
-        return torch.ones_like(weight, dtype=torch.bool)
-    return mask
-
-
-def prepare_layers(
-    snn: SpikingNetwork, image: Tensor, conventions: Conventions
-) -> list[CountedLayer]:
-    """Work out the link counts of every weight layer from one image's shapes."""
-    values = probe_shapes(snn.ann, image[:1])
-    return [prepare(snn, layer, values, conventions) for layer in snn.weight_layers]
-
-
-def prepare(
-    snn: SpikingNetwork,
-    layer: WeightLayerInput,
-    values: dict[fx.Node, Any],
-    conventions: Conventions,
-) -> CountedLayer:
-    """Work out the link counts of one weight layer."""
-    if len(layer.operands) == 2:
-        operand = values[layer.operand]
-        macs = float(values[layer.node].numel() * operand.shape[-1])
-        return CountedLayer(layer, macs, macs, None, {})
-    (weight,) = (values[n] for n in layer.node.args[:2] if n is not layer.operand)  # pyright: ignore[reportArgumentType]
-    mask = existing_links(snn, layer, weight)
-    everything = torch.ones_like(mask)
-    operand = values[layer.operand]
-    dense = link_counts(layer, everything, operand)
-    links = dense if bool(mask.all()) else link_counts(layer, mask, operand)
-    counted = dense if conventions.links == "dense" else links
-    at_sites = {}
-    if layer.fed_by == "spikes" and (conventions.pooled == "fold" or not layer.pooled):
-        at_sites = {
-            site: count[0] for site, count in counts_at_sites(layer, counted, values).items()
-        }
-    return CountedLayer(layer, float(links.sum()), float(dense.sum()), counted[0], at_sites)
+def counted(layer: Layer, conventions: Conventions, device: torch.device) -> CountedLayer:
+    """Choose from the wiring of a layer what these conventions count, where the spikes are."""
+    dense = conventions.links == "dense"
+    folded = conventions.pooled == "fold" or not layer.pooled
+    leaving = layer.leaving_dense if dense else layer.leaving
+    return CountedLayer(
+        layer,
+        None if leaving is None else leaving.to(device),
+        {
+            feed.node: ((feed.fan_out_dense if dense else feed.fan_out).to(device), feed.images)
+            for feed in layer.feeds
+            if folded
+        },
+    )
 
 
 def meetings(left: Tensor, right: Tensor) -> Tensor:
@@ -102,23 +70,34 @@ ROWS_AT_ONCE = 8
 """Images compared at a time on a CPU: the comparison stays in its cache."""
 
 
-def images_firing(spikes: Tensor) -> Tensor:
+FIRST = ImageAxis(0, 1)
+
+
+def images_firing(spikes: Tensor, images: ImageAxis = FIRST) -> Tensor:
     """Return in how many images of a batch each neuron fired, float32, shape of one image.
 
     Fifteen times faster than ``count_nonzero(dim=0)``, which adds up eight-byte integers.
+
+    Parameters
+    ----------
+    spikes
+        Spikes of a batch.
+    images
+        How its images lie in them; by default along the first axis.
 
     Examples
     --------
     >>> images_firing(torch.tensor([[0.5, 0.0], [-1.0, 0.0], [0.0, 0.25]])).tolist()
     [2.0, 1.0]
     """
-    rows = spikes.flatten(1)
+    by_image = images.by_image(spikes)
+    rows = by_image.flatten(1)
     step = ROWS_AT_ONCE if rows.device.type == "cpu" else max(1, len(rows))
     fired = torch.empty(rows[:step].shape, dtype=torch.float32, device=rows.device)
     total = fired.new_zeros(rows.shape[1])
     for part in rows.split(step):
         total += torch.ne(part, 0, out=fired[: len(part)]).sum(0)
-    return total.view(spikes.shape[1:])
+    return total.view(by_image.shape[1:])
 
 
 def weighted_sum(counts: Tensor, links: Tensor) -> float:
@@ -133,20 +112,17 @@ class OperationCounter:
     ----------
     snn
         The spiking network.
-    image : Tensor, shape (1 or more, ...)
-        Any image of the right shape; only its shape matters.
     timesteps
         Length of the runs that will be observed.
     conventions
         What to count.
     """
 
-    def __init__(
-        self, snn: SpikingNetwork, image: Tensor, timesteps: int, conventions: Conventions
-    ) -> None:
+    def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
         self.conventions = conventions
-        self.layers = prepare_layers(snn, image, conventions)
-        self.differential = all(s.coding.name == "differential" for s in snn.sites.values())
+        self.network = snn.ann
+        self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
+        self.differential = not any(s.coding.averages for s in snn.sites.values())
         self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
@@ -168,10 +144,20 @@ class OperationCounter:
         if kind == "maxpool" or (kind == "image" and self.conventions.first_layer == "ac"):
             return [layer.wiring.operand]
         if kind == "product":
-            return [*layer.wiring.operands, *constants_on_path(layer.wiring)]
+            return [*layer.wiring.operands, *sizes_on_path(layer.wiring)]
         if kind == "spikes" and not layer.at_sites:
-            return constants_on_path(layer.wiring)
+            return sizes_on_path(layer.wiring)
         return []
+
+    def _events(self, wiring: Layer, operand: fx.Node, values: dict[fx.Node, Any]) -> Tensor:
+        """Tell where a non-zero number of this step's spikes arrives at an operand."""
+        spikes = {node: self._spikes(node) for node in wiring.sites}
+        read = {
+            node: fetch(self.network, node)
+            for node in constants_on_path(wiring)
+            if node.op == "get_attr"
+        }
+        return events_at(wiring, operand, spikes, {**values, **read}) != 0
 
     def begin_batch(self, images: int) -> None:
         """Start a new run over ``images`` images."""
@@ -180,15 +166,21 @@ class OperationCounter:
         self._before = {}
 
     def observe(
-        self, t: int, watched: tuple[Any, ...], fired: dict[Site, Tensor] | None = None
+        self,
+        t: int,
+        watched: tuple[Any, ...],
+        held: Mapping[str, SiteState],
+        fired: dict[Site, Tensor] | None = None,
     ) -> None:
         """Add the operations of step ``t``; ``watched`` are the values of ``self.watched``.
 
+        ``held`` is the state of every site by name.
         ``fired`` keeps, for each site, in how many images its neurons fired at this step; what is
         missing is counted and added.
         """
         values = dict(zip(self.watched, watched, strict=True))
         fired = {} if fired is None else fired
+        self._held = held
         for index, layer in enumerate(self.layers):
             sops, macs = self._operations(layer, t, values, fired)
             self.sops[index, t - 1] += float(sops)
@@ -211,15 +203,15 @@ class OperationCounter:
     ) -> tuple[Tensor | float, Tensor | float]:
         kind = layer.wiring.fed_by
         if kind == "graded":
-            return 0.0, layer.macs * self._batch
+            return 0.0, layer.wiring.macs * self._batch
         if kind == "image":
             return self._first_layer(layer, t, values)
         if kind == "product":
             return self._product(layer.wiring, values), 0.0
         if layer.at_sites:
             return sum(
-                weighted_sum(self._fired(node, fired), links)
-                for node, links in layer.at_sites.items()
+                weighted_sum(self._fired(node, images, fired), links)
+                for node, (links, images) in layer.at_sites.items()
             ), 0.0
         count = self._weighted(layer, self._arriving(layer.wiring, t, values))
         as_mac = layer.wiring.pooled and self.conventions.pooled == "mac"
@@ -234,39 +226,43 @@ class OperationCounter:
             nonzero = values[layer.wiring.operand] != 0
             return (0.0 if repeated else self._weighted(layer, nonzero)), 0.0
         charged = t == 1 or convention == "mac_per_step"
-        return 0.0, layer.macs * self._batch if charged else 0.0
+        return 0.0, layer.wiring.macs * self._batch if charged else 0.0
 
-    def _product(self, wiring: WeightLayerInput, values: dict[fx.Node, Any]) -> Tensor | float:
+    def _product(self, wiring: Layer, values: dict[fx.Node, Any]) -> Tensor | float:
         """Count a product of two activations: sum over k of (rows active in k) (columns active)."""
-        spikes = {node: self._spikes(node) for node in wiring.sites}
-        left, right = (
-            events_at(wiring, operand, spikes, values) != 0 for operand in wiring.operands
-        )
+
+        def side(place: int, active: Tensor) -> Tensor:
+            turned = place == 1 and wiring.node.target in LINEARS  # y W^T
+            return active.mT if turned else active
+
+        operands = tuple(enumerate(wiring.operands))
+        left, right = (side(i, self._events(wiring, operand, values)) for i, operand in operands)
         count = meetings(left, right)
         if self.conventions.products == "three_term" and self._before:
-            held_left, held_right = (self._before[operand] != 0 for operand in wiring.operands)
+            held_left, held_right = (side(i, self._before[operand] != 0) for i, operand in operands)
             count = count + meetings(left, held_right) + meetings(held_left, right)
         return count
 
-    def _fired(self, node: fx.Node, fired: dict[Site, Tensor]) -> Tensor:
+    def _fired(self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor]) -> Tensor:
         """Return in how many images of the batch each neuron of a site fired at this step."""
         site = self.site_of[node]
+        if not images.leading:  # what a caller counts, it counts as if images came one by one
+            return images_firing(self._spikes(node), images)
         if site not in fired:
-            fired[site] = images_firing(self._spikes(node))
+            fired[site] = images_firing(self._spikes(node), images)
         return fired[site]
 
     def _spikes(self, node: fx.Node) -> Tensor:
-        spikes = self.site_of[node].spikes
+        spikes = self._held[self.site_of[node].name].spikes
         if spikes is None:
             raise RuntimeError(f"site {node.target} has not run")
         return spikes
 
-    def _arriving(self, wiring: WeightLayerInput, t: int, values: dict[fx.Node, Any]) -> Tensor:
+    def _arriving(self, wiring: Layer, t: int, values: dict[fx.Node, Any]) -> Tensor:
         """Tell where a non-zero number arrives at the layer at this step."""
         if wiring.fed_by == "maxpool":
             return self._changed(wiring.operand, values[wiring.operand], t)
-        spikes = {node: self._spikes(node) for node in wiring.sites}
-        return events_at(wiring, wiring.operand, spikes, values) != 0
+        return self._events(wiring, wiring.operand, values)
 
     def _changed(self, node: fx.Node, value: Tensor, t: int) -> Tensor:
         """Tell where a non-zero number arrives: the stream behind the decoded value."""
@@ -282,9 +278,9 @@ class OperationCounter:
 
     @staticmethod
     def _weighted(layer: CountedLayer, events: Tensor) -> float:
-        if layer.links is None:
+        if layer.leaving is None or layer.wiring.images is None:
             raise RuntimeError(f"{layer.wiring.name} has no links to count")
-        return weighted_sum(images_firing(events), layer.links)
+        return weighted_sum(images_firing(events, layer.wiring.images), layer.leaving)
 
     def per_image(self) -> tuple[LayerOperations, ...]:
         """Return cumulative operations per image for each layer."""
@@ -295,9 +291,11 @@ class OperationCounter:
                 name=layer.wiring.name,
                 kind=layer.wiring.kind,
                 input=layer.wiring.fed_by,
-                macs=layer.macs,
-                macs_dense=layer.macs_dense,
-                density=layer.macs / layer.macs_dense if layer.macs_dense else 0.0,
+                macs=layer.wiring.macs,
+                macs_dense=layer.wiring.macs_dense,
+                density=(
+                    layer.wiring.macs / layer.wiring.macs_dense if layer.wiring.macs_dense else 0.0
+                ),
                 sops=tuple(accumulates),
                 snn_macs=tuple(multiplies),
             )
@@ -307,3 +305,8 @@ class OperationCounter:
     def macs_per_image(self) -> list[float]:
         """Return the cumulative MACs of the spiking network per image, for each t."""
         return (self.macs.sum(0).cumsum(0) / self.images).tolist()
+
+
+def sizes_on_path(wiring: Layer) -> list[fx.Node]:
+    """Return what the path to a layer reads that has to be looked at in a run, not fetched."""
+    return [node for node in constants_on_path(wiring) if node.op != "get_attr"]

@@ -13,7 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from topospike.errors import ConfigError, MissingDependencyError
+from topospike.errors import ConfigError, require
 from topospike.models.sizes import check_positive
 
 
@@ -126,12 +126,8 @@ def check_fit(width: int, heads: int, image_size: tuple[int, int], patch: int) -
 @cache
 def transformer_classes() -> tuple[type[nn.Module], type]:
     """Import the network of ``transformers``, which is slow, and let it answer with logits."""
-    try:
-        from transformers import ViTConfig, ViTForImageClassification
-    except ImportError as missing:
-        raise MissingDependencyError(
-            "model 'vit' needs the package transformers; pip install 'topospike[hf]'"
-        ) from missing
+    require("transformers", purpose="model 'vit'")
+    from transformers import ViTConfig, ViTForImageClassification
 
     class VisionTransformer(ViTForImageClassification):
         """A vision transformer that returns the logits of a batch of images."""

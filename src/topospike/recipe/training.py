@@ -13,7 +13,7 @@ from topospike.errors import ConfigError
 Requirement = tuple[str, bool, str]
 
 
-def require(section: str, settings: object, *requirements: Requirement) -> None:
+def check_ranges(section: str, settings: object, *requirements: Requirement) -> None:
     """Raise `ConfigError` for the first field whose condition does not hold; NaN meets none."""
     for field, holds, required in requirements:
         if not holds:
@@ -85,7 +85,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         size, limits = self.image_size, (self.limit_train, self.limit_test)
-        require(
+        check_ranges(
             "data",
             self,
             ("batch_size", self.batch_size >= 1, "1 or more"),
@@ -195,7 +195,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         end, final = f"epochs={self.epochs}", self.final_learning_rate_fraction
-        require(
+        check_ranges(
             "train",
             self,
             ("epochs", self.epochs >= 1, "1 or more"),

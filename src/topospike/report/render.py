@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topospike.contracts import write_atomically
+from topospike.errors import require
 from topospike.report.folder import read_run
 from topospike.report.page import Page, build_page
 from topospike.report.svg import write_svg_figures
@@ -56,6 +57,7 @@ def write_report(run_folder: str | Path) -> Path:
 
 def render_page(page: Page) -> str:
     """Fill the template; a page without figures carries no script library."""
+    require("jinja2", "plotly", purpose="the report page")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -15,6 +15,7 @@ from topospike.analysis.history import evolution
 from topospike.analysis.records import Disk
 from topospike.analysis.report import TopologyReport
 from topospike.contracts import write_atomically
+from topospike.errors import require
 from topospike.report.accuracy_charts import marked_label
 from topospike.report.folder import Run
 from topospike.report.labels import (
@@ -79,6 +80,7 @@ def write_svg_figures(run: Run) -> list[Path]:
 @contextmanager
 def style() -> Iterator[None]:
     """Use the style of this module and nothing else."""
+    require("matplotlib", purpose="a figure")
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):

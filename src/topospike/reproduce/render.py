@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from topospike.contracts import write_atomically
+from topospike.errors import require
 from topospike.report.labels import display_name
 from topospike.report.units import NO_VALUE, energy
 from topospike.reproduce.comparison import Cell, Line
@@ -199,6 +200,7 @@ def comma_separated(target: Target, lines: Sequence[Line], *, scale: str) -> str
 
 def page(target: Target, lines: Sequence[Line], *, scale: str, drawings: Sequence[Path]) -> str:
     """Return the comparison as one HTML page with its figures inside."""
+    require("jinja2", purpose="the page of a comparison")
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -1,27 +1,30 @@
-"""Which site feeds which weight layer, and through what.
+"""Which site feeds which weight layer, through what, over which links: found once, at conversion.
 
 For every convolution, linear layer and product of two activations, walk from its operand back to
 the sites. Five answers are possible:
 
 ``image``   the operand depends on the image alone (the first layer): constant in time;
-``spikes``  only event-preserving operations (reshapes, concatenation, channel scaling, residual
-            adds) and average pooling lie between: an event arrives as an event;
+``spikes``  only linear maps (`topospike.snn.linear_maps`) lie between: an event arrives as events;
 ``maxpool`` as ``spikes``, with a max-pool on the way: an event may be swallowed, so arriving
             changes have to be looked at;
 ``product`` both operands of a product of activations are fed by spikes;
 ``graded``  anything else: the operand is a real number at every step, hence a MAC.
 
-Nothing is counted here; `topospike.measure` does that.
+`topospike.snn.fanout` adds to each layer its links and what an event costs. Measurement, export
+and reports read the result and derive nothing again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from topospike.models.capture import node_module
+from topospike.snn.images import ImageAxis
+from topospike.snn.linear_maps import AVERAGES, is_linear, is_number
 from topospike.snn.split import is_site, timeless_nodes
 
 aten = torch.ops.aten
@@ -32,68 +35,119 @@ CONVOLUTIONS = frozenset(
     | {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 )
 LINEARS = frozenset({aten.linear.default})
-PRODUCTS = frozenset({aten.matmul.default, aten.mm.default, aten.bmm.default})
+PRODUCTS = frozenset({aten.matmul.default, aten.mm.default, aten.bmm.default, aten.mv.default})
 WEIGHT_OPS = CONVOLUTIONS | LINEARS | PRODUCTS
-
-# Operations that move values about or rescale them one by one: an event stays one event.
-EVENT_PRESERVING = frozenset(
-    {
-        aten.view.default, aten.reshape.default, aten._unsafe_view.default,
-        aten.flatten.using_ints, aten.unflatten.int, aten.permute.default,
-        aten.transpose.int, aten.t.default, aten.squeeze.default, aten.squeeze.dim,
-        aten.squeeze.dims, aten.unsqueeze.default, aten.expand.default, aten.clone.default,
-        aten.contiguous.default, aten.alias.default, aten.detach.default, aten.slice.Tensor,
-        aten.select.int, aten.cat.default, aten.constant_pad_nd.default, aten.pad.default,
-        aten.dropout.default, aten._to_copy.default, aten.to.dtype, aten.chunk.default,
-        aten.split.Tensor, aten.split_with_sizes.default, aten.channel_shuffle.default,
-    }
-)  # fmt: skip
-# A factor or a shift per channel changes the size of an event, never their number.
-RESCALING = frozenset(
-    {aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default}
-    | {aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.neg.default}
-)
-ADDITIONS = frozenset({aten.add.Tensor, aten.sub.Tensor})
-AVERAGE_POOLS = frozenset(
-    {aten.avg_pool1d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool1d.default}
-    | {aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim}
-)
 MAX_POOLS = frozenset(
-    {aten.max_pool1d.default, aten.max_pool2d.default, aten.adaptive_max_pool2d.default}
+    {aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default}
+    | {aten.adaptive_max_pool2d.default}
 )
 
 
-@dataclass(frozen=True)
-class WeightLayerInput:
-    """One weight layer of the graph and what feeds it.
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """What an event of one site costs in one layer.
 
-    ``operands`` are the inputs that change with the image: one, or two of a product. ``path``
-    lists the nodes between the sites and the operands, in execution order, ``sites`` the nodes
-    that call those sites. ``pooled`` tells whether an average pool lies on the way.
+    Attributes
+    ----------
+    site : str
+        Name of the site.
+    node
+        The node that calls it.
+    fan_out : Tensor, float64, shape of the site for one image
+        For each neuron, how many existing links of the layer its event crosses: whole numbers.
+    fan_out_dense : Tensor, float64
+        The same if no link were missing.
+    images
+        How the images of a batch lie in the site's values.
+    exact : bool
+        Whether every event crosses these links, whatever else fires (not so behind a max-pool,
+        which has no feeds here but is looked at while it runs).
+    """
+
+    site: str
+    node: fx.Node
+    fan_out: Tensor
+    fan_out_dense: Tensor
+    images: ImageAxis
+    exact: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One weight layer of the graph, what feeds it, and over which links.
+
+    Attributes
+    ----------
+    name : str
+        ``features.0`` for a layer whose weight is ``features.0.weight``.
+    kind : {"conv", "linear", "matmul"}
+    node
+        The node that runs it.
+    operands : tuple of Node
+        The inputs that change with the image: one, or two of a product.
+    weight : Node or None
+        The other input; ``None`` for a product of two activations.
+    fed_by, reason : str
+        How it is fed, and why.
+    pooled : bool
+        Whether an average lies on the way.
+    sites, path : tuple of Node
+        The calls of the sites behind it, and the nodes between them and the operands, in
+        execution order.
+    links : Tensor or None, bool, shape of the weight
+        Existing links: the weight expression evaluated on the masks of its parameters.
+    feeds : tuple of Feed
+        One for each site, of a layer fed by ``spikes``; empty for the others.
+    leaving, leaving_dense : Tensor or None, float64, shape of the operand for one image
+        Links that leave each position of the operand; how many there would be if none were missing.
+    images : ImageAxis or None
+        How the images of a batch lie in the operand.
+    macs, macs_dense : float
+        Multiplications of the ANN for one image, over existing and over all links.
+    inputs, outputs : int
+        Numbers read and written for one image.
+    zeros : float
+        Share of the links whose weight is exactly 0 now.
     """
 
     name: str
     kind: str
     node: fx.Node
     operands: tuple[fx.Node, ...]
+    weight: fx.Node | None
     fed_by: str
     reason: str
     pooled: bool
     sites: tuple[fx.Node, ...]
     path: tuple[fx.Node, ...]
+    links: Tensor | None = None
+    feeds: tuple[Feed, ...] = ()
+    leaving: Tensor | None = None
+    leaving_dense: Tensor | None = None
+    images: ImageAxis | None = None
+    macs: float = 0.0
+    macs_dense: float = 0.0
+    inputs: int = 0
+    outputs: int = 0
+    zeros: float = 0.0
 
     @property
     def operand(self) -> fx.Node:
         """The operand of a layer that has one."""
         return self.operands[0]
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether a link is missing."""
+        return self.links is not None and not bool(self.links.all())
 
-def find_weight_layers(network: fx.GraphModule) -> list[WeightLayerInput]:
-    """Describe every weight layer of a network with sites, in execution order."""
+
+def find_weight_layers(network: fx.GraphModule) -> list[Layer]:
+    """Describe every weight layer of a network with sites, in execution order, without links."""
     timeless = timeless_nodes(network)
-    image_nodes = nodes_downstream_of_input(network)
+    image_nodes = nodes_downstream_of_input(network.graph)
     order = {node: position for position, node in enumerate(network.graph.nodes)}
-    layers: list[WeightLayerInput] = []
+    layers: list[Layer] = []
     seen: dict[str, int] = {}
     for node in network.graph.nodes:
         if node.target not in WEIGHT_OPS:
@@ -108,23 +162,44 @@ def find_weight_layers(network: fx.GraphModule) -> list[WeightLayerInput]:
     return layers
 
 
-def nodes_downstream_of_input(network: fx.GraphModule) -> set[fx.Node]:
+def nodes_downstream_of_input(graph: fx.Graph) -> set[fx.Node]:
     """Return the nodes that depend on the image (parameters and constants do not)."""
     found: set[fx.Node] = set()
-    for node in network.graph.nodes:
+    for node in graph.nodes:
         if node.op == "placeholder" or any(p in found for p in node.all_input_nodes):
             found.add(node)
     return found
 
 
+def nearest_layers(node: fx.Node) -> list[fx.Node]:
+    """Return the weight layers nearest upstream of a node; those behind a site are its own."""
+    found: dict[fx.Node, None] = {}
+    seen: set[fx.Node] = set()
+    queue = list(node.all_input_nodes)
+    while queue:
+        parent = queue.pop(0)
+        if parent in seen:
+            continue
+        seen.add(parent)
+        if parent.target in WEIGHT_OPS:
+            found[parent] = None
+        elif parent.op != "call_module":
+            queue.extend(parent.all_input_nodes)
+    return list(found)
+
+
 def weight_name(node: fx.Node) -> str:
-    """Return ``features.0`` for a layer whose weight is ``features.0.weight``."""
+    """Return ``features.0`` for a layer whose weight is ``features.0.weight``, however written."""
     if node.target not in PRODUCTS:
         weight = node.args[1]
         while isinstance(weight, fx.Node) and weight.op != "get_attr" and weight.all_input_nodes:
             weight = weight.all_input_nodes[0]
         if isinstance(weight, fx.Node) and weight.op == "get_attr":
-            return str(weight.target).removesuffix(".weight")
+            target = str(weight.target).split(".parametrizations.")[0]
+            owner, _, last = target.rpartition(".")
+            # weight_v of a weight norm, weight_orig and weight_mask of torch's own pruning
+            is_weight = last == "weight" or last.startswith("weight_")
+            return owner if is_weight and owner else target
     return ".".join(part for part in (node_module(node), node.name) if part)
 
 
@@ -134,32 +209,41 @@ def describe(
     timeless: set[fx.Node],
     image_nodes: set[fx.Node],
     order: dict[fx.Node, int],
-) -> WeightLayerInput:
+) -> Layer:
     """Describe one weight layer."""
+    sides = [side for side in node.args[:2] if isinstance(side, fx.Node)]
+    operands = [side for side in sides if side in image_nodes]
+    weight = next((side for side in sides if side not in image_nodes), None)
     kind = "conv" if node.target in CONVOLUTIONS else "linear"
-    operands = [node.all_input_nodes[0]]
-    if node.target in PRODUCTS or (len(node.args) > 1 and node.args[1] in image_nodes):
-        kind = "matmul"
-        operands = [parent for parent in node.all_input_nodes[:2] if parent in image_nodes]
     walk = Walk(network, timeless, image_nodes)
     for operand in operands:
         walk.back_from(operand)
     fed_by, reason = walk.verdict()
+    if node.target in PRODUCTS or len(operands) == 2:
+        kind = "matmul"
     if len(operands) == 2 and fed_by in ("spikes", "maxpool"):
         complete = all(operand not in timeless for operand in operands)
-        fed_by = "product" if fed_by == "spikes" and complete else "graded"
-        reason = "product of two activations"
-    return WeightLayerInput(
+        plain = fed_by == "spikes" and complete and node.target not in CONVOLUTIONS
+        fed_by, reason = "product" if plain else "graded", "product of two activations"
+    if weight is not None and weight not in timeless:
+        fed_by, reason = "graded", "its weight is what a site decodes"
+    return Layer(
         name=weight_name(node),
         kind=kind,
         node=node,
         operands=tuple(operands),
+        weight=weight,
         fed_by=fed_by,
         reason=reason,
         pooled=walk.pooled,
-        sites=tuple(sorted(walk.sites, key=order.__getitem__)),
-        path=tuple(sorted(walk.path, key=order.__getitem__)),
+        sites=in_order(walk.sites, order),
+        path=in_order(walk.path, order),
     )
+
+
+def in_order(nodes: Iterable[fx.Node], order: dict[fx.Node, int]) -> tuple[fx.Node, ...]:
+    """Return nodes in execution order."""
+    return tuple(sorted(nodes, key=order.__getitem__))
 
 
 class Walk:
@@ -180,34 +264,26 @@ class Walk:
 
     def back_from(self, node: fx.Node) -> None:
         """Walk from ``node`` to the sites behind it."""
-        if node in self.path or node in self.sites:
-            return
-        if is_site(node, self.network):
-            self.sites.add(node)
-        elif node in self.timeless:
-            self.sees_image |= (
-                node in self.image_nodes
-                and "val" in node.meta
-                and isinstance(node.meta["val"], torch.Tensor)
-            )
-        elif self.passes_events(node):
-            self.path.add(node)
-            for parent in node.all_input_nodes:
-                self.back_from(parent)
-        else:
-            self.obstacle = node
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            if node in self.path or node in self.sites or is_number(node):
+                continue
+            if is_site(node, self.network):
+                self.sites.add(node)
+            elif node in self.timeless:
+                self.sees_image |= node in self.image_nodes and "val" in node.meta
+            elif self.passes_events(node):
+                self.path.add(node)
+                waiting.extend(node.all_input_nodes)
+            else:
+                self.obstacle = node
 
     def passes_events(self, node: fx.Node) -> bool:
-        """Tell whether an event entering this node leaves it as an event."""
-        target = node.target
-        self.pooled |= target in AVERAGE_POOLS
-        self.max_pooled |= target in MAX_POOLS
-        if target in RESCALING:  # a product of two activations is not a rescaling
-            changing = [p for p in node.all_input_nodes if p not in self.timeless]
-            return len(changing) == 1
-        is_item = getattr(target, "__name__", "") == "getitem"
-        passing = EVENT_PRESERVING | ADDITIONS | AVERAGE_POOLS | MAX_POOLS
-        return is_item or target in passing
+        """Tell whether an event entering this node leaves it as events."""
+        self.pooled |= node.target in AVERAGES
+        self.max_pooled |= node.target in MAX_POOLS
+        return node.target in MAX_POOLS or is_linear(node, lambda p: p not in self.timeless)
 
     def verdict(self) -> tuple[str, str]:
         """Return how the operand is fed, and why."""

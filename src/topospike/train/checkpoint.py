@@ -211,5 +211,5 @@ def digest_of(written_by: str, state: str, tensors: Mapping[str, Tensor]) -> str
     digest = hashlib.sha256(f"{written_by}\n{state}\n".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

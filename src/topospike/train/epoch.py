@@ -19,13 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, ShapeError
+from topospike.modes import evaluating
 from topospike.recipe import TrainSettings
 from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import ALONE, Processes, whole_batch_norm, without_averaging
 from topospike.train.finite import LossGuard, diagnose
-from topospike.train.optim import CLASSIFICATION, TrainingMethod, optimizer_steps, set_learning_rate
-from topospike.train.protocols import TrainingData
-from topospike.train.resume import Trainee
+from topospike.train.optim import optimizer_steps, set_learning_rate
+from topospike.train.resume import Run, Trainee
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,9 @@ class EpochSummary:
 
 
 def train_epoch(
-    trainee: Trainee,
-    data: TrainingData,
-    settings: TrainSettings,
-    *,
-    epoch: int,
-    advance: Callable[[], None] = lambda: None,
-    method: TrainingMethod = CLASSIFICATION,
+    trainee: Trainee, run: Run, *, epoch: int, advance: Callable[[], None] = lambda: None
 ) -> EpochSummary:
-    """Train on every batch once.
-
-    Parameters
-    ----------
-    trainee
-        Model, optimizer, topology controller, device and processes.
-    data
-        Its ``train`` batches are gone through in the order of ``epoch``.
-    settings
-        Precision, clipping, and the numbers that loss and learning rate read.
-    epoch
-        Counted from 0.
-    advance
-        Called after each optimizer step.
-    method
-        Loss and learning rate.
+    """Train on every batch once, in the order of ``epoch``; ``advance`` is called after each step.
 
     Raises
     ------
@@ -79,6 +58,7 @@ def train_epoch(
         The data gave another number of batches than their ``len()``; or layers cannot run on their
         links alone, as was asked.
     """
+    data, settings, method = run.data, run.settings, run.method
     processes, batches = trainee.processes, len(data.train)
     steps = optimizer_steps(settings, batches=batches)
     totals, guard = Totals(trainee.device), LossGuard(trainee.device, processes)
@@ -120,8 +100,7 @@ def train_epoch(
                         x,
                         lambda x=x: forward(trainee.model, x, settings),
                         loss=float(loss.detach()),
-                        epoch=epoch,
-                        step=seen,
+                        place=f"epoch {epoch}, step {seen}",
                     )
                 totals.add(logits, y, counted=counted, loss=loss)
                 seen += 1
@@ -255,21 +234,14 @@ def evaluate_accuracy(
     0.6666666666666666
     """
     device = next((parameter.device for parameter in model.parameters()), None)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     totals = Totals(torch.device("cpu") if device is None else device)
-    try:
-        with torch.no_grad():
-            for x, y in batches:
-                x, y, counted = processes.share(x, y)
-                x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
-                logits = model(x)
-                check_logits(logits, batch=len(y), classes=None, model=model)
-                totals.add(logits, y, counted=counted)
-    finally:
-        # Each module gets its own mode back: a frozen batch norm stays frozen.
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        for x, y in batches:
+            x, y, counted = processes.share(x, y)
+            x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
+            logits = model(x)
+            check_logits(logits, batch=len(y), classes=None, model=model)
+            totals.add(logits, y, counted=counted)
     _, correct, images = totals.over(processes)
     if images == 0:
         raise ConfigError("there are no images to evaluate on: give at least one batch.")

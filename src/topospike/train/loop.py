@@ -11,16 +11,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from topospike.contracts import TopologyUpdate, to_json
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError
+from topospike.progress import progress
 from topospike.recipe import TrainSettings
 from topospike.train.checkpoint import (
     LoadedCheckpoint,
@@ -31,7 +30,6 @@ from topospike.train.checkpoint import (
     save_checkpoint,
 )
 from topospike.train.compact import check_execution
-from topospike.train.display import progress_bar
 from topospike.train.distributed import (
     LostProcessError,
     Processes,
@@ -53,8 +51,9 @@ from topospike.train.optim import (
 )
 from topospike.train.protocols import TopologyController, TrainingData
 from topospike.train.resume import (
-    History,
+    FitResult,
     MetricsLog,
+    Run,
     Trainee,
     identity_of,
     restore,
@@ -63,34 +62,6 @@ from topospike.train.resume import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a finished training run was.
-
-    Attributes
-    ----------
-    epochs
-        Epochs trained, those before an interruption included.
-    train_loss
-        Mean loss over the images of the last epoch (in nats for cross-entropy).
-    validation_accuracy
-        Of the last epoch's weights, in [0, 1]; ``None`` without validation images.
-    best_epoch
-        The epoch (from 0) with the highest validation accuracy; its weights are not kept.
-    seconds
-        Time spent in epochs, those before an interruption included.
-    folder
-        The run's folder.
-    """
-
-    epochs: int
-    train_loss: float
-    validation_accuracy: float | None
-    best_epoch: int | None
-    seconds: float
-    folder: Path | None
 
 
 def fit(
@@ -194,50 +165,30 @@ def fit(
     metrics = MetricsLog(
         folder / "metrics.jsonl" if folder is not None and processes.is_main else None
     )
-    identity = identity_of(settings, data, method, seed=seed, sparsifier=sparsifier)
+    identity = identity_of(model, settings, data, method, seed=seed, sparsifier=sparsifier)
     run = Run(data, settings, folder, metrics, label, method, after_update, identity)
     try:
         with losses_explained(), seeded(processes.seed(seed), device):
             trainee = prepare(model, run, sparsifier, device=device, processes=processes)
-            history = train(trainee, run, begin(trainee, run, resume=resume))
+            result = train(trainee, run, begin(trainee, run, resume=resume))
     except (KeyboardInterrupt, NonFiniteError, LostProcessError) as stop:
         stop.add_note(how_to_go_on(stop, folder))
         raise
     if trainee.average is not None:
         model.load_state_dict(trainee.average.module.state_dict())
     model.eval()
-    return FitResult(
-        epochs=history.epochs,
-        train_loss=history.train_loss,
-        validation_accuracy=history.validation_accuracy,
-        best_epoch=history.best_epoch,
-        seconds=history.seconds,
-        folder=folder,
-    )
+    return dataclasses.replace(result, folder=folder)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What stays the same during a run: data, settings, and where it is written down."""
-
-    data: TrainingData
-    settings: TrainSettings
-    folder: Path | None
-    metrics: MetricsLog
-    label: str
-    method: TrainingMethod
-    after_update: Callable[[TopologyUpdate], None] | None
-    identity: Mapping[str, Any]
-
-
-def train(trainee: Trainee, run: Run, history: History) -> History:
+def train(trainee: Trainee, run: Run, history: FitResult) -> FitResult:
     """Train the epochs that are left, each with its record and, when due, its checkpoint."""
     epochs = run.settings.epochs
     steps = optimizer_steps(run.settings, batches=len(run.data.train))
-    with progress_bar(
-        run.label,
-        total_steps=epochs * steps,
-        done_steps=history.epochs * steps,
+    with progress(
+        run.label or "training",
+        total=epochs * steps,
+        done=history.epochs * steps,
+        unit="steps",
         shown=trainee.processes.is_main,
     ) as advance:
         while history.epochs < epochs:
@@ -254,14 +205,12 @@ def train(trainee: Trainee, run: Run, history: History) -> History:
 
 
 def train_and_record(
-    trainee: Trainee, run: Run, history: History, *, advance: Callable[[], None]
-) -> History:
+    trainee: Trainee, run: Run, history: FitResult, *, advance: Callable[[], None]
+) -> FitResult:
     """Train one epoch, update the topology, validate, and write the metrics."""
     started = time.perf_counter()
     epoch = history.epochs
-    summary = train_epoch(
-        trainee, run.data, run.settings, epoch=epoch, advance=advance, method=run.method
-    )
+    summary = train_epoch(trainee, run, epoch=epoch, advance=advance)
     check_weights(trainee.model, epoch=epoch)
     settle_buffers(trainee)
     if trainee.sparsifier is not None and trainee.sparsifier.is_update_epoch(epoch):
@@ -338,16 +287,16 @@ def prepare(
     return Trainee(model, optimizer, sparsifier, device, network, average, processes)
 
 
-def begin(trainee: Trainee, run: Run, *, resume: bool) -> History:
+def begin(trainee: Trainee, run: Run, *, resume: bool) -> FitResult:
     """Take up the newest checkpoint, or start with an empty metrics file."""
     if run.folder is None:
-        return History()
+        return FitResult()
     run.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = run.folder / "checkpoint"
     loaded = newest(checkpoints, trainee.processes, resume=resume)
     if loaded is None:
         run.metrics.truncate(0)
-        return History()
+        return FitResult()
     history, offset = restore(trainee, loaded, identity=run.identity)
     run.metrics.truncate(offset)
     for complaint in loaded.complaints:

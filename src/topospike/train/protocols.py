@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from topospike.contracts import TopologyUpdate
-from topospike.recipe import TrainSettings
 
 
 @runtime_checkable
@@ -106,28 +105,4 @@ class TrainingData(Protocol):
     @property
     def classes(self) -> int:
         """Number of classes, i.e. of logits."""
-        ...
-
-
-class Loss(Protocol):
-    """Mean loss of a batch."""
-
-    def __call__(self, logits: Tensor, labels: Tensor, settings: TrainSettings, /) -> Tensor:
-        """Return a scalar from float32 logits (batch, classes) and int64 labels (batch,)."""
-        ...
-
-
-class OptimizerBuilder(Protocol):
-    """Makes the optimizer of a model."""
-
-    def __call__(self, model: nn.Module, settings: TrainSettings) -> Optimizer:
-        """Return an optimizer over every trainable parameter."""
-        ...
-
-
-class LearningRate(Protocol):
-    """Learning rate as a function of the step alone, so that a resumed run cannot drift."""
-
-    def __call__(self, settings: TrainSettings, step: int, *, steps_per_epoch: int) -> float:
-        """Return the rate of optimizer step ``step``, counted from 0 over the whole run."""
         ...

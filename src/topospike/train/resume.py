@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from topospike.contracts import TopologyUpdate
 from topospike.errors import CheckpointError
 from topospike.recipe import TrainSettings
 from topospike.train.checkpoint import CheckpointWarning, LoadedCheckpoint
@@ -33,6 +34,8 @@ from topospike.train.protocols import TopologyController, TrainingData
 
 # Settings that change no number of the run.
 FREE_SETTINGS = ("checkpoint_every",)
+# Differences that a message names.
+NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,24 @@ class Trainee:
 
 
 @dataclass(frozen=True)
-class History:
-    """The run so far; accuracies are fractions, ``None`` without validation images."""
+class FitResult:
+    """What a training run was, or has been so far.
+
+    Attributes
+    ----------
+    epochs
+        Epochs trained, those before an interruption included.
+    train_loss
+        Mean loss over the images of the last epoch (in nats for cross-entropy).
+    validation_accuracy
+        Of the last epoch's weights, in [0, 1]; ``None`` without validation images.
+    best_epoch, best_validation_accuracy
+        The first epoch (from 0) with the highest accuracy; its weights are not kept.
+    seconds
+        Time spent in epochs, those before an interruption included.
+    folder
+        The run's folder, once it has finished.
+    """
 
     epochs: int = 0
     train_loss: float = float("nan")
@@ -62,16 +81,17 @@ class History:
     best_epoch: int | None = None
     best_validation_accuracy: float | None = None
     seconds: float = 0.0
+    folder: Path | None = None
 
     def after_epoch(
         self, *, train_loss: float, validation_accuracy: float | None, seconds: float
-    ) -> History:
+    ) -> FitResult:
         """Return the history with one more epoch; of equal accuracies the earlier one is best."""
         best, best_epoch = self.best_validation_accuracy, self.best_epoch
         if validation_accuracy is not None and (best is None or validation_accuracy > best):
             best, best_epoch = validation_accuracy, self.epochs
         spent = self.seconds + seconds
-        return History(self.epochs + 1, train_loss, validation_accuracy, best_epoch, best, spent)
+        return FitResult(self.epochs + 1, train_loss, validation_accuracy, best_epoch, best, spent)
 
 
 class MetricsLog:
@@ -116,7 +136,22 @@ class MetricsLog:
             os.truncate(self.path, offset)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What stays the same during a run: data, settings, and where it is written down."""
+
+    data: TrainingData
+    settings: TrainSettings
+    folder: Path | None
+    metrics: MetricsLog
+    label: str
+    method: TrainingMethod
+    after_update: Callable[[TopologyUpdate], None] | None
+    identity: Mapping[str, Any]
+
+
 def identity_of(
+    model: nn.Module,
     settings: TrainSettings,
     data: TrainingData,
     method: TrainingMethod,
@@ -133,6 +168,7 @@ def identity_of(
         "topology controller": "none" if sparsifier is None else type(sparsifier).__name__,
         **getattr(data, "identity", {}),
         **{f"method.{name}": value for name, value in method.identity.items()},
+        **{f"module {name!r}": type(module).__name__ for name, module in model.named_modules()},
     }
     return json.loads(json.dumps(identity))
 
@@ -146,15 +182,16 @@ def check_identity(stored: Mapping[str, Any], current: Mapping[str, Any], path: 
         if stored.get(name, missing) != current.get(name, missing)
     ]
     if differences:
+        more = f" ({len(differences) - NAMED} more)" if len(differences) > NAMED else ""
         raise CheckpointError(
-            f"checkpoint {path} is of another run: {'; '.join(differences)}. The numbers depend on "
-            "them, so the run cannot go on: use the old values, another folder, or resume=False to "
-            "start over."
+            f"checkpoint {path} is of another run: {'; '.join(differences[:NAMED])}{more}. The "
+            "numbers depend on them, so the run cannot go on: use the old values, another folder, "
+            "or resume=False to start over."
         )
 
 
 def snapshot(
-    trainee: Trainee, history: History, *, identity: Mapping[str, Any], metrics_offset: int
+    trainee: Trainee, history: FitResult, *, identity: Mapping[str, Any], metrics_offset: int
 ) -> dict[str, Any]:
     """Collect the payload of a checkpoint (references, not copies), on every process."""
     sparsifier, average = trainee.sparsifier, trainee.average
@@ -178,12 +215,12 @@ def snapshot(
 
 def restore(
     trainee: Trainee, loaded: LoadedCheckpoint, *, identity: Mapping[str, Any]
-) -> tuple[History, int]:
+) -> tuple[FitResult, int]:
     """Put a checkpoint's state into the trainee: model, optimizer, controller, generators.
 
     Returns
     -------
-    tuple of History and int
+    tuple of FitResult and int
         The run so far, and the length of the metrics file at that time.
 
     Raises
@@ -215,7 +252,7 @@ def restore(
         if trainee.device.type == "cuda" and "cuda" in states:
             torch.cuda.set_rng_state(states["cuda"], trainee.device)
     warn_if_moved(payload["platform"], platform_of(trainee), path)
-    return History(**payload["history"]), payload["metrics_offset"]
+    return FitResult(**payload["history"]), payload["metrics_offset"]
 
 
 def match_memory_format(optimizer: torch.optim.Optimizer) -> None:

@@ -1,0 +1,28 @@
+"""Run the tests with every function of the library checking its annotations: shapes, dtypes, types.
+
+``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into
+and comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose:
+nothing is checked there, so that the library's own error is seen.
+"""
+
+import jaxtyping
+import pytest
+from beartype import BeartypeConf, beartype
+
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for Pyright
+
+
+def pytest_configure():
+    """Check whatever of the library is imported from here on, unless an error is expected."""
+    jaxtyping.install_import_hook("topospike", "tests.typechecks.checked")
+    enter, leave = pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__
+
+    def enter_unchecked(context):
+        jaxtyping.config.update("jaxtyping_disable", True)
+        return enter(context)
+
+    def leave_checked(context, *error):
+        jaxtyping.config.update("jaxtyping_disable", False)
+        return leave(context, *error)
+
+    pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__ = enter_unchecked, leave_checked
