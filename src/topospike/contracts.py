@@ -135,6 +135,12 @@ class ConversionReport:
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def settings(self) -> str:
+        """Every option of the method as text; ``auto`` where the kind of site decides."""
+        given = {name: "auto" if value is None else value for name, value in self.options.items()}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
+
     @classmethod
     def from_plain(cls, raw: Mapping[str, Any]) -> ConversionReport:
         """Build it from what `to_json` made; `TypeError` if a field is missing or unknown."""

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.health import advise, layer_inputs, site_reports
+from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.operands import place_operand_sites
@@ -148,7 +148,7 @@ def convert(
     network = copy.deepcopy(capture(plain, first, output=output)).requires_grad_(False)
     refuse_chance(network)
     images_seen = InputForm.of(network).leaves(first)
-    drop_ceilings(network.graph, trained)
+    drop_ceilings(network, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, chosen)
     inherit_masks(model, network)
@@ -175,8 +175,8 @@ def convert(
         options=chosen.options(),
     )
     remarks = [chosen.remark()] if chosen.remark() else []
-    report = replace(report, advice=(*advise(report), *remarks))
-    snn = chosen.network(network, tuple(images_seen[0].shape[1:]), report, wiring)
+    report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
+    snn = SpikingNetwork(network, tuple(images_seen[0].shape[1:]), report, wiring)
     return chosen.finish(snn, calibration)
 
 
@@ -184,9 +184,9 @@ def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site,
     """Place ReLU sites, operand sites or both, as the method's scheme says."""
     graph, scheme = network.graph, method.scheme_of_sites
     refuse_uncounted_layers(graph)
-    hopeless = scheme == "auto" and not (find_rectifiers(graph) or has_nonlinearity(network))
+    hopeless = scheme == "auto" and not (find_rectifiers(network) or has_nonlinearity(network))
     if scheme == "relu" or hopeless:
         return place_sites(network, method.site)
-    rectified = scheme == "auto" and bool(find_rectifiers(graph))
+    rectified = scheme == "auto" and bool(find_rectifiers(network))
     placed = place_sites(network, method.site) if rectified else []
     return placed + place_operand_sites(network, method.site, everywhere=not rectified)
