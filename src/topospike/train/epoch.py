@@ -265,10 +265,11 @@ def evaluate_accuracy(
     device = next((parameter.device for parameter in model.parameters()), None)
     totals = Totals(torch.device("cpu") if device is None else device)
     with evaluating(model), torch.no_grad():
-        for x, y in batches:
-            x, y, counted = processes.share(x, y)
+        for x, whole in batches:
+            x, y, counted = processes.share(x, whole)
             x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
-            logits = model(x)
+            with whole_batch_norm(model, processes, counted, images=len(whole)):
+                logits = model(x)
             check_logits(logits, batch=len(y), classes=None, model=model)
             totals.add(logits, y, counted=counted)
     _, correct, images = totals.over(processes)
