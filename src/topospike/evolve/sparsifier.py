@@ -36,12 +36,10 @@ from topospike.evolve.update import (
 from topospike.topology import (
     Topology,
     check_masks,
-    get_mask,
+    copy_masks,
     masked_layers,
-    masks_of,
     original,
     pack_bits,
-    register_mask,
     set_mask,
     unpack_bits,
 )
@@ -380,20 +378,11 @@ class Sparsifier:
         return topology
 
     def project(self, other: nn.Module) -> None:
-        """Give another copy of the model (an average of its weights, say) the current topology.
+        """Give another copy of the model, such as an average of its weights, the current masks.
 
-        Parameters
-        ----------
-        other
-            A model with the same layers, or an ``AveragedModel`` around one. Masks are registered
-            or overwritten, and weights off them set to 0.
+        See `topospike.topology.copy_masks`.
         """
-        inner = other.module if isinstance(other, torch.optim.swa_utils.AveragedModel) else other
-        for parameter, mask in masks_of(self.model).items():
-            owner, _, name = parameter.rpartition(".")
-            module = original(inner).get_submodule(owner)
-            write = register_mask if get_mask(module, name) is None else set_mask
-            write(module, mask, name=name)
+        copy_masks(self.model, other)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the model does not hold: plain numbers, strings and tensors.

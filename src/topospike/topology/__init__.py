@@ -30,6 +30,7 @@ from topospike.topology.layers import original as original
 from topospike.topology.layers import select as select
 from topospike.topology.layers import weight_layers as weight_layers
 from topospike.topology.masks import check_masks as check_masks
+from topospike.topology.masks import copy_masks as copy_masks
 from topospike.topology.masks import enforce as enforce
 from topospike.topology.masks import pack_bits as pack_bits
 from topospike.topology.masks import register_mask as register_mask
@@ -69,6 +70,7 @@ __all__ = [
     "check_names",
     "check_shares",
     "choice",
+    "copy_masks",
     "csti_mask",
     "density_at",
     "draw",

@@ -25,10 +25,11 @@ from topospike.contracts import to_json
 from topospike.errors import ConfigError, ShapeError
 from topospike.modes import evaluating
 from topospike.recipe import TrainSettings
+from topospike.topology import copy_masks
 from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import ALONE, Processes, whole_batch_norm, without_averaging
 from topospike.train.finite import LossGuard, diagnose
-from topospike.train.optim import optimizer_steps, project, set_learning_rate
+from topospike.train.optim import optimizer_steps, set_learning_rate
 from topospike.train.resume import Run, Trainee
 
 
@@ -149,7 +150,7 @@ def change_topology(trainee: Trainee, run: Run, number: int) -> None:
     seconds = time.perf_counter() - started
     run.metrics.write("topology_update", {**to_json(update), "seconds": seconds})
     if trainee.average is not None:
-        project(trainee.average, trainee.model)
+        copy_masks(trainee.model, trainee.average)
     if run.after_update is not None:
         run.after_update(update)
 
