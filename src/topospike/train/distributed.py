@@ -9,6 +9,7 @@ own. Process 0 decides the topology and alone writes files. Which links change i
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Iterator
@@ -250,7 +251,10 @@ def wrap(model: nn.Module, processes: Processes, *, device: torch.device) -> nn.
     if processes.count == 1:
         return model
     devices = None if device.type == "cpu" else [device]
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # Torch 2.13 renames the option, and warns of the old name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=devices, **{option: False})
 
 
 def without_averaging(network: nn.Module) -> AbstractContextManager[Any]:
