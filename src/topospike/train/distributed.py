@@ -253,8 +253,9 @@ def wrap(model: nn.Module, processes: Processes, *, device: torch.device) -> nn.
     devices = None if device.type == "cpu" else [device]
     # Torch 2.13 renames the option, and warns of the old name.
     known = inspect.signature(DistributedDataParallel).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=devices, **{option: False})
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, device_ids=devices, **options)
 
 
 def without_averaging(network: nn.Module) -> AbstractContextManager[Any]:
