@@ -134,14 +134,16 @@ class Coupling:
         makers = [self.modules[member.name] for member in members if member.role == "out"]
         kind = "conv" if any(isinstance(maker, CONVOLUTIONS) for maker in makers) else "linear"
         root = next(member.name for member in members if member.role == "out")
-        scores = score(group)
+        mixed_by = next((m.name for m in members if self.is_mixing(m.name)), "")
+        # none of these channels can go, and the library cannot rank behind every such norm
+        scores = torch.zeros(len(group[0].idxs)) if mixed_by else score(group)
         return ChannelGroup(
             root=root,
             kind=kind,
             channels=len(scores),
             members=tuple((member.name, member.role) for member in members),
             scores=scores.detach(),
-            mixed_by=next((m.name for m in members if self.is_mixing(m.name)), ""),
+            mixed_by=mixed_by,
         )
 
     def is_mixing(self, name: str) -> bool:
