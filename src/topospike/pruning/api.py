@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from topospike.data.calibration import Batch
 from topospike.errors import ConfigError, MissingDataError
+from topospike.models.inputs import Batch
 from topospike.pruning.channels import nothing_to_prune, prune_channels
 from topospike.pruning.links import LinkSettings, prune_links
 from topospike.pruning.methods import PRUNING_METHODS, Method, comparison_of

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConfigError, MissingDataError, NonFiniteError, ShapeError
+from topospike.models.inputs import Batch, Inputs, calibration_batches, leaves
 
 # Values of unfolded patches held at a time.
 PATCH_VALUES = 1 << 24
@@ -50,7 +50,7 @@ class CalibrationImages:
             raise ConfigError(f"chunk is {chunk}; 1 or more images at a time are required.")
         self.chunk = chunk
         self.count = 0
-        self.batches = calibration_batches(calibration)
+        self.batches = map(only_tensor, calibration_batches(calibration, model))
         first = next(self.batches, None)
         if first is None:
             raise MissingDataError(
@@ -68,6 +68,17 @@ class CalibrationImages:
                 self.count += len(images)
                 yield images
             batch = next(self.batches, None)
+
+
+def only_tensor(x: Inputs) -> Tensor:
+    """Return the one input tensor of a model; pruning walks through layers with one value."""
+    found = leaves(x)
+    if len(found) != 1:
+        raise ConfigError(
+            f"the model takes {len(found)} input tensors; pruning with images walks through models "
+            "of one. Use magnitude or ri, which need no images."
+        )
+    return found[0]
 
 
 @torch.no_grad()
