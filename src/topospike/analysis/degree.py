@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from topospike.errors import ConfigError
 
@@ -190,7 +190,7 @@ def ccdf(
     return values, 1.0 - below / max(int(counts.sum()), 1)
 
 
-def gini(degrees: Int[np.ndarray, " node"]) -> float:
+def gini(degrees: Real[np.ndarray, " node"]) -> float:
     """Gini coefficient sum_ij |k_i - k_j| / (2 n^2 mean k); 0 for equal or no degrees.
 
     Examples
