@@ -229,8 +229,8 @@ def require_levels(site: str, solver: str, levels: int | None) -> int:
 
 
 def given_thresholds(
-    theta: float | Float[Tensor, "..."], *, site: str, shape: Sequence[int | torch.SymInt]
-) -> Float[Tensor, "..."]:
+    theta: float | Float[Tensor, ...], *, site: str, shape: Sequence[int | torch.SymInt]
+) -> Float[Tensor, ...]:
     """Check thresholds the user supplies for one site.
 
     Parameters
