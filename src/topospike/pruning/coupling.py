@@ -28,18 +28,9 @@ MIXING_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What one layer or norm loses with some channels.
+    """What one layer or norm loses with some channels: rows, columns, or a norm's entries.
 
-    Attributes
-    ----------
-    name
-        Dotted path of the layer or norm.
-    role
-        Whether rows (``out``), columns (``in``), or a norm's entries go.
-    indices
-        Which of them, in no particular order.
-    channels
-        The channel of the group that each belongs to.
+    ``channels`` says to which channel of the group each of the ``indices`` belongs.
     """
 
     name: str
@@ -87,30 +78,10 @@ class ChannelGroup:
 
 
 class Coupling:
-    """The channel groups of a network, found on a copy of it.
+    """The channel groups of a network, with scores of it as it came.
 
-    Parameters
-    ----------
-    model
-        Not changed.
-    example : Tensor, shape (batch, ...)
-        Some images.
-    keep
-        Layers whose outputs all stay, such as the classifier.
-
-    Attributes
-    ----------
-    twin
-        The copy, without masks; `remove` makes it smaller.
-    groups
-        All groups, with scores of the network as it came.
-
-    Raises
-    ------
-    MissingDependencyError
-        If torch-pruning is not installed.
-    ConfigError
-        If a channel reaches something that has no rows, columns or entries to lose.
+    They are found on a copy without masks, the ``twin``, which `remove` makes smaller. The outputs
+    of the layers to ``keep``, such as the classifier, all stay.
     """
 
     def __init__(self, model: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> None:

@@ -28,19 +28,7 @@ PATCH_VALUES = 1 << 24
 class CalibrationImages:
     """Images from whatever the user gave, checked as they come, handed on a few at a time, once.
 
-    Attributes
-    ----------
-    first : Tensor
-        The first batch, for shapes.
-    count : int
-        Images handed on so far.
-
-    Raises
-    ------
-    MissingDataError
-        If there is not a single image.
-    ShapeError
-        If the model cannot be run on them.
+    ``first`` is the first batch, for shapes; ``count`` the number of images handed on so far.
     """
 
     def __init__(
@@ -184,23 +172,12 @@ def patches(
 class InputMoments:
     """Second moment of what reaches one layer, collected batch by batch.
 
-    Parameters
-    ----------
-    layer
-        Name for messages.
-    geometry
-        How the layer reads its input.
-    products
-        Collect all of H; otherwise its diagonal alone, which is enough for input norms.
-    dtype
-        Precision of the sums.
-
     Attributes
     ----------
     images, columns
         Images, and tokens or positions, seen so far.
     values : Tensor, shape (groups, inputs, inputs) or (groups, inputs)
-        H or its diagonal.
+        H, if ``products`` are wanted, or its diagonal, which is enough for input norms.
 
     Examples
     --------
