@@ -215,8 +215,10 @@ def arguments(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
 
 def export_in_eval_mode(model: nn.Module, example: Inputs) -> ExportedProgram:
     """Export in evaluation mode, restore every flag, and explain a failure."""
-    free = pytree.tree_map(lambda _: {0: Dim.AUTO}, bound(model, example))
-    args, kwargs = arguments(example)
+    named = bound(model, example)
+    free = pytree.tree_map(lambda _: {0: Dim.AUTO}, named)
+    # in the order of forward, so that a tuple means the same whatever order the names were given in
+    args, kwargs = ((), named) if isinstance(example, Mapping) else (leaves(example), {})
     try:
         with torch.no_grad(), warnings.catch_warnings(), evaluation_mode(model):
             # torch 2.13 warns inside export about its own use of a name it has deprecated
