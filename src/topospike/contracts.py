@@ -117,7 +117,10 @@ class LayerInput:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What the converter did: settings, sites, and how every weight layer is fed."""
+    """What the converter did: settings, sites, and how every weight layer is fed.
+
+    ``options`` are those of the method, every one; ``None`` where the kind of site decides.
+    """
 
     method: str
     coding: str
@@ -130,6 +133,13 @@ class ConversionReport:
     sites: tuple[SiteReport, ...]
     layers: tuple[LayerInput, ...]
     advice: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> str:
+        """Every option of the method as text; ``auto`` where the kind of site decides."""
+        given = {name: "auto" if value is None else value for name, value in self.options.items()}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
 
     @classmethod
     def from_plain(cls, raw: Mapping[str, Any]) -> ConversionReport:

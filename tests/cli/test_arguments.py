@@ -3,8 +3,8 @@
 import pytest
 
 from topospike.cli.arguments import COMMANDS, parse
-from topospike.cli.recipes import to_plain
 from topospike.errors import ConfigError
+from topospike.recipe.files import to_plain
 
 
 def test_only_what_was_typed_comes_back():
@@ -32,7 +32,8 @@ def test_only_what_was_typed_comes_back():
         (["run", "demo", "--train.epochs", "x"], "train.epochs: int required, got x"),
         (["run"], "required: recipe"),
         (["simulate", "runs/demo", "--timestep", "4"], "Did you mean '--timesteps'?"),
-        (["convert", "runs/demo", "--levels", "x"], "levels: int or null required, got x"),
+        (["convert", "runs/demo", "--levels", "4"], "typed as --options.levels."),
+        (["convert", "runs/demo", "--timesteps", "x"], "timesteps: int required, got x"),
         (["report"], "required: folders"),
         (["run", "demo", "extra"], "unknown argument 'extra'"),
     ],

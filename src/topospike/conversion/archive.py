@@ -1,7 +1,8 @@
 """The folder of a saved spiking network: one JSON file and one file of tensors.
 
-``network.json`` holds the graph, the sites and the conversion report, with a digest of itself and
-of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
+``network.json`` holds the graph, the sites and the conversion report, which names the method and
+its options (`topospike.conversion.method` builds the network from them), with a digest of itself
+and of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
 constants. The tensor file is written first and the JSON file is then replaced in one step, so a
 folder holds the old network or the new one, whole. Nothing is pickled, and nothing in the files is
 run: see `topospike.conversion.graph_json` for what a graph may name.
@@ -27,17 +28,29 @@ from topospike.conversion.graph_json import (
     graph_to_plain,
     value_to_plain,
 )
-from topospike.conversion.offset_spikes import OffsetSpikeNetwork
-from topospike.conversion.residual_membrane import ResidualMembraneNetwork
-from topospike.conversion.site_json import site_from_plain, site_to_plain
+from topospike.conversion.method import (
+    METHODS,
+    NEURONS,
+    Method,
+    method_of,
+    neuron_from_plain,
+    neuron_to_plain,
+)
+from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.errors import CheckpointError, ConversionError, TopologyViolation
+from topospike.registry import Registry
+from topospike.snn.coding import CODINGS
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.site import Site
 from topospike.topology import check_masks
 
 FORMAT = "topospike-spiking-network"
-VERSION = 1
+VERSION = 2
 FILE = "network.json"
 MASK = "_mask"
+ACTIVATIONS: Registry[type[QCFS]] = Registry(
+    "trained activation", {"QCFS": QCFS, "SlipReLU": SlipReLU}
+)
 
 
 def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
@@ -58,7 +71,8 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
     Raises
     ------
     ConversionError
-        If the graph runs operations that are not PyTorch's own.
+        If the graph runs operations that are not PyTorch's own, or the network is of a method, a
+        neuron or an activation that is not registered.
     CheckpointError
         If the folder cannot be written.
 
@@ -75,6 +89,11 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
     ('network.json', True)
     """
     folder = Path(folder)
+    if snn.report.method not in METHODS:
+        raise ConversionError(
+            f"a network of method {snn.report.method!r} cannot be saved; the registered methods "
+            f"can: {', '.join(METHODS)}. Register yours, or keep the model it was made from."
+        )
     tensors, axes, aliases = tensors_of(snn.ann)
     content = safetensors.torch.save(tensors, metadata={"format": FORMAT})
     name = f"tensors-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
@@ -83,7 +102,6 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
         "version": VERSION,
         "written_by": {package: version(package) for package in ("topospike", "torch")},
         "input_shape": list(snn.input_shape),
-        "network": network_to_plain(snn),
         "tensors": {"file": name, "sha256": hashlib.sha256(content).hexdigest()},
         "parameters": [key for key, _ in snn.ann.named_parameters() if key in tensors],
         "axes": axes,
@@ -135,11 +153,9 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
         content = (folder / Path(description["tensors"]["file"]).name).read_bytes()
         if hashlib.sha256(content).hexdigest() != description["tensors"]["sha256"]:
             raise ValueError("the tensor file is not the one that was saved")
-        network = rebuild(description, safetensors.torch.load(content), place)
         report = ConversionReport.from_plain(description["report"])
-        return network_from_plain(
-            description["network"], network, tuple(description["input_shape"]), report
-        )
+        network = rebuild(description, safetensors.torch.load(content), place, method_of(report))
+        return SpikingNetwork(network, tuple(description["input_shape"]), report)
     except OSError as error:
         raise CheckpointError(
             f"{str(folder)!r} holds no saved network ({error}). Give the folder that was passed to "
@@ -186,33 +202,6 @@ def digest_of(description: dict[str, Plain]) -> str:
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
-def network_to_plain(snn: SpikingNetwork) -> dict[str, Plain]:
-    """Write which kind of network it is, and the settings that only this kind has."""
-    if isinstance(snn, ResidualMembraneNetwork):
-        return {"kind": "ResidualMembraneNetwork"}
-    if isinstance(snn, OffsetSpikeNetwork):
-        return {"kind": "OffsetSpikeNetwork", "presimulation": snn.presimulation}
-    return {"kind": "SpikingNetwork"}
-
-
-def network_from_plain(
-    plain: dict[str, Plain],
-    network: fx.GraphModule,
-    input_shape: tuple[int, ...],
-    report: ConversionReport,
-) -> SpikingNetwork:
-    """Build the network around its graph."""
-    if plain["kind"] == "ResidualMembraneNetwork":
-        return ResidualMembraneNetwork(network, input_shape, report)
-    if plain["kind"] == "OffsetSpikeNetwork":
-        snn = OffsetSpikeNetwork(network, input_shape, report)
-        snn.presimulation = int(plain["presimulation"])
-        return snn
-    if plain["kind"] != "SpikingNetwork":
-        raise ValueError(f"{plain['kind']!r} is not a kind of spiking network")
-    return SpikingNetwork(network, input_shape, report)
-
-
 def tensors_of(
     network: fx.GraphModule,
 ) -> tuple[dict[str, Tensor], dict[str, list[int]], dict[str, str]]:
@@ -254,14 +243,16 @@ def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
             return result
 
     values: dict[fx.Node, Plain] = {}
-    snn.reset()
     with torch.no_grad():
         Recorder(snn.ann).run(*snn.inputs.blank(2, snn.like))
     return values
 
 
 def rebuild(
-    description: dict[str, Plain], tensors: dict[str, Tensor], device: torch.device
+    description: dict[str, Plain],
+    tensors: dict[str, Tensor],
+    device: torch.device,
+    method: Method,
 ) -> fx.GraphModule:
     """Put graph, sites and tensors together again."""
     for name, order in description["axes"].items():
@@ -282,7 +273,7 @@ def rebuild(
             for name in list(state)
             if name.startswith(f"{target}.")
         }
-        state[target] = site_from_plain(plain, inside)
+        state[target] = site_from_plain(plain, inside, method)
     graph = graph_from_plain(description["graph"], device=device)
     read = {str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")}
     network = fx.GraphModule({name: state.pop(name) for name in read}, graph)
@@ -291,3 +282,64 @@ def rebuild(
         network.get_submodule(path).register_buffer(last, tensor)
     check_masks(network)
     return network
+
+
+def site_to_plain(site: nn.Module) -> dict[str, Plain]:
+    """Write a site without its tensors."""
+    if not isinstance(site, Site):
+        raise ConversionError(
+            f"the network calls a {type(site).__name__}, which is no spiking site. Save the "
+            "network as `topospike.convert` returned it."
+        )
+    neuron, activation = site.neuron, site.activation
+    if type(neuron) not in NEURONS.values():
+        raise ConversionError(
+            f"{site.name}: its neurons ({type(neuron).__name__}) are not registered; known are "
+            f"{', '.join(NEURONS)}. Register yours in topospike.conversion.method.NEURONS."
+        )
+    return {
+        "name": site.name,
+        "gated": site.gated,
+        "neuron": neuron_to_plain(neuron),
+        "coding": site.coding.name,
+        "activation": None if activation is None else activation_to_plain(site.name, activation),
+    }
+
+
+def site_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor], method: Method) -> Site:
+    """Build a site as its method does, and give it what it had and its tensors.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError
+        If the description or the tensors are not those of a site.
+    """
+    site = method.site(plain["name"], plain["gated"])
+    site.neuron = neuron_from_plain(plain["neuron"])
+    if site.coding.name != plain["coding"]:
+        site.coding = CODINGS[plain["coding"]]
+    if plain["activation"] is not None:
+        site.activation = activation_from_plain(plain["activation"], tensors)
+    site.threshold = tensors["threshold"]
+    return site
+
+
+def activation_to_plain(name: str, activation: nn.Module) -> dict[str, Plain]:
+    """Write the settings of a trained activation."""
+    if not isinstance(activation, QCFS) or type(activation) not in ACTIVATIONS.values():
+        raise ConversionError(
+            f"{name}: a saved network cannot hold a trained {type(activation).__name__}; "
+            f"{', '.join(ACTIVATIONS)} are known. Keep the trained model and convert it again."
+        )
+    return {"kind": type(activation).__name__, **activation.settings()}
+
+
+def activation_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor]) -> nn.Module:
+    """Build a trained activation with its threshold."""
+    settings = dict(plain)
+    activation = ACTIVATIONS[settings.pop("kind")](**settings).requires_grad_(False)
+    beta = tensors["activation.beta"]
+    if beta.shape != activation.beta.shape:
+        raise ValueError(f"beta has shape {tuple(beta.shape)}, not {tuple(activation.beta.shape)}")
+    activation.beta = nn.Parameter(beta, requires_grad=False)
+    return activation

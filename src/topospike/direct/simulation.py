@@ -24,7 +24,9 @@ from topospike.direct.sites import SPIKES, MeanSite, MembraneSite
 from topospike.errors import ConversionError, ShapeError
 from topospike.models import capture
 from topospike.models.capture import node_module
+from topospike.modes import evaluating
 from topospike.snn import SpikingNetwork
+from topospike.snn.executors import Program
 from topospike.snn.wiring import find_weight_layers
 
 aten = torch.ops.aten
@@ -200,16 +202,14 @@ def health(
 ) -> tuple[SiteReport, ...]:
     """Run the example, and say how many neurons of each population are dead or saturated."""
     timesteps = model.timesteps
-    counts = {site.name: torch.zeros(()) for site, _ in placed}
+    counts: dict[str, Tensor] = {}
+    program = Program(network)
+    state = program.start((example,))
     for t in range(1, timesteps + 1):
-        for site, _ in placed:
-            site.time_step = t  # the site of the mean stays at 0: its value is not needed
-        network(example)
-        for site, _ in placed:
-            if site.spikes is not None:
-                counts[site.name] = counts[site.name].to(site.spikes.device) + site.spikes
-    for site, _ in placed:
-        site.reset()
+        _, state = program.step(t, state)
+        for site, held in zip(program.sites, state.sites, strict=True):
+            if held.spikes is not None:
+                counts[site.name] = counts.get(site.name, 0) + held.spikes
     return tuple(
         SiteReport(
             name=site.name,
@@ -230,12 +230,8 @@ def health(
 @torch.no_grad()
 def require_same_answers(model: SpikingModel, network: DirectNetwork, example: Tensor) -> None:
     """Raise unless the network answers on the example as the model does."""
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         expected = model(example)
-    finally:
-        model.train(training)
     found = network.analog(example)
     if found.shape != expected.shape:
         raise ShapeError(f"{tuple(found.shape)} came out, not {tuple(expected.shape)}.")
