@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.modes import evaluating
 
 Inputs: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Batch: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -63,22 +64,18 @@ def rows_of(x: Inputs) -> int:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode and restore every flag afterwards.
+    """Put a model in evaluation mode, without a key-value cache, for the length of a block.
 
-    The key-value cache of a Hugging Face model is off meanwhile: it only serves generation, and its
-    container is no tensor.
+    The cache of a Hugging Face model only serves generation, and its container is no tensor.
     """
-    training = {module: module.training for module in model.modules()}
-    configs = {id(config): config for config in (vars(m).get("config") for m in training)}
+    configs = {id(config): config for config in (vars(m).get("config") for m in model.modules())}
     caching = [config for config in configs.values() if getattr(config, "use_cache", False)]
-    model.eval()
     for config in caching:
         config.use_cache = False
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, flag in training.items():
-            module.training = flag
         for config in caching:
             config.use_cache = True
 
