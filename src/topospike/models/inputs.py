@@ -62,6 +62,11 @@ def rows_of(x: Inputs) -> int:
     return len(leaves(x)[0])
 
 
+def is_constant(size: int | torch.SymInt) -> bool:
+    """Tell whether a size is one number, written as such or tied to it by a guard."""
+    return isinstance(size, int) or size.node.maybe_as_int() is not None
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode, without a key-value cache, for the length of a block.
