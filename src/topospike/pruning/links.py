@@ -89,7 +89,7 @@ def prune_with_images(
     targets: Targets, settings: LinkSettings, *, model: nn.Module, images: CalibrationImages
 ) -> dict[Layer, PrunedLayer]:
     """Walk the calibration images through the model, and prune each block as they reach it."""
-    captured = capture(model, images.first)
+    captured = capture(model, images.first, first_output=True)
     network = copy.deepcopy(captured).requires_grad_(False)
     copies = dict(zip(captured.graph.nodes, network.graph.nodes, strict=True))
     calls = {copies[node]: layer for node, layer in layer_calls(captured, targets).items()}
