@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, require
+from topospike.modes import evaluating
 from topospike.topology.classifier import CONVOLUTIONS
 
 Role = Literal["out", "in", "norm"]
@@ -189,7 +190,8 @@ def require_equal(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
         If the results for the example differ by more than rounding explains.
     """
     try:
-        results = [outputs_of(model.eval()(example)) for model in (small, masked)]
+        with evaluating(small), evaluating(masked):
+            results = [outputs_of(model(example)) for model in (small, masked)]
         pairs = list(zip(*results, strict=True))
         precision = max((torch.finfo(ours.dtype).eps for ours, _ in pairs), default=0.0)
         same = all(

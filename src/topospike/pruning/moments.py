@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from topospike.errors import ConfigError, MissingDataError, NonFiniteError, ShapeError
 from topospike.models.inputs import Batch, Inputs, calibration_batches, leaves
+from topospike.modes import evaluating
 
 # Values of unfolded patches held at a time.
 PATCH_VALUES = 1 << 24
@@ -72,9 +73,9 @@ def only_tensor(x: Inputs) -> Tensor:
 @torch.no_grad()
 def check_fit(model: nn.Module, images: Tensor) -> None:
     """Raise `ShapeError` unless the model can be run on such images."""
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()(images[:1])
+        with evaluating(model):
+            model(images[:1])
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ShapeError(
@@ -82,9 +83,6 @@ def check_fit(model: nn.Module, images: Tensor) -> None:
             f"{tuple(images.shape)} ({reason}). Pass batches as in training: (batch, channel, "
             "height, width) for images, on the device and in the dtype of the model."
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @dataclass(frozen=True, slots=True)
