@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx
@@ -240,6 +240,7 @@ class Visit:
         return self.visit(index, self.sites[index], r_in)
 
 
+@runtime_checkable
 class Executor(Protocol):
     """A way to evaluate the layers of a network in its steps.
 

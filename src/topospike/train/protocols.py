@@ -90,6 +90,7 @@ class ImageBatches(Protocol):
         ...
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """The part of a ``DataBundle`` that training reads; the test split is not part of it.
 
