@@ -62,8 +62,8 @@ def trained(folder: Path, images: int) -> tuple[nn.Module, Tensor, Tensor]:
     if final.is_file():
         state = load_file(final)
     else:
-        newest = max((folder / "checkpoint").glob("epoch-*"))
-        stored = load_file(newest / "tensors.safetensors")
+        newest = max((folder / "checkpoint").glob("epoch-*.safetensors"))
+        stored = load_file(newest)
         state = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
         print(f"{folder.name}: still in training, {newest.name} is taken")
     known = model.state_dict()

@@ -113,7 +113,7 @@ def test_a_stage_goes_on_from_its_checkpoint(finished, recipe_file, tmp_path) ->
     weights = folder / "quantised/s-qcfs/model.safetensors"
     expected, lines = weights.read_bytes(), stage_metrics(folder, "s-qcfs")
     weights.unlink()
-    shutil.rmtree(folder / "quantised/s-qcfs/checkpoint/epoch-00002")
+    (folder / "quantised/s-qcfs/checkpoint/epoch-00002.safetensors").unlink()
     assert main(["train", str(recipe_file), "--folder", str(folder)]) == 0
     assert weights.read_bytes() == expected
     again = stage_metrics(folder, "s-qcfs")

@@ -80,8 +80,8 @@ def test_warnings_and_logged_warnings_are_recorded_once_and_shown(record, tmp_pa
         with collecting_warnings(record, shown.append):
             for _ in range(2):
                 warnings.warn("thresholds\nare low", UserWarning, stacklevel=1)
-            logging.getLogger("topospike.models.layers").warning("cannot %s", "trace")
-            logging.getLogger("topospike.models.layers").info("quiet")
+            logging.getLogger("topospike.topology.classifier").warning("cannot %s", "trace")
+            logging.getLogger("topospike.topology.classifier").info("quiet")
     assert shown == ["UserWarning: thresholds are low", "cannot trace"]
     record.write()
     assert json.loads((tmp_path / "record.json").read_text())["warnings"] == shown

@@ -1,7 +1,8 @@
 """Command line: the ranges of a recipe's numbers, checked before anything is loaded or trained.
 
-The stages check what they are given as well; here a run of many hours is spared from failing at
-its last stage. A message names the key as it is written on the command line.
+Settings of data and training check themselves (`topospike.recipe`). The other stages check what
+they are given; here a run of many hours is spared from failing at its last one. A message names the
+key as it is written on the command line.
 """
 
 from __future__ import annotations
@@ -24,22 +25,6 @@ INNER: Limit = ("above 0 and below 1", lambda x: 0 < x < 1)
 
 LIMITS: dict[str, Limit] = {
     "data.validation_fraction": INNER,
-    "data.batch_size": POSITIVE_INTEGER,
-    "data.eval_batch_size": POSITIVE_INTEGER,
-    "data.limit_train": POSITIVE_INTEGER,
-    "data.limit_test": POSITIVE_INTEGER,
-    "data.workers": NOT_NEGATIVE,
-    "data.memory_gib": NOT_NEGATIVE,
-    "train.epochs": POSITIVE_INTEGER,
-    "train.learning_rate": POSITIVE,
-    "train.momentum": SHARE,
-    "train.weight_decay": NOT_NEGATIVE,
-    "train.warmup_epochs": NOT_NEGATIVE,
-    "train.label_smoothing": SHARE,
-    "train.gradient_clip": POSITIVE,
-    "train.checkpoint_every": POSITIVE_INTEGER,
-    "train.accumulate": POSITIVE_INTEGER,
-    "train.ema_decay": SHARE,
     "sparsity.linear": SHARE,
     "sparsity.conv": SHARE,
     "sparsity.initial_linear": SHARE,

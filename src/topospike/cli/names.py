@@ -62,7 +62,9 @@ def check_names(recipe: Recipe) -> None:
     """
     for key, table in TABLES.items():
         group, name = key.split(".")
-        look_up(table, getattr(getattr(recipe, group), name))
+        chosen = getattr(getattr(recipe, group), name)
+        for entry in chosen.values() if isinstance(chosen, Mapping) else (chosen,):
+            look_up(table, entry)
     if recipe.direct.rule is None:
         for settings in recipe.convert:
             METHODS[settings.method].of(settings.options)

@@ -29,7 +29,8 @@ from topospike.cli.stages import (
 )
 from topospike.cli.weights import load_weights, save_weights
 from topospike.errors import ConfigError, MissingDataError
-from topospike.pruning import KeptTopology, PruneReport
+from topospike.evolve import Sparsifier
+from topospike.pruning import PruneReport
 from topospike.pruning import prune as prune_model
 from topospike.recipe import Recipe, TrainSettings
 from topospike.report.units import count, percent
@@ -135,7 +136,7 @@ def fine_tune(run: Run, network: Network, model: nn.Module, *, resume: bool) -> 
         second_phase(run.recipe),
         folder=network.folder,
         seed=run.recipe.seed,
-        sparsifier=KeptTopology(model),
+        sparsifier=Sparsifier.keeping(model),
         device=run.device,
         resume=resume,
         label=f"fine-tune {network.name}",
@@ -159,11 +160,9 @@ def first_phase(recipe: Recipe) -> TrainSettings:
 def second_phase(recipe: Recipe) -> TrainSettings:
     """Return how a pruned network is trained on: a new schedule, a smaller rate, no warm-up."""
     epochs = max(1, recipe.train.epochs - first_phase(recipe).epochs)
-    return dataclasses.replace(
-        shortened(recipe.train, epochs),
-        learning_rate=recipe.train.learning_rate * recipe.prune.fine_tune_rate,
-        warmup_epochs=0.0,
-    )
+    rate = recipe.train.learning_rate * recipe.prune.fine_tune_rate
+    start = dataclasses.replace(recipe.train, learning_rate=rate, warmup_epochs=0.0)
+    return shortened(start, epochs)
 
 
 def shortened(settings: TrainSettings, epochs: int) -> TrainSettings:

@@ -30,11 +30,11 @@ from topospike.conversion import METHODS, quantise_activations, to_channel_thres
 from topospike.conversion.qcfs import QCFS, Order
 from topospike.conversion.quantise import ACTIVATION_KINDS, activations_of
 from topospike.errors import ConfigError, TopologyViolation
-from topospike.pruning import KeptTopology
+from topospike.evolve import Sparsifier
 from topospike.recipe import Recipe, TrainSettings
 from topospike.topology import Topology, masks_of
 from topospike.train import fit
-from topospike.train.metrics import MetricsLog
+from topospike.train.resume import MetricsLog
 
 LAYER_WISE = "s-qcfs"
 CHANNEL_WISE = "cs-qcfs"
@@ -94,7 +94,7 @@ def train_kind(run: Run, network: Network, kind: str) -> None:
             folder=folder,
             seed=run.recipe.seed,
             # frozen weights need no guard, and an optimizer that does not have them has no hook
-            sparsifier=KeptTopology(model) if before is not None and not frozen else None,
+            sparsifier=Sparsifier.keeping(model) if before and not frozen else None,
             device=run.device,
             resume=not changed,
             label=name,

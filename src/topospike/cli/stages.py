@@ -40,12 +40,12 @@ from topospike.cli.weights import save_weights
 from topospike.contracts import ConversionReport, to_json, write_atomically
 from topospike.conversion import convert, load, save
 from topospike.errors import ConfigError, MissingDataError
-from topospike.evolve import Sparsifier, TopologySeries, sparsify
+from topospike.evolve import Sparsifier, sparsify
 from topospike.measure import Conventions, compare_activations, evaluate
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
-from topospike.topology import Topology, saved_series
+from topospike.topology import Topology, TopologySeries, saved_series
 from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
@@ -141,29 +141,14 @@ def correlated_pixels(run: Run) -> Tensor:
 def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
     """Make a fresh network sparse as the recipe says."""
     settings = run.recipe.sparsity
-    initial = {"linear": settings.initial_linear, "conv": settings.initial_conv}
-    given = {kind: value for kind, value in initial.items() if value is not None}
+    topologies = settings.initial_topology
+    names = topologies.values() if isinstance(topologies, dict) else (topologies,)
     return sparsify(
         model,
-        settings.rule,
-        sparsity={"linear": settings.linear, "conv": settings.conv},
-        initial_sparsity=given or None,
+        settings,
         epochs=run.recipe.train.epochs,
         seed=run.recipe.seed,
-        initial_topology=settings.initial_topology,
-        csti_features=correlated_pixels(run) if settings.initial_topology == "csti" else None,
-        weight_init=settings.weight_init,
-        linear_score=settings.linear_score,
-        conv_score=settings.conv_score,
-        removal=settings.removal,
-        zeta=settings.zeta,
-        zeta_schedule=settings.zeta_schedule,
-        density_decay=settings.density_decay,
-        decay_k=settings.decay_k,
-        update_interval=settings.update_interval,
-        start_fraction=settings.start_fraction,
-        stop_fraction=settings.stop_fraction,
-        percolation=settings.percolation,
+        csti_features=correlated_pixels(run) if "csti" in names else None,
         example_input=next(iter(run.data.validation))[0][:2],
     )
 

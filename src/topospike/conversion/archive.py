@@ -244,13 +244,9 @@ def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
             return result
 
     values: dict[fx.Node, Plain] = {}
-    source = next(node for node in snn.ann.graph.nodes if node.op == "placeholder")
-    like = next(iter(snn.sites.values())).threshold
-    recorded = source.meta["val"].dtype  # the network may have been moved to another since
-    dtype = like.dtype if recorded.is_floating_point else recorded
     snn.reset()
     with torch.no_grad():
-        Recorder(snn.ann).run(torch.zeros(2, *snn.input_shape, dtype=dtype, device=like.device))
+        Recorder(snn.ann).run(*snn.inputs.blank(2, snn.like))
     return values
 
 

@@ -43,7 +43,7 @@ def site_reports(
     network: fx.GraphModule,
     placed: list[tuple[Site, fx.Node]],
     statistics: Mapping[str, SiteStatistics],
-    images: Tensor,
+    images: tuple[Tensor, ...],
     populations: Mapping[str, Population],
 ) -> tuple[SiteReport, ...]:
     """Run the ANN on some images with the thresholds chosen, and describe every site.
@@ -57,7 +57,7 @@ def site_reports(
         observer.site.observer = observer
     try:
         with torch.no_grad():
-            network(images[: max(1, seen_images // 4)])
+            network(*(tensor[: max(1, seen_images // 4)] for tensor in images))
     finally:
         for observer in observers:
             observer.site.observer = None
@@ -138,6 +138,7 @@ def conversion_text(report: ConversionReport) -> str:
         f"{report.method}: {report.coding} coding, {report.neuron}, {report.levels} level(s), "
         f"thresholds by {report.solver!r} per {report.granularity}, "
         f"{report.calibration_images} calibration images",
+        *([f"options: {report.settings}"] if report.options else []),
         f"batch norms folded: {len(report.batch_norms_folded)}",
         "",
         f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",

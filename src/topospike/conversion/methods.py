@@ -28,7 +28,7 @@ from topospike.conversion.residual_membrane import (
     refuse_max_pools,
 )
 from topospike.conversion.statistics import Granularity
-from topospike.data.calibration import Batch
+from topospike.models.inputs import Batch
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.fanout import Wiring

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, fx
 
 from topospike.errors import ConfigError
+from topospike.models.inputs import Inputs
 from topospike.snn.coding import Coding
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
@@ -141,7 +142,7 @@ class OffsetSpikeNetwork(SpikingNetwork):
     @torch.no_grad()
     def watch(
         self,
-        x: Tensor,
+        x: Inputs,
         timesteps: int,
         nodes: Sequence[fx.Node],
         *,
@@ -149,12 +150,12 @@ class OffsetSpikeNetwork(SpikingNetwork):
         record: bool = True,
     ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
         """Calibrate on the batch, then simulate it as any network."""
-        self._check(x, timesteps)
+        x = self._checked(x, timesteps)
         sites = [site for site in self.sites.values() if isinstance(site, OffsetSpikeSite)]
         for site in sites:
             site.watched_steps = self.presimulation
         try:
-            self.ann(x.repeat(self.presimulation, *(1 for _ in x.shape[1:])))
+            self.ann(*(t.repeat(self.presimulation, *(1 for _ in t.shape[1:])) for t in x))
             for site in sites:
                 site.watched_steps = 0
             yield from super().watch(x, timesteps, nodes, executor=executor, record=record)

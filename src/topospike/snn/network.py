@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
-from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.errors import ConfigError
+from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.snn.cost import CostModel
 from topospike.snn.events import LayerRuns, WeightCache, check_executor
 from topospike.snn.fanout import Population, Wiring, wire
@@ -78,6 +79,7 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         self.ann = ann
         self.input_shape = input_shape
+        self.inputs = InputForm.of(ann)
         self.report = report
         self.executor = "decoded"
         self.costs = CostModel()
@@ -128,7 +130,7 @@ class SpikingNetwork(nn.Module):
             site.reset()
 
     def forward(
-        self, x: Float[Tensor, "batch ..."], timesteps: int, *, executor: str | None = None
+        self, x: Inputs, timesteps: int, *, executor: str | None = None
     ) -> Float[Tensor, "time batch classes"]:
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
@@ -138,7 +140,8 @@ class SpikingNetwork(nn.Module):
         Parameters
         ----------
         x
-            Images.
+            Images: a tensor, or, for a network of several inputs, a tuple in their order or a
+            dictionary of their names.
         timesteps
             How many steps.
         executor : {"decoded", "bf16", "event"}, optional
@@ -150,21 +153,23 @@ class SpikingNetwork(nn.Module):
         Raises
         ------
         ConfigError
-            If ``timesteps`` is below 1, or the executor is unknown or cannot run here.
+            If ``timesteps`` is below 1, the executor is unknown or cannot run here, or the inputs
+            are not those of the network.
         ShapeError
             If the images do not have the shape the network was converted for.
         NonFiniteError
             If the images hold NaN or infinity.
         """
-        self._check(x, timesteps)
-        parts = max(1, len(x) // self.images_at_once) if x.device.type == "cpu" else 1
-        logits = [self._simulate(part, timesteps, executor) for part in x.tensor_split(parts)]
+        x = self._checked(x, timesteps)
+        parts = max(1, rows_of(x) // self.images_at_once) if x[0].device.type == "cpu" else 1
+        divided = zip(*(tensor.tensor_split(parts) for tensor in x), strict=True)
+        logits = [self._simulate(part, timesteps, executor) for part in divided]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
 
-    def _simulate(self, x: Tensor, timesteps: int, executor: str | None) -> Tensor:
+    def _simulate(self, x: tuple[Tensor, ...], timesteps: int, executor: str | None) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
         name = self.executor if executor is None else executor
-        check_executor(name, x)
+        check_executor(name, self.like)
         together = min(timesteps, self.steps_at_once(x, name))
         if together == 1:
             steps = self.watch(x, timesteps, (), executor=name, record=False)
@@ -180,16 +185,17 @@ class SpikingNetwork(nn.Module):
         finally:
             self.reset()
 
-    def steps_at_once(self, x: Tensor, executor: str) -> int:
+    def steps_at_once(self, x: tuple[Tensor, ...], executor: str) -> int:
         """How many steps `forward` evaluates together: 1 unless the images are few.
 
         As many as make, with the images, a batch of `images_at_once`. That needs a CPU, layers
         that keep nothing from step to step (the event executor's do), sites that do nothing but
         fire, and a graph in which the first axis counts images wherever a site is.
         """
-        if executor == "event" or x.device.type != "cpu" or len(x) == 0:
+        images = rows_of(x)
+        if executor == "event" or x[0].device.type != "cpu" or images == 0:
             return 1
-        together = self.images_at_once // len(x)
+        together = self.images_at_once // images
         if together > 1 and self._steps_as_images is None:
             self._steps_as_images = takes_steps_as_images(self.ann, list(self.sites.values()), x)
         return together if together > 1 and self._steps_as_images else 1
@@ -210,7 +216,7 @@ class SpikingNetwork(nn.Module):
         return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
 
     def steps(
-        self, x: Tensor, timesteps: int, *, executor: str | None = None
+        self, x: Inputs, timesteps: int, *, executor: str | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
 
@@ -222,7 +228,7 @@ class SpikingNetwork(nn.Module):
     @torch.no_grad()
     def watch(
         self,
-        x: Tensor,
+        x: Inputs,
         timesteps: int,
         nodes: Sequence[fx.Node],
         *,
@@ -233,21 +239,21 @@ class SpikingNetwork(nn.Module):
 
         Without ``record`` the sites need not keep their ``spikes``.
         """
-        self._check(x, timesteps)
+        x = self._checked(x, timesteps)
         name = self.executor if executor is None else executor
-        check_executor(name, x)
+        check_executor(name, self.like)
         sites = list(self.sites.values())
         plan = self._program(tuple(nodes), executor=name)
-        if plan.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        if plan.channels_last:
+            x = tuple(channels_last(tensor) for tensor in x)
         image_part, step_part = plan.parts
         run = LayerRuns(self.ann, plan, self._weights, self.costs)
         try:
-            cached = image_part(self.ann, x)
+            cached = image_part(self.ann, *x)
             for site in sites:
                 site.record = record or name == "event"
             graph = None
-            if x.is_cuda and self.cuda_graphs:
+            if x[0].is_cuda and self.cuda_graphs:
                 graph = self._graphs.get((name, tuple(nodes), record), run, sites, cached)
             for t in range(1, timesteps + 1):
                 for site in (*sites, run):
@@ -264,12 +270,17 @@ class SpikingNetwork(nn.Module):
         return self._programs[key]
 
     @torch.no_grad()
-    def analog(self, x: Tensor) -> Tensor:
+    def analog(self, x: Inputs) -> Tensor:
         """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
-        self._check(x, 1)
-        return self.ann(x)
+        return self.ann(*self._checked(x, 1))
 
-    def _check(self, x: Tensor, timesteps: int) -> None:
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the device and type the network computes in, whatever its inputs are."""
+        return next(iter(self.sites.values())).threshold
+
+    def _checked(self, x: Inputs, timesteps: int) -> tuple[Tensor, ...]:
+        """Return the input tensors in the order of the graph, once a run can begin."""
         if any(site.time_step for site in self.sites.values()):
             raise ConfigError(
                 "a simulation of this network is in progress, and its sites hold that run's "
@@ -281,21 +292,15 @@ class SpikingNetwork(nn.Module):
                 f"timesteps is {timesteps}; at least 1 is required. Pass timesteps=8 for DCGS, "
                 "16 or more for rate coding."
             )
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ShapeError(
-                f"the images have shape {tuple(x.shape)}; (batch, "
-                f"{', '.join(map(str, self.input_shape))}) is required, the shape the network "
-                "was converted for. Resize the images or convert again."
-            )
-        if not bool(torch.isfinite(x).all()):
-            bad = int((~torch.isfinite(x)).sum())
-            raise NonFiniteError(
-                f"{bad} of {x.numel()} input values are NaN or infinite; finite images are "
-                "required. Check the data loading and normalisation."
-            )
+        return self.inputs.leaves(x)
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.
         fresh = {"_programs": {}, "_weights": WeightCache(), "_graphs": GraphCache()}
         fresh |= {"_wiring": None}
         return {**self.__dict__, **fresh}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return images with their channels last in memory, and anything else as it is."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -26,7 +26,7 @@ def simulate_together(
     network: fx.GraphModule,
     run: LayerRuns,
     sites: Sequence[Site],
-    x: Tensor,
+    x: tuple[Tensor, ...],
     *,
     timesteps: int,
     together: int,
@@ -40,16 +40,23 @@ def simulate_together(
     for before in range(0, timesteps, together):
         steps = min(together, timesteps - before)
         if steps != held:
-            images = x.repeat(steps, *(1 for _ in x.shape[1:]))
-            if run.plan.channels_last and x.ndim == 4:
-                images = images.contiguous(memory_format=torch.channels_last)
-            cached, held = image_part(network, images), steps
+            images = (tensor.repeat(steps, *(1 for _ in tensor.shape[1:])) for tensor in x)
+            if run.plan.channels_last:
+                images = (
+                    tensor.contiguous(memory_format=torch.channels_last)
+                    if tensor.ndim == 4
+                    else tensor
+                    for tensor in images
+                )
+            cached, held = image_part(network, *images), steps
         for site in sites:
             site.time_step, site.steps_at_once, site.record = before + 1, steps, False
-        yield step_part(network, run, *cached)[0].unflatten(0, (steps, len(x)))
+        yield step_part(network, run, *cached)[0].unflatten(0, (steps, len(x[0])))
 
 
-def takes_steps_as_images(network: fx.GraphModule, sites: Sequence[Site], x: Tensor) -> bool:
+def takes_steps_as_images(
+    network: fx.GraphModule, sites: Sequence[Site], x: tuple[Tensor, ...]
+) -> bool:
     """Tell whether all sites are plain ones and they, as the output, count images first.
 
     Two and three blank images are sent through the ANN; the sizes that arrive show it.
@@ -59,7 +66,9 @@ def takes_steps_as_images(network: fx.GraphModule, sites: Sequence[Site], x: Ten
 
 
 @torch.no_grad()
-def first_sizes(network: nn.Module, sites: Sequence[Site], x: Tensor, images: int) -> set[int]:
+def first_sizes(
+    network: nn.Module, sites: Sequence[Site], x: tuple[Tensor, ...], images: int
+) -> set[int]:
     """Return the sizes of the first axis at all sites and of the output."""
     found: set[int] = set()
 
@@ -68,7 +77,8 @@ def first_sizes(network: nn.Module, sites: Sequence[Site], x: Tensor, images: in
 
     hooks = [site.register_forward_hook(look) for site in sites]
     try:
-        found.add(len(network(x.new_zeros(images, *x.shape[1:]))))
+        blank = (tensor.new_zeros(images, *tensor.shape[1:]) for tensor in x)
+        found.add(len(network(*blank)))
     finally:
         for hook in hooks:
             hook.remove()
