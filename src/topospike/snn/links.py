@@ -88,7 +88,7 @@ class Links:
                 return support
         value = self.values[node]
         full = all(bool((s != 0).all()) for s in tree_leaves(list(reached.values())))
-        return tree_map(torch.ones_like, value) if full else None
+        return tree_map(present, value) if full else None
 
     def _evaluate(self, node: fx.Node, reached: dict[fx.Node, Any]) -> Any:
         """Evaluate an operation that is known here; ``None`` for the others."""
@@ -102,10 +102,15 @@ class Links:
         if target in DIVISIONS:
             return first.expand(self.values[node].shape)
         if adds_a_number(node):
-            return torch.ones_like(self.values[node]) if target in ADDITIONS else None
+            return present(self.values[node]) if target in ADDITIONS else None
         if not is_linear(node, reached.__contains__):
             return None
         return push(node, reached, self.values, ones=True)
+
+
+def present(value: Any) -> Any:
+    """Return ones in the shape of a tensor; any other value as it is."""
+    return torch.ones(value.shape, dtype=torch.float64) if isinstance(value, Tensor) else value
 
 
 def is_not_zero(value: Any) -> Any:
