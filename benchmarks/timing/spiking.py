@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from topospike.cli.recipes import recipe_from
 from topospike.data import load_data
 from topospike.models import build_model, resnet18, vgg16, vit
+from topospike.recipe.files import recipe_from
 
 BUILDS = {
     "small": lambda: vgg16(10, pool="avg", widths=(64, 128, 256), blocks=(2, 2, 2)),

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from topospike.cli.main import main
-from topospike.cli.networks import calibration_images
-from topospike.cli.quantise import kinds_to_train, quantised_model, stage_training
-from topospike.cli.record import recorded_recipe
-from topospike.cli.run import Run
 from topospike.conversion import convert
 from topospike.conversion.qcfs import QCFS
 from topospike.errors import ConfigError
+from topospike.pipeline.networks import calibration_images
+from topospike.pipeline.quantising import kinds_to_train, quantised_model, stage_training
+from topospike.pipeline.record import recorded_recipe
+from topospike.pipeline.run import Run
 from topospike.recipe import ConversionSettings, QuantisationSettings, Recipe, TrainSettings
 from topospike.topology import Topology
 

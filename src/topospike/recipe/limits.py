@@ -1,4 +1,4 @@
-"""Command line: the ranges of a recipe's numbers, checked before anything is loaded or trained.
+"""Recipes: the ranges of a recipe's numbers, checked before anything is loaded or trained.
 
 Settings of data and training check themselves (`topospike.recipe`). The other stages check what
 they are given; here a run of many hours is spared from failing at its last one. A message names the

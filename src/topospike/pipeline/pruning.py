@@ -1,4 +1,4 @@
-"""Command line: sparse networks that come from a dense one by pruning.
+"""Pipeline: sparse networks that come from a dense one by pruning.
 
 The dense network is the run's dense twin, or, where training goes on after pruning, one of its own
 (``pretrained``) that is trained for the epochs before. ``topospike prune`` gives every pruned
@@ -13,12 +13,14 @@ import filecmp
 import shutil
 from pathlib import Path
 
-from rich.table import Table
 from torch import nn
 
-from topospike.cli.ledger import Ledger
-from topospike.cli.run import Network, Run
-from topospike.cli.stages import (
+from topospike.errors import ConfigError, MissingDataError
+from topospike.evolve import Sparsifier
+from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.networks import load_weights, save_weights
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import (
     calibration_images,
     changed_settings,
     fresh_model,
@@ -27,13 +29,9 @@ from topospike.cli.stages import (
     train_network,
     training_settings,
 )
-from topospike.cli.weights import load_weights, save_weights
-from topospike.errors import ConfigError, MissingDataError
-from topospike.evolve import Sparsifier
 from topospike.pruning import PruneReport
 from topospike.pruning import prune as prune_model
 from topospike.recipe import Recipe, TrainSettings
-from topospike.report.units import count, percent
 from topospike.topology import Topology
 from topospike.train import fit
 
@@ -211,24 +209,3 @@ def copy_dense(source: Path, run: Run, known: Ledger) -> None:
         return
     shutil.copytree(source / "dense", target, ignore=shutil.ignore_patterns("checkpoint"))
     run.ledger.adopt(known, [stage for stage in known.seconds if "dense" in stage.split()])
-
-
-def pruning_table(report: PruneReport) -> Table:
-    """Return the table of a pruning: one line a layer, and all together."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    for title in ("shape", "links", "density", "error, mask alone", "error"):
-        table.add_column(title, justify="right")
-    for layer in report.layers:
-        errors = (layer.error_before, layer.error_after)
-        table.add_row(
-            layer.name + (" (classifier)" if layer.is_classifier else ""),
-            " x ".join(map(str, layer.shape)),
-            count(layer.links),
-            percent(layer.density),
-            *("-" if error is None else f"{error:.3f}" for error in errors),
-        )
-    links = sum(layer.links for layer in report.layers if not layer.is_classifier)
-    table.add_row("pruned layers", "", count(links), percent(1.0 - report.sparsity()), "", "")
-    table.add_row("all weights", "", "", percent(1.0 - report.overall_sparsity), "", "")
-    return table

@@ -1,4 +1,4 @@
-"""Command line: the stages of a run, each from what is in the folder to what it adds to it.
+"""Pipeline: the stages of a run, each from what is in the folder to what it adds to it.
 
 A stage states its settings (what its result depends on), and `Run.stage` decides whether anything
 is left to do. Every stage reads the networks from their files, never from an earlier stage's
@@ -15,18 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from topospike.analysis import save_history
-from topospike.cli.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
-from topospike.cli.display import watched
-from topospike.cli.ledger import differences
-from topospike.cli.networks import (
+from topospike.contracts import ConversionReport, to_json, write_atomically
+from topospike.conversion import convert, load, save
+from topospike.errors import ConfigError, MissingDataError
+from topospike.evolve import Sparsifier, sparsify
+from topospike.measure import Conventions, compare_activations, evaluate
+from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
+from topospike.pipeline.ledger import differences
+from topospike.pipeline.networks import (
     calibration_images,
     digest,
     fresh_model,
     measured_images,
+    save_weights,
     trained_model,
     training_settings,
 )
-from topospike.cli.quantise import (
+from topospike.pipeline.quantising import (
     is_missing,
     quantise_network,
     quantised_model,
@@ -34,15 +39,10 @@ from topospike.cli.quantise import (
     refuse_changed_quantisation,
     trained_kind,
 )
-from topospike.cli.recipes import to_plain
-from topospike.cli.run import Network, Run
-from topospike.cli.weights import save_weights
-from topospike.contracts import ConversionReport, to_json, write_atomically
-from topospike.conversion import convert, load, save
-from topospike.errors import ConfigError, MissingDataError
-from topospike.evolve import Sparsifier, sparsify
-from topospike.measure import Conventions, compare_activations, evaluate
+from topospike.pipeline.run import Network, Run
+from topospike.progress import watched
 from topospike.recipe import ConversionSettings
+from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
 from topospike.topology import Topology, TopologySeries, saved_series

@@ -1,4 +1,4 @@
-"""Command line: networks trained through time, from the recipe to their evaluation.
+"""Pipeline: networks trained through time, from the recipe to their evaluation.
 
 Such a network is not converted, so its stages are two: ``train`` and ``measure``. What it writes
 lies where a conversion named ``direct`` would, so that summary and report read it as any other.
@@ -9,18 +9,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from topospike.cli.display import watched
-from topospike.cli.networks import digest, fresh_model, training_settings
-from topospike.cli.recipes import to_plain
-from topospike.cli.run import Network, Run
-from topospike.cli.stages import (
-    changed_settings,
-    conversion_folder,
-    new_sparsifier,
-    remove_results,
-    topology_series,
-)
-from topospike.cli.weights import load_weights, save_weights
 from topospike.contracts import to_json, write_atomically
 from topospike.direct import (
     DirectNetwork,
@@ -33,7 +21,24 @@ from topospike.direct import (
 )
 from topospike.errors import ConfigError
 from topospike.measure import Conventions, evaluate
+from topospike.pipeline.networks import (
+    digest,
+    fresh_model,
+    load_weights,
+    save_weights,
+    training_settings,
+)
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import (
+    changed_settings,
+    conversion_folder,
+    new_sparsifier,
+    remove_results,
+    topology_series,
+)
+from topospike.progress import watched
 from topospike.recipe import Recipe
+from topospike.recipe.files import to_plain
 from topospike.topology import Topology
 from topospike.train import TopologyController, fit
 

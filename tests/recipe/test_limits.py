@@ -2,10 +2,10 @@
 
 import pytest
 
-from topospike.cli.limits import LIMITS, check_limits
-from topospike.cli.recipes import dotted_names, resolve
 from topospike.errors import ConfigError
 from topospike.recipe import Recipe
+from topospike.recipe.files import dotted_names, resolve
+from topospike.recipe.limits import LIMITS, check_limits
 
 
 @pytest.mark.parametrize(

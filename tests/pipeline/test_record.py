@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import topospike
-from topospike.cli.recipes import resolve
-from topospike.cli.record import (
+from topospike.errors import CheckpointError, MissingDataError
+from topospike.pipeline.record import (
     RunRecord,
     collecting_warnings,
     commit,
@@ -19,7 +19,7 @@ from topospike.cli.record import (
     read_record,
     recorded_recipe,
 )
-from topospike.errors import CheckpointError, MissingDataError
+from topospike.recipe.files import resolve
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.cli.weights import load_weights, save_weights
 from topospike.errors import CheckpointError, MissingDataError, TopologyViolation
+from topospike.pipeline.networks import load_weights, save_weights
 from topospike.topology import get_mask, register_mask
 
 

@@ -1,4 +1,4 @@
-"""Command line: training quantised activations between a finished network and its conversion.
+"""Pipeline: training quantised activations between a finished network and its conversion.
 
 Stage 1 gives every rectifier of a trained network one learnt threshold, stage 2 goes on from there
 with one a channel. The links are frozen: gradients of absent ones are zeroed by the same hook as
@@ -15,23 +15,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from topospike.cli.ledger import differences
-from topospike.cli.networks import (
-    calibration_images,
-    digest,
-    fresh_model,
-    trained_model,
-    training_settings,
-)
-from topospike.cli.recipes import to_plain
-from topospike.cli.run import Network, Run
-from topospike.cli.weights import load_weights, save_weights
 from topospike.conversion import METHODS, quantise_activations, to_channel_thresholds
 from topospike.conversion.qcfs import QCFS, Order
 from topospike.conversion.quantise import ACTIVATION_KINDS, activations_of
 from topospike.errors import ConfigError, TopologyViolation
 from topospike.evolve import Sparsifier
+from topospike.pipeline.ledger import differences
+from topospike.pipeline.networks import (
+    calibration_images,
+    digest,
+    fresh_model,
+    load_weights,
+    save_weights,
+    trained_model,
+    training_settings,
+)
+from topospike.pipeline.run import Network, Run
 from topospike.recipe import Recipe, TrainSettings
+from topospike.recipe.files import to_plain
 from topospike.topology import Topology, masks_of
 from topospike.train import fit
 from topospike.train.resume import MetricsLog

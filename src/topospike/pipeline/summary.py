@@ -1,4 +1,4 @@
-"""Command line: ``summary.json``, one row for each network and conversion, from the run's files."""
+"""Pipeline: ``summary.json``, one row for each network and conversion, from the run's files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 
 import torch
 
-from topospike.cli.run import Network, Run
-from topospike.cli.stages import conversion_folder
 from topospike.contracts import Evaluation, write_atomically
 from topospike.measure import saving_text
-from topospike.models import build_model, weighted_modules
+from topospike.models import build_model
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import conversion_folder
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
-from topospike.topology import Topology
+from topospike.topology import Topology, weight_layers
 
 
 def write_summary(run: Run) -> tuple[SummaryRow, ...]:
@@ -111,7 +111,7 @@ def network_sparsity(run: Run, network: Network) -> float:
         return 0.0
     with torch.device("meta"):
         model = build_model(run.recipe.model, **run.image_format)
-    possible = sum(layer.weight.numel() for layer in weighted_modules(model).values())
+    possible = sum(layer.weight.numel() for layer in weight_layers(model))
     topology = Topology.load(network.folder / "topology.npz")
     absent = sum(mask.numel() - int(mask.sum()) for mask in topology.masks.values())
     return absent / possible

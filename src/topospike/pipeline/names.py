@@ -1,4 +1,4 @@
-"""Command line: the names in a recipe, looked up before anything is loaded or trained.
+"""Pipeline: the names in a recipe, looked up before anything is loaded or trained.
 
 A misspelt method would otherwise be noticed by the last stage of a long run. The tables are those
 of the stages; their errors list the known names and the nearest one.

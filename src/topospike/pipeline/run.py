@@ -1,7 +1,7 @@
-"""Command line: one run folder, the recipe it follows, and what its stages share.
+"""Pipeline: one run folder, the recipe it follows, and what its stages share.
 
 Data, networks and spiking networks are made when a stage first needs them, so a run whose stages
-are all done loads nothing. The stages themselves are in `topospike.cli.stages`.
+are all done loads nothing. The stages themselves are in `topospike.pipeline.stages`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, TypedDict
 
 import torch
 
-from topospike.cli.display import say, warn
-from topospike.cli.ledger import Ledger
-from topospike.cli.names import check_names
-from topospike.cli.recipes import to_plain
-from topospike.cli.record import RunRecord, collecting_warnings
 from topospike.data import DataBundle, load_data
 from topospike.errors import ConfigError
+from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.names import check_names
+from topospike.pipeline.record import RunRecord, collecting_warnings
+from topospike.progress import say, warn
 from topospike.recipe import ConversionSettings, Recipe
+from topospike.recipe.files import to_plain
 from topospike.snn import SpikingNetwork
 from topospike.train import current_processes
 from topospike.train.distributed import local_device
@@ -151,7 +151,7 @@ class Run:
     ) -> None:
         """Run ``action``, which returns the files it wrote, unless that was done before."""
         is_complete = self.ledger.is_complete(name, settings)
-        if self.processes.number_of_main(is_complete):
+        if self.processes.broadcast(is_complete):
             self.say(f"{name}: kept from before")
             return
         self.say(name)

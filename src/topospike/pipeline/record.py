@@ -1,4 +1,4 @@
-"""Command line: ``record.json``, everything needed to say what a run was.
+"""Pipeline: ``record.json``, everything needed to say what a run was.
 
 The resolved recipe, the commit of the checkout if there is one, package versions, hardware, seed,
 seconds per stage, and every warning raised on the way. Written at the start and after each stage.
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import topospike
-from topospike.cli.recipes import recipe_from, to_plain
 from topospike.contracts import write_atomically
 from topospike.errors import CheckpointError, MissingDataError
 from topospike.recipe import Recipe
+from topospike.recipe.files import recipe_from, to_plain
 
 FILE = "record.json"
 

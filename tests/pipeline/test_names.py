@@ -2,9 +2,9 @@
 
 import pytest
 
-from topospike.cli.names import check_names
-from topospike.cli.recipes import packaged_recipes, resolve
 from topospike.errors import ConfigError
+from topospike.pipeline.names import check_names
+from topospike.recipe.files import packaged_recipes, resolve
 
 
 @pytest.mark.parametrize("name", packaged_recipes())

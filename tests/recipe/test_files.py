@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from topospike.cli.recipes import (
+from topospike.errors import ConfigError
+from topospike.recipe import ConversionSettings, Recipe, TrainSettings
+from topospike.recipe.files import (
     check_keys,
     packaged_recipes,
     recipe_from,
     resolve,
     to_yaml,
 )
-from topospike.errors import ConfigError
-from topospike.recipe import ConversionSettings, Recipe, TrainSettings
 
 
 @pytest.mark.parametrize("name", packaged_recipes())

@@ -1,4 +1,4 @@
-"""Command line: from the name of a recipe and a few overrides to one frozen `Recipe`.
+"""Recipes: from the name of a recipe and a few overrides to one frozen `Recipe`.
 
 A recipe is a YAML file whose keys are the fields of `topospike.recipe.Recipe`: one of those the
 package brings, named without its ending, or any path. Overrides are applied key by key; a key that
@@ -20,9 +20,9 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from topospike.cli.limits import check_limits
 from topospike.errors import ConfigError
 from topospike.recipe import Recipe
+from topospike.recipe.limits import check_limits
 from topospike.registry import suggestion
 
 

@@ -1,4 +1,4 @@
-"""Command line: which stages of a run folder are done, and with which settings.
+"""Pipeline: which stages of a run folder are done, and with which settings.
 
 ``stages.json`` holds for every stage its settings, its output files with their sizes, its seconds,
 and whether it ended. A stage is skipped when it ended with the same settings and its files are

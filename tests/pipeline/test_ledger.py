@@ -2,8 +2,8 @@
 
 import pytest
 
-from topospike.cli.ledger import FILE, Ledger, differences
 from topospike.errors import CheckpointError
+from topospike.pipeline.ledger import FILE, Ledger, differences
 
 SETTINGS = {"train": {"epochs": 3, "milestones": (1, 2)}, "seed": 0}
 

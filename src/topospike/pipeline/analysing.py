@@ -1,4 +1,4 @@
-"""Command line: how ``analyse`` measures, one set of options for every topology it is given."""
+"""Pipeline: how ``analyse`` measures, one set of options for every topology it is given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from topospike.analysis.history import (
     read_updates,
     topology_history,
 )
-from topospike.cli.display import say
+from topospike.progress import say
 from topospike.topology import saved_series
 
 if TYPE_CHECKING:
