@@ -29,10 +29,8 @@ def evaluated(model: nn.Module, x: Tensor, **options) -> tuple[SpikingNetwork, E
 def events(snn: SpikingNetwork, x: Tensor, site: str, fan_out: Tensor) -> float:
     """Add up the fan-out of every spike of a run, per image."""
     total = 0.0
-    for _ in snn.watch(x, STEPS, ()):
-        spikes = snn.sites[site].spikes
-        assert spikes is not None
-        total += float(((spikes != 0) * fan_out).sum())
+    for step in snn.watch(x, STEPS):
+        total += float(((step.sites[site].spikes != 0) * fan_out).sum())
     return total / len(x)
 
 

@@ -19,11 +19,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from topospike.errors import ConversionError
 from topospike.snn.images import BATCHES, ImageAxis, Probe, axis_of, image_axes
-from topospike.snn.linear_maps import COPYING, NEGLIGIBLE, SUMS, WINDOWED, bound, overloads, push
+from topospike.snn.linear_maps import (
+    JOINING,
+    NEGLIGIBLE,
+    SUMS,
+    WINDOWED,
+    arguments_of,
+    bound,
+    may_copy,
+    push,
+)
 from topospike.snn.links import Links
 from topospike.snn.split import timeless_nodes
 from topospike.snn.wiring import (
@@ -352,32 +360,6 @@ def meeting_ways(layer: Layer, values: Values) -> set[fx.Node]:
                 found[site] = site in found or wide or copies
         spread[node] = found
     return meeting
-
-
-JOINING = frozenset({aten.cat.default, aten.stack.default})
-
-
-def may_copy(node: fx.Node, value: Any, parent: Any) -> bool:
-    """Tell whether a node may bring one of its inputs' values to several places."""
-    if node.target in WINDOWED or node.target in overloads("cumsum"):
-        return True
-    if node.target in JOINING or (node.target is aten.pad.default and len(node.args) < 3):
-        return False
-    several = isinstance(value, tuple | list) or isinstance(parent, tuple | list)
-    grows = not several and value.numel() > parent.numel()
-    return node.target in COPYING or (grows and node.target is not aten.constant_pad_nd.default)
-
-
-def arguments_of(node: fx.Node) -> list[fx.Node]:
-    """Return the nodes among the arguments, once for each time they are there."""
-    found: list[fx.Node] = []
-
-    def add(argument: fx.Node) -> fx.Node:
-        found.append(argument)
-        return argument
-
-    map_arg((node.args, node.kwargs), add)
-    return found
 
 
 def events_at(
