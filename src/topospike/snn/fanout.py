@@ -158,11 +158,12 @@ def measured(layer: Layer, links: Links, probes: Probes, names: dict[fx.Node, st
         ),
         outputs=sizes_of(layer.node, probes)[0].numel() // images,
     )
-    if layer.weight is None:
+    weight = layer.weight
+    if weight is None:
         return with_products(layer, probes)
-    everything = torch.ones((), dtype=torch.bool).expand(probes[0].values[layer.weight].shape)
-    constant = layer.weight not in probes[0].changing
-    existing = links.of(layer.weight) if constant else everything
+    everything = torch.ones((), dtype=torch.bool).expand(probes[0].values[weight].shape)
+    constant = weight not in probes[0].changing
+    existing = links.of(weight) if constant else everything
     if existing is None:
         layer, existing = graded(layer, UNKNOWN_LINKS), everything
     dense = tuple(links_leaving(layer, everything, probe.values) for probe in probes)
@@ -183,7 +184,7 @@ def measured(layer: Layer, links: Links, probes: Probes, names: dict[fx.Node, st
         images=axes[0],
         macs=float(leaving.sum()),
         macs_dense=float(leaving_dense.sum()),
-        zeros=share_of_zeros(probes[0].values[layer.weight], existing) if constant else 0.0,
+        zeros=share_of_zeros(probes[0].values[weight], existing) if constant else 0.0,
     )
     return with_feeds(layer, counts, dense, probes, names) if layer.fed_by == "spikes" else layer
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -121,8 +122,8 @@ def may_copy(node: fx.Node, value: Any, parent: Any) -> bool:
         return True
     if node.target in JOINING or (node.target is aten.pad.default and len(node.args) < 3):
         return False
-    several = isinstance(value, tuple | list) or isinstance(parent, tuple | list)
-    grows = not several and value.numel() > parent.numel()
+    tensors = isinstance(value, Tensor) and isinstance(parent, Tensor)
+    grows = tensors and value.numel() > parent.numel()
     return node.target in COPYING or (grows and node.target is not aten.constant_pad_nd.default)
 
 
@@ -267,7 +268,7 @@ class Step:
             for part, size in parts
             if isinstance(part, fx.Node) and not is_number(part)
         ]
-        return sum(terms[1:], terms[0])
+        return reduce(operator.add, terms)
 
     def through_windows(self, given: dict[str, Any]) -> Tensor:
         """Return how many events arrive in each window, or at each interpolated value.
