@@ -61,6 +61,8 @@ def export_onnx(model: nn.Module, path: str | Path, example: Inputs) -> Path:
         with warnings.catch_warnings(), evaluation_mode(network):
             warnings.simplefilter("ignore", FutureWarning)  # torch about its own deprecated names
             warnings.simplefilter("ignore", DeprecationWarning)
+            # all inputs have the one batch, which torch remarks on
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             program = torch.onnx.export(
                 network,
                 args,
