@@ -298,6 +298,16 @@ class InputForm:
             dtypes=tuple(value.dtype for value in values),
         )
 
+    @property
+    def only_shape(self) -> tuple[int, ...]:
+        """The shape of the one input; `ConfigError` if there are several."""
+        if len(self.shapes) != 1:
+            raise ConfigError(
+                f"the network takes {len(self.shapes)} input tensors ({', '.join(self.names)}); "
+                "this works on networks of one. Take the inputs together in one tensor."
+            )
+        return self.shapes[0]
+
     def leaves(self, x: Inputs) -> tuple[Tensor, ...]:
         """Return the tensors of ``x`` in the network's order.
 

@@ -62,8 +62,6 @@ class SpikingNetwork(nn.Module):
     ann
         The network's graph with `Site` modules in the place of its activations. Its parameters
         keep the ANN's names (``snn.ann.get_parameter("features.0.weight")``).
-    input_shape
-        Shape of one image, without the batch axis.
     report
         What the converter did.
     wiring, optional
@@ -71,6 +69,8 @@ class SpikingNetwork(nn.Module):
 
     Attributes
     ----------
+    inputs : InputForm
+        Names, shapes and types of the input tensors, as the graph has them.
     executor : str
         How layers are evaluated where a call does not say; see `forward`.
     costs : CostModel
@@ -89,13 +89,11 @@ class SpikingNetwork(nn.Module):
     def __init__(
         self,
         ann: fx.GraphModule,
-        input_shape: tuple[int, ...],
         report: ConversionReport,
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__()
         self.ann = ann
-        self.input_shape = input_shape
         self.inputs = InputForm.of(ann)
         self.report = report
         self.executor = "decoded"
@@ -103,6 +101,11 @@ class SpikingNetwork(nn.Module):
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._steps_as_images: bool | None = None
         self._wiring = wiring
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image, without the batch axis; `ConfigError` for several inputs."""
+        return self.inputs.only_shape
 
     @property
     def sites(self) -> dict[str, Site]:
