@@ -1,8 +1,8 @@
 """Run the tests with every function of the library checking its annotations: shapes, dtypes, types.
 
-``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into and
-comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose: nothing
-is checked there, so that the library's own error is seen.
+``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into
+and comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose:
+nothing is checked there, so that the library's own error is seen.
 """
 
 import jaxtyping

@@ -116,7 +116,10 @@ class LayerInput:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What the converter did: settings, sites, and how every weight layer is fed."""
+    """What the converter did: settings, sites, and how every weight layer is fed.
+
+    ``options`` are those of the method, every one; ``None`` where the kind of site decides.
+    """
 
     method: str
     coding: str
@@ -129,6 +132,7 @@ class ConversionReport:
     sites: tuple[SiteReport, ...]
     layers: tuple[LayerInput, ...]
     advice: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, raw: Mapping[str, Any]) -> ConversionReport:

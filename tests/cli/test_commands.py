@@ -47,13 +47,13 @@ def test_convert_adds_a_method_and_simulate_measures_it(finished_run, capsys):
 
 
 def test_one_method_is_converted_twice_under_two_names(finished_run, capsys):
-    rate = ["--method", "dcgs", "--coding", "rate", "--name", "dcgs-rate"]
+    rate = ["--method", "dcgs", "--options.coding", "rate", "--name", "dcgs-rate"]
     before = (finished_run / "conversions" / "dcgs" / "conversion.json").read_text()
     assert main(["convert", str(finished_run), *rate]) == 0
     assert (finished_run / "conversions" / "dcgs" / "conversion.json").read_text() == before
     again = json.loads((finished_run / "conversions/dcgs-rate/conversion.json").read_text())
     assert (again["method"], again["coding"]) == ("dcgs", "rate")
-    assert main(["convert", str(finished_run), "--name", "dcgs-rate", "--levels", "2"]) == 0
+    assert main(["convert", str(finished_run), "--name", "dcgs-rate", "--options.levels", "2"]) == 0
     changed = json.loads((finished_run / "conversions/dcgs-rate/conversion.json").read_text())
     assert (changed["coding"], changed["levels"]) == ("rate", 2)
     assert main(["simulate", str(finished_run), "--method", "dcgs-rate"]) == 0
@@ -66,7 +66,7 @@ def test_one_method_is_converted_twice_under_two_names(finished_run, capsys):
 def test_converting_again_with_other_settings_drops_the_old_evaluation(finished_run):
     place = finished_run / "conversions" / "dcgs"
     before = json.loads((place / "conversion.json").read_text())
-    assert main(["convert", str(finished_run), "--method", "dcgs", "--levels", "2"]) == 0
+    assert main(["convert", str(finished_run), "--method", "dcgs", "--options.levels", "2"]) == 0
     after = json.loads((place / "conversion.json").read_text())
     assert (before["levels"], after["levels"]) == (4, 2)
     assert not (place / "evaluation.json").exists()
@@ -199,7 +199,7 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("damage", [b"", b"not a network"])
 def test_a_damaged_network_file_is_named_with_the_remedy(finished_run, capsys, damage):
     (finished_run / "model.safetensors").write_bytes(damage)
-    assert main(["convert", str(finished_run), "--levels", "3"]) == 2
+    assert main(["convert", str(finished_run), "--options.levels", "3"]) == 2
     message = capsys.readouterr().err
     assert "model.safetensors does not hold the weights" in message
     assert "Restore the file" in message

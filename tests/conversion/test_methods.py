@@ -11,8 +11,8 @@ from torch import nn
 
 from topospike.conversion import METHODS, convert, load, quantise_activations, save
 from topospike.conversion.offset_spikes import OffsetSpike, offset_membrane
+from topospike.conversion.qcfs import SlipReLU
 from topospike.conversion.residual_membrane import ResidualMembrane
-from topospike.conversion.slip_relu import SlipReLU
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
 from topospike.snn import SpikingNetwork
@@ -207,9 +207,9 @@ def test_slip_relu_refuses_plain_qcfs() -> None:
 
 
 def test_options_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"presimulation is 4 for method 'qcfs'.*srp, offset-"):
+    with pytest.raises(ConfigError, match=r"'qcfs' has no option 'presim.*srp, offset-"):
         convert(trained(), "qcfs", images(), presimulation=4)
-    with pytest.raises(ConfigError, match=r"presimulation is 0 for method 'srp'"):
+    with pytest.raises(ConfigError, match=r"presimulation is 0; a whole number"):
         convert(trained(), "srp", images(), presimulation=0)
 
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from topospike.conversion.qcfs import POSITIVE_MAPS, QCFS, qcfs
-from topospike.conversion.slip_relu import slip_relu
+from topospike.conversion.qcfs import POSITIVE_MAPS, QCFS, qcfs, slip_relu
 from topospike.errors import ConfigError, ShapeError
 from topospike.snn.coding import Rate
 from topospike.snn.neurons import IntegrateAndFire

@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 import topospike as ts
 from topospike.conversion import convert
-from topospike.conversion.qcfs import QCFS
+from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.quantise import (
     quantise_activations,
     to_channel_thresholds,
 )
 from topospike.conversion.rectifier_calls import is_in_place, is_rectifier
-from topospike.conversion.slip_relu import SlipReLU
 from topospike.errors import ConfigError, ConversionError, MissingDataError
 from topospike.snn.executors import site_calls
 

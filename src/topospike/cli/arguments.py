@@ -62,6 +62,8 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     name = rest.split()[0].partition("=")[0]
     known = [f"--{option}" for option in option_names(command)]
     hint = nearest(name, known) if name.startswith("-") else ""
+    if command == "convert" and not hint:
+        hint = f" An option of the method is typed as --options.{name.lstrip('-')}."
     return f"topospike {command}: unknown argument {name!r}.{hint}"
 
 

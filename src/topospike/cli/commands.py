@@ -104,7 +104,9 @@ def convert(options: Namespace) -> None:
     first = next(iter(known.values()), {"method": "dcgs"})
     typed.setdefault("method", known.get(typed.get("name", ""), first)["method"])
     label = typed.get("name") or typed["method"]
-    known[label] = {**known.get(label, {}), **typed}
+    before = known.get(label, {})
+    same_method = before.get("method") == typed["method"]
+    known[label] = merged(before, typed) if same_method else {**before, "options": {}, **typed}
     recipe = changed(recipe, {"convert": list(known.values())})
     settings = next(entry for entry in recipe.convert if entry.label == label)
     at_work = Run(recipe, folder, device=options.get("device"))

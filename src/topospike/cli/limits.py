@@ -73,10 +73,8 @@ LIMITS: dict[str, Limit] = {
 }
 FOLDER_NAME = r"\w[\w.-]*"
 CONVERSION_LIMITS: dict[str, Limit] = {
-    "levels": POSITIVE_INTEGER,
     "timesteps": POSITIVE_INTEGER,
     "calibration_images": POSITIVE_INTEGER,
-    "presimulation": POSITIVE_INTEGER,
 }
 
 
@@ -127,6 +125,6 @@ def check_conversions(recipe: Recipe) -> None:
         if labels.count(label) > 1:
             raise ConfigError(
                 f"convert names {label!r} {labels.count(label)} times; each name once is required, "
-                "since each has its own folder. Give one of them a name: '{method: dcgs, coding: "
-                "rate, name: dcgs-rate}'."
+                "since each has its own folder. Give one of them a name: '{method: dcgs, name: "
+                "dcgs-rate, options: {coding: rate}}'."
             )

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from topospike.conversion import METHODS
 from topospike.conversion.qcfs import POSITIVE_MAPS, Order
-from topospike.conversion.thresholds import SOLVERS
 from topospike.direct import check_rule, training_method
 from topospike.direct.neurons import check_neuron
 from topospike.errors import ConfigError
@@ -21,7 +20,6 @@ from topospike.models import MODELS
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.registry import Registry
-from topospike.snn.coding import CODINGS
 from topospike.topology import (
     DENSITY_SCHEDULES,
     INITIAL_TOPOLOGIES,
@@ -49,15 +47,10 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "quantise.order": Registry("order", dict.fromkeys(get_args(Order))),
     "measure.energy_model": ENERGY_MODELS,
 }
-CONVERSION_TABLES: dict[str, Mapping[str, Any]] = {
-    "method": METHODS,
-    "coding": CODINGS,
-    "solver": SOLVERS,
-}
 
 
 def check_names(recipe: Recipe) -> None:
-    """Raise a `ConfigError` for a name in ``recipe`` that no stage knows.
+    """Raise a `ConfigError` for a name in ``recipe`` that no stage knows, or a method's bad option.
 
     Examples
     --------
@@ -72,8 +65,7 @@ def check_names(recipe: Recipe) -> None:
         look_up(table, getattr(getattr(recipe, group), name))
     if recipe.direct.rule is None:
         for settings in recipe.convert:
-            for name, table in CONVERSION_TABLES.items():
-                look_up(table, getattr(settings, name))
+            METHODS[settings.method].of(settings.options)
         check_trained_methods(recipe)
     else:
         check_direct(recipe)

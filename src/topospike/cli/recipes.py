@@ -164,8 +164,13 @@ def check_keys(given: Mapping[str, Any], owner: type, source: str, place: str = 
     for key, value in given.items():
         where = f"{place}{key}"
         if key not in hints:
-            known = [f"{place}{name}" for name in hints] + list(dotted_names(Recipe))
-            raise ConfigError(f"{source}: unknown key {where!r}.{nearest(where, known)}")
+            if "options" in hints:
+                hint = nearest(key, hints).replace("'", f"'{place}", 1)
+                hint = hint or f" Options of the method go under '{place}options'."
+            else:
+                known = [f"{place}{name}" for name in hints]
+                hint = nearest(where, known + list(dotted_names(Recipe)))
+            raise ConfigError(f"{source}: unknown key {where!r}.{hint}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise ConfigError(

@@ -7,7 +7,6 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -253,12 +252,10 @@ def spiking_network(run: Run, network: Network, settings: ConversionSettings) ->
 def new_spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
     """Convert a trained network."""
     images = calibration_images(run.data, settings.calibration_images)
-    options = dataclasses.asdict(settings)
-    del options["calibration_images"], options["name"]
     kind = trained_kind(run.recipe, settings.method)
     plain = kind is None
     model = trained_model(run, network) if plain else quantised_model(run, network, kind)
-    snn = convert(model, calibration=images, **options)
+    snn = convert(model, settings.method, images, settings.timesteps, **settings.options)
     run.spiking[network.name, settings.label] = snn
     return snn
 

@@ -4,12 +4,14 @@ from topospike.conversion.api import convert as convert
 from topospike.conversion.archive import load as load
 from topospike.conversion.archive import save as save
 from topospike.conversion.health import conversion_text as conversion_text
+from topospike.conversion.method import Method as Method
 from topospike.conversion.methods import METHODS as METHODS
 from topospike.conversion.quantise import quantise_activations as quantise_activations
 from topospike.conversion.quantise import to_channel_thresholds as to_channel_thresholds
 
 __all__ = [
     "METHODS",
+    "Method",
     "conversion_text",
     "convert",
     "load",

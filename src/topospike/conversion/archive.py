@@ -1,7 +1,8 @@
 """The folder of a saved spiking network: one JSON file and one file of tensors.
 
-``network.json`` holds the graph, the sites and the conversion report, with a digest of itself and
-of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
+``network.json`` holds the graph, the sites and the conversion report, which names the method and
+its options (`topospike.conversion.method` builds the network from them), with a digest of itself
+and of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
 constants. The tensor file is written first and the JSON file is then replaced in one step, so a
 folder holds the old network or the new one, whole. Nothing is pickled, and nothing in the files is
 run: see `topospike.conversion.graph_json` for what a graph may name.
@@ -27,15 +28,29 @@ from topospike.conversion.graph_json import (
     graph_to_plain,
     value_to_plain,
 )
-from topospike.conversion.site_json import site_from_plain, site_to_plain
+from topospike.conversion.method import (
+    METHODS,
+    NEURONS,
+    Method,
+    method_of,
+    neuron_from_plain,
+    neuron_to_plain,
+)
+from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.errors import CheckpointError, ConversionError, TopologyViolation
+from topospike.registry import Registry
+from topospike.snn.coding import CODINGS
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.site import Site
 from topospike.topology import check_masks
 
 FORMAT = "topospike-spiking-network"
-VERSION = 1
+VERSION = 2
 FILE = "network.json"
 MASK = "_mask"
+ACTIVATIONS: Registry[type[QCFS]] = Registry(
+    "trained activation", {"QCFS": QCFS, "SlipReLU": SlipReLU}
+)
 
 
 def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
@@ -56,7 +71,8 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
     Raises
     ------
     ConversionError
-        If the graph runs operations that are not PyTorch's own.
+        If the graph runs operations that are not PyTorch's own, or the network is of a method, a
+        neuron or an activation that is not registered.
     CheckpointError
         If the folder cannot be written.
 
@@ -73,6 +89,11 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
     ('network.json', True)
     """
     folder = Path(folder)
+    if snn.report.method not in METHODS:
+        raise ConversionError(
+            f"a network of method {snn.report.method!r} cannot be saved; the registered methods "
+            f"can: {', '.join(METHODS)}. Register yours, or keep the model it was made from."
+        )
     tensors, axes, aliases = tensors_of(snn.ann)
     content = safetensors.torch.save(tensors, metadata={"format": FORMAT})
     name = f"tensors-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
@@ -132,8 +153,9 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
         content = (folder / Path(description["tensors"]["file"]).name).read_bytes()
         if hashlib.sha256(content).hexdigest() != description["tensors"]["sha256"]:
             raise ValueError("the tensor file is not the one that was saved")
-        network = rebuild(description, safetensors.torch.load(content), place)
         report = ConversionReport.from_plain(description["report"])
+        method = method_of(report)
+        network = rebuild(description, safetensors.torch.load(content), place, method)
         return SpikingNetwork(network, tuple(description["input_shape"]), report)
     except OSError as error:
         raise CheckpointError(
@@ -232,7 +254,10 @@ def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
 
 
 def rebuild(
-    description: dict[str, Plain], tensors: dict[str, Tensor], device: torch.device
+    description: dict[str, Plain],
+    tensors: dict[str, Tensor],
+    device: torch.device,
+    method: Method,
 ) -> fx.GraphModule:
     """Put graph, sites and tensors together again."""
     for name, order in description["axes"].items():
@@ -253,7 +278,7 @@ def rebuild(
             for name in list(state)
             if name.startswith(f"{target}.")
         }
-        state[target] = site_from_plain(plain, inside)
+        state[target] = site_from_plain(plain, inside, method)
     graph = graph_from_plain(description["graph"], device=device)
     read = {str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")}
     network = fx.GraphModule({name: state.pop(name) for name in read}, graph)
@@ -262,3 +287,64 @@ def rebuild(
         network.get_submodule(path).register_buffer(last, tensor)
     check_masks(network)
     return network
+
+
+def site_to_plain(site: nn.Module) -> dict[str, Plain]:
+    """Write a site without its tensors."""
+    if not isinstance(site, Site):
+        raise ConversionError(
+            f"the network calls a {type(site).__name__}, which is no spiking site. Save the "
+            "network as `topospike.convert` returned it."
+        )
+    neuron, activation = site.neuron, site.activation
+    if type(neuron) not in NEURONS.values():
+        raise ConversionError(
+            f"{site.name}: its neurons ({type(neuron).__name__}) are not registered; known are "
+            f"{', '.join(NEURONS)}. Register yours in topospike.conversion.method.NEURONS."
+        )
+    return {
+        "name": site.name,
+        "gated": site.gated,
+        "neuron": neuron_to_plain(neuron),
+        "coding": site.coding.name,
+        "activation": None if activation is None else activation_to_plain(site.name, activation),
+    }
+
+
+def site_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor], method: Method) -> Site:
+    """Build a site as its method does, and give it what it had and its tensors.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError
+        If the description or the tensors are not those of a site.
+    """
+    site = method.site(plain["name"], plain["gated"])
+    site.neuron = neuron_from_plain(plain["neuron"])
+    if site.coding.name != plain["coding"]:
+        site.coding = CODINGS[plain["coding"]]
+    if plain["activation"] is not None:
+        site.activation = activation_from_plain(plain["activation"], tensors)
+    site.threshold = tensors["threshold"]
+    return site
+
+
+def activation_to_plain(name: str, activation: nn.Module) -> dict[str, Plain]:
+    """Write the settings of a trained activation."""
+    if not isinstance(activation, QCFS) or type(activation) not in ACTIVATIONS.values():
+        raise ConversionError(
+            f"{name}: a saved network cannot hold a trained {type(activation).__name__}; "
+            f"{', '.join(ACTIVATIONS)} are known. Keep the trained model and convert it again."
+        )
+    return {"kind": type(activation).__name__, **activation.settings()}
+
+
+def activation_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor]) -> nn.Module:
+    """Build a trained activation with its threshold."""
+    settings = dict(plain)
+    activation = ACTIVATIONS[settings.pop("kind")](**settings).requires_grad_(False)
+    beta = tensors["activation.beta"]
+    if beta.shape != activation.beta.shape:
+        raise ValueError(f"beta has shape {tuple(beta.shape)}, not {tuple(activation.beta.shape)}")
+    activation.beta = nn.Parameter(beta, requires_grad=False)
+    return activation

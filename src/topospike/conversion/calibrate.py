@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor, fx
 
-from topospike.conversion.plan import Plan
+from topospike.conversion.method import ThresholdRule
 from topospike.conversion.statistics import (
     Granularity,
     SiteObserver,
@@ -29,11 +29,10 @@ def observe_sites(
     sites: list[Site],
     first: Tensor,
     rest: Iterator[Tensor],
-    plan: Plan,
-    percentile: float,
+    rules: Mapping[bool, ThresholdRule],
 ) -> tuple[dict[str, SiteStatistics], int]:
     """Return each site's statistics over the calibration images, and the number of images."""
-    observers = {site.name: observer_for(site, plan, percentile) for site in sites}
+    observers = {site.name: observer_for(site, rules[site.gated]) for site in sites}
     for site in sites:
         site.observer = observers[site.name]
     images, varies = 0, False
@@ -56,21 +55,20 @@ def observe_sites(
     return {name: observer.statistics for name, observer in observers.items()}, images
 
 
-def observer_for(site: Site, plan: Plan, percentile: float) -> SiteObserver:
+def observer_for(site: Site, rule: ThresholdRule) -> SiteObserver:
     """Return an observer that collects what the site's solver needs."""
-    rule = plan.rule(site.gated)
     return SiteObserver(
         site.name,
         granularity=rule.granularity,
         values=rule.values,
-        quantile_level=percentile if rule.solver == "percentile" else None,
+        quantile_level=rule.percentile if rule.solver == "percentile" else None,
     )
 
 
 def set_thresholds(
     placed: list[tuple[Site, fx.Node]],
     statistics: Mapping[str, SiteStatistics],
-    plan: Plan,
+    rules: Mapping[bool, ThresholdRule],
     *,
     given: Mapping[str, Tensor | float],
     trained: TrainedActivations,
@@ -79,7 +77,7 @@ def set_thresholds(
     """Give every site its threshold: the user's, a trained one, or the solver's."""
     check_names(given, [site.name for site, _ in placed])
     for site, node in placed:
-        rule = plan.rule(site.gated)
+        rule = rules[site.gated]
         theta = trained_threshold(site, node, trained)
         if site.name in given:
             shape = tuple(node.meta["val"].shape)

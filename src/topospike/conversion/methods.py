@@ -1,162 +1,252 @@
-"""The conversion methods by name, and what each of them means when nothing else is said.
+"""The conversion methods: DCGS, and the QCFS family.
 
 All methods of the QCFS family decode the mean of integrate-and-fire spikes; they differ in how the
-thresholds came about and in what is done against uneven spike trains:
-
-``qcfs``, ``cs-qcfs``   one threshold a layer, or one a channel; calibrated on a ReLU network or
-                        learnt with quantised activations
-``slip-relu``           the same neuron, for networks trained with SlipReLU
-``signed-if``           a neuron may take back spikes it has emitted (needs no training)
-``srp``                 silences neurons that fired too often in a first phase
-``offset-spike``        starts each neuron's membrane where its spike count is right
+thresholds came about and in what is done against uneven spike trains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from torch import Tensor
+
+from topospike.conversion.method import (
+    METHODS,
+    Method,
+    ThresholdRule,
+    firing_rule,
+    one_of,
+    whole,
+)
 from topospike.conversion.offset_spikes import OffsetSpike
-from topospike.conversion.qcfs import QCFS
-from topospike.conversion.residual_membrane import ResidualMembrane
-from topospike.conversion.slip_relu import SlipReLU
+from topospike.conversion.qcfs import QCFS, SlipReLU
+from topospike.conversion.residual_membrane import ResidualMembrane, refuse_max_pools
 from topospike.conversion.statistics import Granularity
+from topospike.data.calibration import Batch
 from topospike.registry import Registry
-from topospike.snn.coding import Coding
-from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron, SignedIntegrateAndFire
-from topospike.snn.site import Site
+from topospike.snn.coding import CODINGS, Coding
+from topospike.snn.network import SpikingNetwork
+from topospike.snn.neurons import (
+    MAX_LEVELS,
+    Identity,
+    MultiThreshold,
+    Neuron,
+    SignedIntegrateAndFire,
+)
 
-SiteBuilder = Callable[[str, bool, Neuron, Coding, int], Site]
-
-
-def plain_site(name: str, gated: bool, neuron: Neuron, coding: Coding, presimulation: int) -> Site:
-    """Build the site of a method without presimulation."""
-    return Site(name, gated=gated, neuron=neuron, coding=coding)
-
-
-def residual_membrane_site(
-    name: str, gated: bool, neuron: Neuron, coding: Coding, presimulation: int
-) -> Site:
-    """Build the site of SRP."""
-    return Site(name, gated=gated, neuron=neuron, coding=ResidualMembrane(presimulation))
+SCHEMES = Registry("scheme", dict.fromkeys(("auto", "relu", "operand")))
+STATS = Registry("stat", dict.fromkeys(("absolute", "signed")))
 
 
-def offset_spike_site(
-    name: str, gated: bool, neuron: Neuron, coding: Coding, presimulation: int
-) -> Site:
-    """Build the site of offset-spike calibration."""
-    return Site(name, gated=gated, neuron=neuron, coding=OffsetSpike(presimulation))
+@dataclass(frozen=True, kw_only=True)
+class DCGSMethod(Method):
+    """Differential coding with graded spikes: multi-threshold neurons, no training.
 
+    At a ReLU site thresholds come from the optimal quantiser of its values, one a channel. An
+    operand site, in front of a layer that would be fed graded numbers (transformers), has neurons
+    with 8 levels and thresholds from a quantile of the magnitude times 4, one a site, as the
+    published settings for transformers do. ``None`` stands for these.
 
-@dataclass(frozen=True)
-class Method:
-    """Defaults of one conversion method.
-
-    Attributes
+    Parameters
     ----------
-    coding
-        ``differential`` or ``rate``.
+    solver, granularity, quantisation_levels, percentile, scale
+        As in `Method`.
+    scheme : {"auto", "relu", "operand"}
+        Where sites go: in the place of every rectifier (``relu``), in front of every operand of a
+        convolution, linear layer or product (``operand``), or rectifiers first and operands where
+        a layer would still be fed graded numbers (``auto``).
+    coding : {"differential", "rate"}
     neuron
-        Builds the firing rule from the number of levels.
-    levels
-        Positive thresholds of a neuron; ``None`` for a single-threshold neuron.
-    granularity
-        How many thresholds a site has.
-    source
-        Who proposed it.
-    activations
-        Kind of `topospike.conversion.quantise_activations` whose training the method makes use of.
-    requires
-        The activation the network must have been trained with; ``None``: a ReLU network will do.
-    site
-        Builds a site from its name, whether it is gated, neuron, coding and presimulation steps.
-    presimulation
-        Steps simulated before, or in front of, the run proper; 0 for methods without.
-    remark
-        What a reader of the results must know about those steps (``{}`` is their number).
+        Firing rule of every site (see `topospike.snn.neurons`), in the place of multi-threshold
+        neurons with ``levels`` positive thresholds (4; 8 at operand sites).
+    stat : {"absolute", "signed"}
+        Whether thresholds of operand sites follow the magnitude of the values, or, as the reference
+        code does, their signed value (which leaves units that are mostly negative silent for ever).
     """
 
-    coding: str
-    neuron: Callable[[int | None], Neuron]
-    levels: int | None
-    granularity: Granularity
-    source: str
-    activations: str | None = None
-    requires: type[QCFS] | None = None
-    site: SiteBuilder = plain_site
-    presimulation: int = 0
-    remark: str = ""
+    name = "dcgs"
+    source = "Huang et al., ICML 2025"
+
+    ranges = Method.ranges | {
+        "scheme": one_of(SCHEMES),
+        "coding": one_of(CODINGS),
+        "neuron": firing_rule,
+        "levels": whole(1, MAX_LEVELS),
+        "stat": one_of(STATS),
+    }
+
+    solver: str | None = None
+    granularity: Granularity | None = None
+    scale: float | None = None
+    scheme: str = "auto"
+    coding: str = "differential"
+    neuron: Neuron | None = None
+    levels: int | None = None
+    stat: str = "absolute"
+
+    @property
+    def scheme_of_sites(self) -> str:
+        """Where sites go; neurons of one sign can sit in the place of rectifiers only."""
+        if self.site_neuron(gated=False) is not None:
+            return self.scheme
+        if self.scheme == "operand":
+            _ = self.neuron_of("every operand", False)
+        return "relu"
+
+    def site_coding(self) -> Coding:
+        """Return how spikes become values."""
+        return CODINGS[self.coding]
+
+    def site_neuron(self, gated: bool) -> Neuron | None:
+        """Return the firing rule; ``None`` at operand sites if it is bound to one sign."""
+        if self.neuron is None:
+            return MultiThreshold(self.levels or (4 if gated else 8), gated=gated)
+        if isinstance(self.neuron, MultiThreshold | Identity):
+            return replace(self.neuron, gated=gated)
+        return self.neuron if gated else None
+
+    def threshold_rule(self, timesteps: int, *, gated: bool) -> ThresholdRule:
+        """Return how a ReLU site (gated) or an operand site gets its threshold."""
+        rule = super().threshold_rule(timesteps, gated=gated)
+        if gated:
+            return replace(rule, granularity=self.granularity or "channel")
+        return replace(
+            rule,
+            solver=self.solver or "percentile",
+            scale=4.0 if self.scale is None else self.scale,
+            values="absolute" if self.stat == "absolute" else "signed",
+            signed=True,
+        )
 
 
-def multi_threshold(levels: int | None) -> Neuron:
-    """Build the neuron of DCGS at a ReLU site."""
-    return MultiThreshold(4 if levels is None else levels, gated=True)
+@dataclass(frozen=True, kw_only=True)
+class QCFSMethod(Method):
+    """Integrate-and-fire neurons, one threshold a layer.
+
+    Calibrated on a ReLU network, or learnt with quantised activations.
+    """
+
+    name = "qcfs"
+    source = "Bu et al., ICLR 2022"
+    activations = "s-qcfs"
 
 
-def integrate_and_fire(levels: int | None) -> Neuron:
-    """Build the neuron of the QCFS family; it has one threshold whatever ``levels`` says."""
-    return IntegrateAndFire()
+@dataclass(frozen=True, kw_only=True)
+class CSQCFSMethod(QCFSMethod):
+    """Integrate-and-fire neurons, one threshold a channel."""
+
+    name = "cs-qcfs"
+    source = "Yang et al., Neural Networks 2025"
+    activations = "cs-qcfs"
+
+    granularity: Granularity | None = "channel"
 
 
-def signed_integrate_and_fire(levels: int | None) -> Neuron:
-    """Build the neuron that may take back its spikes; one threshold whatever ``levels`` says."""
-    return SignedIntegrateAndFire()
+@dataclass(frozen=True, kw_only=True)
+class SlipReLUMethod(QCFSMethod):
+    """Integrate-and-fire neurons in a network trained with SlipReLU, started where it says."""
+
+    name = "slip-relu"
+    source = "Jiang et al., ICML 2023"
+    activations = "slip-relu"
+    requires = SlipReLU
 
 
-METHODS: Registry[Method] = Registry(
-    "conversion method",
-    {
-        "dcgs": Method("differential", multi_threshold, 4, "channel", "Huang et al., ICML 2025"),
-        "qcfs": Method("rate", integrate_and_fire, None, "layer", "Bu et al., ICLR 2022", "s-qcfs"),
-        "cs-qcfs": Method(
-            "rate",
-            integrate_and_fire,
-            None,
-            "channel",
-            "Yang et al., Neural Networks 2025",
-            "cs-qcfs",
-        ),
-        "slip-relu": Method(
-            "rate",
-            integrate_and_fire,
-            None,
-            "layer",
-            "Jiang et al., ICML 2023",
-            "slip-relu",
-            requires=SlipReLU,
-        ),
-        "signed-if": Method(
-            "rate", signed_integrate_and_fire, None, "layer", "Hu et al., TPAMI 2023", "s-qcfs"
-        ),
-        "srp": Method(
-            "rate",
-            integrate_and_fire,
-            None,
-            "layer",
-            "Hao et al., AAAI 2023",
-            "s-qcfs",
-            requires=QCFS,
-            site=residual_membrane_site,
-            presimulation=4,
-            remark=(
-                "Time steps 1 to {0} are the first phase of srp; later ones count both phases, so "
-                "the published T is t - {0}."
-            ),
-        ),
-        "offset-spike": Method(
-            "rate",
-            integrate_and_fire,
-            None,
-            "layer",
-            "Hao et al., ICLR 2023",
-            "s-qcfs",
-            requires=QCFS,
-            site=offset_spike_site,
-            presimulation=4,
-            remark=(
-                "The calibration before each batch is not in the time steps and operations: add "
-                "those of steps 1 to {0} once more to count it."
-            ),
-        ),
-    },
-)
+@dataclass(frozen=True, kw_only=True)
+class SignedIFMethod(QCFSMethod):
+    """Neurons that may take back spikes they have emitted; needs no training."""
+
+    name = "signed-if"
+    source = "Hu et al., TPAMI 2023"
+
+    def site_neuron(self, gated: bool) -> Neuron | None:
+        """Return the signed integrate-and-fire neuron."""
+        return SignedIntegrateAndFire() if gated else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRPMethod(QCFSMethod):
+    """Silences neurons that fired too often in a first phase.
+
+    Parameters
+    ----------
+    solver, granularity, quantisation_levels, percentile, scale
+        As in `Method`.
+    presimulation
+        tau, steps of the first phase; the network's time steps count both phases.
+    """
+
+    name = "srp"
+    source = "Hao et al., AAAI 2023"
+    requires = QCFS
+    exports = frozenset({"csr"})
+    beyond = "two phases, between which neurons are silenced and means start anew"
+
+    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
+
+    presimulation: int = 4
+
+    def site_coding(self) -> Coding:
+        """Return a mean that starts anew after the first phase."""
+        return ResidualMembrane(self.presimulation)
+
+    def finish(
+        self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
+    ) -> SpikingNetwork:
+        """Refuse what cannot be counted over two phases."""
+        refuse_max_pools(snn.report.layers)
+        return snn
+
+    def remark(self) -> str:
+        """Say how its steps compare with published ones."""
+        return (
+            f"Time steps 1 to {self.presimulation} are the first phase of srp; later ones count "
+            f"both phases, so the published T is t - {self.presimulation}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffsetSpikeMethod(QCFSMethod):
+    """Starts each neuron's membrane where its spike count is right, batch by batch.
+
+    Parameters
+    ----------
+    solver, granularity, quantisation_levels, percentile, scale
+        As in `Method`.
+    presimulation
+        rho, steps of the calibration, done before the time steps.
+    """
+
+    name = "offset-spike"
+    source = "Hao et al., ICLR 2023"
+    requires = QCFS
+    exports = frozenset({"csr"})
+    beyond = "a membrane to start from for each neuron and image, found in a first simulation"
+
+    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
+
+    presimulation: int = 4
+
+    def site_coding(self) -> Coding:
+        """Return a mean whose membranes are calibrated beforehand."""
+        return OffsetSpike(self.presimulation)
+
+    def remark(self) -> str:
+        """Say what the counts leave out."""
+        return (
+            "The calibration before each batch is not in the time steps and operations: add those "
+            f"of steps 1 to {self.presimulation} once more to count it."
+        )
+
+
+for kind in (
+    DCGSMethod,
+    QCFSMethod,
+    CSQCFSMethod,
+    SlipReLUMethod,
+    SignedIFMethod,
+    SRPMethod,
+    OffsetSpikeMethod,
+):
+    METHODS.register(kind.name, kind)

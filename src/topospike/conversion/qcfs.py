@@ -4,8 +4,13 @@
 
 Its L + 1 levels are the values an integrate-and-fire neuron (threshold theta, starting at
 theta / 2) decodes to after L steps of constant input. theta is a parameter, kept positive by a map,
-one per layer (S-QCFS) or per channel (CS-QCFS). How it gets into a model, its training and the
-conversion are elsewhere.
+one per layer (S-QCFS) or per channel (CS-QCFS). SlipReLU blends it with the clipped ReLU, which
+keeps a slope between the steps and so helps training::
+
+    y = a theta clip(x / theta + d1 / N, 0, 1)
+        + (1 - a) theta clip(floor(N x / theta + d2) / N, 0, 1)
+
+How an activation gets into a model, its training and the conversion are elsewhere.
 """
 
 from __future__ import annotations
@@ -119,6 +124,40 @@ def qcfs(
         )
     result: Tensor = QuantisedClip.apply(x, theta, steps, order, shift)
     return result
+
+
+def slip_relu(
+    x: Float[Tensor, "*shape"],
+    theta: Float[Tensor, "*#shape"],
+    *,
+    steps: int,
+    slope: float = 0.5,
+    relu_shift: float = 0.0,
+    step_shift: float = 0.5,
+) -> Float[Tensor, "*shape"]:
+    """Blend a clipped ReLU with QCFS.
+
+    Parameters
+    ----------
+    x, theta, steps
+        As in `qcfs`.
+    slope
+        Share a of the clipped ReLU: 0 is QCFS, 1 the clipped ReLU.
+    relu_shift, step_shift
+        Shifts d1 and d2 of the two parts, in steps.
+
+    Notes
+    -----
+    Jiang et al. (ICML 2023), formula above. At inference an integrate-and-fire neuron that starts
+    at d2 theta.
+
+    Examples
+    --------
+    >>> slip_relu(torch.tensor([0.3, 2.0]), torch.tensor(1.0), steps=2)
+    tensor([0.4000, 1.0000])
+    """
+    smooth = theta * torch.clamp(x / theta + relu_shift / steps, 0.0, 1.0)
+    return slope * smooth + (1.0 - slope) * qcfs(x, theta, steps=steps, shift=step_shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +283,85 @@ class QCFS(nn.Module):
         twin.beta = nn.Parameter(beta, requires_grad=self.beta.requires_grad)
         return twin
 
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that make an activation like this one, but for its threshold."""
+        return {
+            "steps": self.steps,
+            "channels": len(self.beta) if self.beta.ndim else None,
+            "positive_map": self.positive_map,
+            "order": self.order,
+        }
+
     def extra_repr(self) -> str:
         """Show the settings when the module is printed."""
         shape = "layer" if self.beta.ndim == 0 else f"{len(self.beta)} channels"
         return f"steps={self.steps}, {shape}, {self.positive_map}, {self.order}"
+
+
+class SlipReLU(QCFS):
+    """SlipReLU with a trainable threshold (Jiang et al., ICML 2023).
+
+    Parameters
+    ----------
+    steps, theta_init, channels, positive_map, order
+        As in `QCFS`; the original learns theta itself (``none``).
+    slope, relu_shift, step_shift
+        a, d1 and d2 of `slip_relu`; the defaults are those of the authors' code.
+
+    Raises
+    ------
+    ConfigError
+        If an option is invalid.
+
+    Examples
+    --------
+    >>> SlipReLU(2, theta_init=1.0)(torch.tensor([0.3, 2.0])).tolist()
+    [0.4000000059604645, 1.0]
+    """
+
+    def __init__(
+        self,
+        steps: int = 16,
+        *,
+        theta_init: float = 8.0,
+        channels: int | None = None,
+        positive_map: str = "none",
+        order: Order = "floor_first",
+        slope: float = 0.5,
+        relu_shift: float = 0.0,
+        step_shift: float = 0.5,
+    ) -> None:
+        if order != "floor_first":
+            raise ConfigError(f"order is {order!r}; SlipReLU is defined floor_first only.")
+        super().__init__(steps, theta_init=theta_init, channels=channels, positive_map=positive_map)
+        for name, value in (("slope", slope), ("step_shift", step_shift)):
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} is {value}; it must lie in [0, 1].")
+        self.slope = slope
+        self.relu_shift = relu_shift
+        self.initial_membrane = step_shift
+
+    def quantise(
+        self, x: Float[Tensor, "*shape"], theta: Float[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Apply `slip_relu` with a threshold that broadcasts to x."""
+        return slip_relu(
+            x,
+            theta,
+            steps=self.steps,
+            slope=self.slope,
+            relu_shift=self.relu_shift,
+            step_shift=self.initial_membrane,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that make an activation like this one, but for its threshold."""
+        return {
+            **super().settings(),
+            "slope": self.slope,
+            "relu_shift": self.relu_shift,
+            "step_shift": self.initial_membrane,
+        }
 
 
 def check_steps(steps: int) -> None:

@@ -21,20 +21,16 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from topospike.conversion.calibrate import observe_sites
+from topospike.conversion.methods import QCFSMethod
 from topospike.conversion.place import find_rectifiers, nothing_to_replace, place_sites, unique_name
-from topospike.conversion.plan import plan_for
-from topospike.conversion.qcfs import QCFS, Order
+from topospike.conversion.qcfs import QCFS, Order, SlipReLU
 from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_calls
-from topospike.conversion.slip_relu import SlipReLU
 from topospike.conversion.thresholds import solve_thresholds
 from topospike.conversion.trained import drop_ceilings, take_out_activations
 from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.registry import Registry
-from topospike.snn.coding import CODINGS
-from topospike.snn.neurons import IntegrateAndFire
-from topospike.snn.site import Site
 from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
@@ -101,7 +97,7 @@ def quantise_activations(
     kind : {"qcfs", "s-qcfs", "cs-qcfs", "slip-relu"}
         ``qcfs`` learns theta itself, ``s-qcfs`` through a softplus, both one a layer; ``cs-qcfs``
         one a channel behind convolutions (behind linear layers one a layer); ``slip-relu`` is the
-        blend of `topospike.conversion.slip_relu`.
+        blend of `topospike.conversion.qcfs`.
     levels
         Quantisation steps L of every activation; their attribute ``steps`` may be changed later.
     theta_init
@@ -280,9 +276,9 @@ def percentile_thresholds(
     network: fx.GraphModule, calibration: Iterable[Batch] | Tensor, percentile: float
 ) -> dict[str, float]:
     """Return the quantile of the positive pre-activations of every place, by site name."""
-    plan = plan_for("qcfs", 1, solver="percentile")
+    method = QCFSMethod(solver="percentile", percentile=percentile)
     observed = copy.deepcopy(network)
-    sites = [site for site, _ in place_sites(observed, rate_site)]
+    sites = [site for site, _ in place_sites(observed, method.site)]
     batches = calibration_batches(calibration)
     first = next(batches, None)
     if first is None:
@@ -290,13 +286,9 @@ def percentile_thresholds(
             "there are no calibration images to start the thresholds from; give batches of "
             "training images, or leave calibration out."
         )
-    statistics, _ = observe_sites(observed, sites, first, batches, plan, percentile)
+    rules = {True: method.threshold_rule(1, gated=True)}
+    statistics, _ = observe_sites(observed, sites, first, batches, rules)
     return {name: float(solve_thresholds(seen, "percentile")) for name, seen in statistics.items()}
-
-
-def rate_site(name: str, gated: bool) -> Site:
-    """Make a site of the QCFS family."""
-    return Site(name, gated=gated, neuron=IntegrateAndFire(), coding=CODINGS["rate"])
 
 
 @torch.no_grad()
@@ -310,7 +302,7 @@ def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: Te
     _, trained = take_out_activations(model)
     network = copy.deepcopy(network)
     drop_ceilings(network.graph, trained)
-    for site, node in place_sites(network, rate_site):
+    for site, node in place_sites(network, QCFSMethod().site):
         site.activation = trained.at(site.name, node_module(node))
     expected, got = network(example), first_tensor(model(example))
     difference = float((got - expected).norm() / expected.norm().clamp_min(1e-12))

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.conversion.place import find_rectifiers, unique_name
-from topospike.conversion.qcfs import QCFS
+from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.rectifier_calls import QuantisedCalls, remove_calls
-from topospike.conversion.slip_relu import SlipReLU
 from topospike.conversion.thresholds import given_thresholds
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module

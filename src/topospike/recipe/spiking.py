@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -134,25 +135,28 @@ class QuantisationSettings:
 
 @dataclass(frozen=True)
 class ConversionSettings:
-    """How the trained network becomes a spiking one; ``None`` means the method's own default.
+    """How the trained network becomes a spiking one.
 
     Attributes
     ----------
+    method
+        Name in `topospike.conversion.METHODS`.
+    options
+        Options of that method, such as ``{levels: 4, solver: iterations}``: the fields of its class
+        in `topospike.conversion.methods`. What is left out has the method's own default.
     name
         What the conversion is called in folders and tables, where one method is used twice.
-    presimulation
-        Number of steps of ``srp`` and ``offset-spike`` before the run proper.
+    timesteps
+        Run length the thresholds are chosen for.
+    calibration_images
+        Training images the thresholds are found on.
     """
 
     method: str = "dcgs"
+    options: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
-    coding: str | None = None
-    levels: int | None = None
-    solver: str | None = None
-    granularity: str | None = None
     timesteps: int = 8
     calibration_images: int = 1024
-    presimulation: int | None = None
 
     @property
     def label(self) -> str:

@@ -23,7 +23,7 @@ from torch.fx.node import map_arg
 
 from topospike.errors import ConversionError
 from topospike.snn.images import BATCHES, ImageAxis, Probe, axis_of, image_axes
-from topospike.snn.linear_maps import COPYING, SUMS, WINDOWED, bound, overloads, push
+from topospike.snn.linear_maps import COPYING, NEGLIGIBLE, SUMS, WINDOWED, bound, overloads, push
 from topospike.snn.links import Links
 from topospike.snn.split import timeless_nodes
 from topospike.snn.wiring import (
@@ -310,7 +310,10 @@ def at_sites(layer: Layer, counts: Tensor, values: Values) -> dict[fx.Node, Tens
 def followed_alone(
     layer: Layer, site: fx.Node, images: ImageAxis, counts: tuple[Tensor, ...], probe: Probe
 ) -> list[Tensor]:
-    """Send one event from each neuron of a site in turn, and add up the links it crosses."""
+    """Send one event from each neuron of a site in turn, and add up the links it crosses.
+
+    With factors as they are: what cancels itself out on the way crosses no link.
+    """
     values = probe.values
     silent = {n: torch.zeros(values[n].shape, dtype=torch.float64) for n in layer.sites}
     first = torch.zeros_like(images.by_image(silent[site]))
@@ -320,7 +323,7 @@ def followed_alone(
         event = torch.nn.functional.one_hot(neuron, neurons).double().view(first[0].shape)
         batch = torch.cat([event[None], first[1:]])
         sent = {**silent, site: images.together(batch)}
-        arriving = events_at(layer, layer.operand, sent, values, ones=True) != 0
+        arriving = events_at(layer, layer.operand, sent, values).abs() > NEGLIGIBLE
         return tuple((arriving * count).sum() for count in counts)
 
     chunk = max(1, (1 << 22) // counts[0].numel())

@@ -44,6 +44,7 @@ MOVING = COPYING | overloads(
     "split_with_sizes", "unbind", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "flip",
     "roll", "tril", "triu", "diagonal", "where", "masked_fill",
 ) - {aten.view.dtype, aten.where.default}  # fmt: skip
+VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 FACTORS = overloads("mul", "div", "neg")
 BATCH_NORMS = frozenset(
     {aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default}
@@ -165,7 +166,7 @@ class Step:
             return self.added(given)
         if self.ones and target in WINDOWED:
             return self.through_windows(given)
-        if target is aten.view.default:  # asks for one memory format; the same reshape takes any
+        if target in VIEWS:  # asks for one memory format; the same reshape takes any
             return self.events.reshape(map_arg(given["size"], self.arriving))
         if self.ones and "mean" in str(target):
             given = {name: given[name] for name in ("dim", "keepdim") if name in given}

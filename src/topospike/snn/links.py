@@ -25,6 +25,7 @@ KEEPING_ZEROS = overloads(
     "hardtanh", "leaky_relu", "nan_to_num", "fake_quantize_per_tensor_affine",
 )  # fmt: skip
 PRODUCTS = overloads("matmul", "mm", "bmm", "mv", "dot", "vdot", "mul", "outer")
+DIVISIONS = overloads("div")
 WEIGHT_NORMS = overloads("_weight_norm", "_weight_norm_interface")
 
 
@@ -54,11 +55,15 @@ class Links:
         value = self.probe.values[node]
         if not any(depends(parent, self.parameters) for parent in node.all_input_nodes):
             return value != 0
-        inputs = [p for p in node.all_input_nodes if isinstance(self.probe.values[p], Tensor)]
-        found = {parent: self.of(parent) for parent in inputs}
-        if any(links is None for links in found.values()):
-            return None
+        inputs = node.args[:1] if node.target in DIVISIONS else node.all_input_nodes
+        found = {
+            parent: self.of(parent)
+            for parent in inputs
+            if isinstance(parent, fx.Node) and isinstance(self.probe.values[parent], Tensor)
+        }
         known = {parent: links for parent, links in found.items() if links is not None}
+        if len(known) < len(found):
+            return None
         links = self._through(node, {parent: links.double() for parent, links in known.items()})
         if links is not None:
             return links
@@ -75,9 +80,13 @@ class Links:
         if target in PRODUCTS and all(isinstance(argument, fx.Node) for argument in node.args[:2]):
             left, right = (reached[argument] for argument in node.args[:2])  # pyright: ignore[reportArgumentType]
             return target(left, right) != 0  # pyright: ignore[reportCallIssue]
-        if target in overloads("div"):
-            numerator, shape = reached.get(node.args[0]), self.probe.values[node].shape  # pyright: ignore[reportArgumentType, reportCallIssue]
-            return None if numerator is None else (numerator != 0).expand(shape)
+        if target in DIVISIONS:  # the divisor decides over no link
+            numerator = next(iter(reached.values()), None)
+            return (
+                None
+                if numerator is None
+                else (numerator != 0).expand(self.probe.values[node].shape)
+            )
         if adds_a_number(node) or not is_linear(node, reached.__contains__):
             return None
         return push(node, reached, self.probe.values, ones=True) != 0
