@@ -13,9 +13,9 @@ import dataclasses
 from pathlib import Path
 
 import topospike as ts
-from topospike.cli.record import hardware, recorded_recipe
 from topospike.data import load_data
 from topospike.measure import evaluate_conventions, saving_text
+from topospike.pipeline.record import hardware, recorded_recipe
 
 
 def main() -> None:

@@ -29,11 +29,11 @@ from timing.networks import vision_transformer
 from torch import Tensor, nn
 
 import topospike as ts
-from topospike.cli.record import recorded_recipe
-from topospike.cli.stages import calibration_images
-from topospike.cli.weights import load_weights
 from topospike.data import DataBundle, load_data
 from topospike.models import build_model
+from topospike.pipeline.networks import load_weights
+from topospike.pipeline.record import recorded_recipe
+from topospike.pipeline.stages import calibration_images
 from topospike.pruning import PRUNING_METHODS, PruneReport
 
 METHODS = [name for name, method in PRUNING_METHODS.items() if method.comparison != "group"]

@@ -19,8 +19,7 @@ from timing.networks import Network, networks, train_step
 from torch import nn
 
 from topospike import Sparsifier
-from topospike.evolve.targets import settings_of_update
-from topospike.evolve.update import evolve_masks
+from topospike.evolve.update import Moment, evolve_masks
 
 NAMES = ("VGG-16", "ResNet-18", "ViT-B")
 EPOCHS = 40
@@ -32,18 +31,16 @@ EPOCH_IMAGES = 50_000
 def scatter_weights(sparsifier: Sparsifier) -> None:
     """Give every link a weight of its own, as training would."""
     with torch.no_grad():
-        for module in sparsifier.modules.values():
-            nn.init.normal_(module.weight, std=0.05).mul_(module.weight_mask)  # pyright: ignore[reportArgumentType]
+        for plan in sparsifier.layers.values():
+            nn.init.normal_(plan.layer.weight, std=0.05).mul_(plan.layer.mask)  # pyright: ignore[reportArgumentType]
 
 
 def layer_table(sparsifier: Sparsifier, epoch: int) -> None:
     """Print the time of every layer by itself, equal shapes together."""
     times: dict[tuple[int, ...], list[tuple[str, float, float]]] = defaultdict(list)
-    for state in sparsifier.layer_states(epoch):
-        settings = settings_of_update(
-            sparsifier.settings, epoch=epoch, update_index=sparsifier.update_index
-        )
-        cpu, wall = measured(lambda: evolve_masks([state], [], settings))  # noqa: B023
+    moment = Moment(epoch, sparsifier.update_index)
+    for state in sparsifier.layer_states():
+        cpu, wall = measured(lambda: evolve_masks([state], [], sparsifier.evolution, moment))  # noqa: B023
         times[tuple(state.mask.shape)].append((state.name, cpu, wall))
     rows = [
         (
@@ -77,7 +74,7 @@ def measure(network: Network, *, repetitions: int) -> None:
     model = network.build()
     sparsifier = network.sparsify(model, EPOCHS)
     begin = time.process_time()
-    relations = sparsifier.chains.get()
+    relations = sparsifier.relations.get()
     reading = time.process_time() - begin
     print(
         f"{network.name}: {len(sparsifier.layers)} sparse layers, {len(relations)} relations found "

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from topospike.cli.record import hardware
+from topospike.pipeline.record import hardware
 
 
 @dataclass(frozen=True)

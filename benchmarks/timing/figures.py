@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from topospike.cli.record import hardware
+from topospike.pipeline.record import hardware
 
 Figure = dict[str, Any]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from topospike.cli.recipes import recipe_from
 from topospike.data import load_data
 from topospike.models import build_model, resnet18, vgg16, vit
+from topospike.recipe.files import recipe_from
 
 BUILDS = {
     "small": lambda: vgg16(10, pool="avg", widths=(64, 128, 256), blocks=(2, 2, 2)),
@@ -62,8 +62,8 @@ def trained(folder: Path, images: int) -> tuple[nn.Module, Tensor, Tensor]:
     if final.is_file():
         state = load_file(final)
     else:
-        newest = max((folder / "checkpoint").glob("epoch-*"))
-        stored = load_file(newest / "tensors.safetensors")
+        newest = max((folder / "checkpoint").glob("epoch-*.safetensors"))
+        stored = load_file(newest)
         state = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
         print(f"{folder.name}: still in training, {newest.name} is taken")
     known = model.state_dict()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -134,6 +135,12 @@ class ConversionReport:
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def settings(self) -> str:
+        """Every option of the method as text; ``auto`` where the kind of site decides."""
+        given = {name: "auto" if value is None else value for name, value in self.options.items()}
+        return ", ".join(f"{name}={value}" for name, value in given.items())
+
     @classmethod
     def from_plain(cls, raw: Mapping[str, Any]) -> ConversionReport:
         """Build it from what `to_json` made; `TypeError` if a field is missing or unknown."""
@@ -230,6 +237,11 @@ class SiteActivity:
 class Evaluation:
     """Accuracy and energy of a spiking network at every time step (``evaluation.json``).
 
+    ``metrics`` holds every metric that was measured, by name and step, ``ann_metrics`` the ANN's
+    values; ``accuracy`` repeats the one of that name and is empty, ``ann_accuracy`` nan (null in
+    the file), where another was measured. ``saturation_time`` is that of the first metric.
+    ``advice`` are sentences on what the figures mean.
+
     ``macs`` is what the spiking network spends in multiply-accumulates per image over the whole
     run, ``macs_per_step`` its cumulative course; ``ann_energy_joule`` prices the same network run
     once as an ANN on its existing links, ``ann_dense_energy_joule`` with every link present.
@@ -249,10 +261,23 @@ class Evaluation:
     conventions: Mapping[str, str | float]
     layers: tuple[LayerOperations, ...]
     sites: tuple[SiteActivity, ...] = field(default=())
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    ann_metrics: Mapping[str, float] = field(default_factory=dict)
+    lower_is_better: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Know the accuracy as a metric too, in records that have no other (earlier files)."""
+        if self.accuracy and not self.metrics:
+            object.__setattr__(self, "metrics", {"accuracy": self.accuracy})
+            object.__setattr__(self, "ann_metrics", {"accuracy": self.ann_accuracy})
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, atomically."""
-        write_atomically(path, json.dumps(to_json(self), indent=1) + "\n")
+        plain = to_json(self)
+        if math.isnan(self.ann_accuracy):
+            plain["ann_accuracy"] = None
+        write_atomically(path, json.dumps(plain, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -270,4 +295,9 @@ class Evaluation:
         )
         for key in ("timesteps", "accuracy", "energy_joule", "sops", "macs_per_step"):
             raw[key] = tuple(raw[key])
+        for key in ("lower_is_better", "advice"):
+            raw[key] = tuple(raw.get(key, ()))
+        raw["metrics"] = {name: tuple(curve) for name, curve in raw.get("metrics", {}).items()}
+        if raw["ann_accuracy"] is None:
+            raw["ann_accuracy"] = math.nan
         return cls(**raw)

@@ -1,11 +1,14 @@
-"""One way to show that a long pass goes on: a line on standard error, when that is a terminal."""
+"""Shows on standard error how a long piece of work goes on, where that is a terminal."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Protocol, TypeVar
+
+T = TypeVar("T", covariant=True)
 
 
 @contextmanager
@@ -51,3 +54,30 @@ def progress(
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total, completed=done)
         yield lambda amount=1: bar.advance(task, amount)
+
+
+class SizedIterable(Sized, Protocol[T]):
+    """Something to go through whose length is known."""
+
+    def __iter__(self) -> Iterator[T]:
+        """Start from the beginning."""
+        ...
+
+
+def watched(batches: SizedIterable[T], label: str) -> Iterable[T]:
+    """Yield the batches, with a progress bar on a terminal."""
+    with progress(label, total=len(batches), unit="batches") as advance:
+        for batch in batches:
+            yield batch
+            advance()
+
+
+def say(message: str) -> None:
+    """Show one line of progress, on a terminal only."""
+    if sys.stderr.isatty():
+        print(message, file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Show a warning, on one line."""
+    print(f"warning: {message}", file=sys.stderr)

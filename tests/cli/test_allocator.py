@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from topospike.cli.allocator import GLIBC_VARIABLES, keep_freed_memory
+from topospike.cli.main import GLIBC_VARIABLES, keep_freed_memory
 
 FAULTS = """
 import resource
-from topospike.cli.allocator import keep_freed_memory
+from topospike.cli.main import keep_freed_memory
 kept = {keep} and keep_freed_memory()
 import torch
 for _ in range(30):

@@ -3,8 +3,8 @@
 import pytest
 
 from topospike.cli.arguments import COMMANDS, parse
-from topospike.cli.recipes import to_plain
 from topospike.errors import ConfigError
+from topospike.recipe.files import to_plain
 
 
 def test_only_what_was_typed_comes_back():

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from topospike.cli.cluster import reach
 from topospike.cli.main import main
+from topospike.cli.sweep import reach
 from topospike.errors import TopospikeError
 
 
@@ -55,7 +55,7 @@ def test_a_machine_that_cannot_start_ray_is_told_what_to_do(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     code = (
-        "from topospike.cli.cluster import start\n"
+        "from topospike.cli.sweep import start\n"
         f"from {TopospikeError.__module__} import TopospikeError\n"
         "try:\n    start(None)\n"
         "except TopospikeError as error:\n    print(type(error).__name__, error)\n"

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from topospike.cli.main import main
-from topospike.cli.recipes import resolve
 from topospike.contracts import Evaluation
+from topospike.recipe.files import resolve
 
 
 def test_print_config_prints_a_recipe_and_runs_nothing(tmp_path, monkeypatch, capsys):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from topospike.analysis import TopologyReport
-from topospike.cli.analysing import write_figures
 from topospike.cli.comparison import short_names, shuffled
 from topospike.cli.main import main
 from topospike.errors import ConfigError
+from topospike.pipeline.analysing import write_figures
 from topospike.topology import Topology
 
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from topospike.cli.display import results_table, watched
+from topospike.cli.display import results_table
+from topospike.progress import watched
 from topospike.report.folder import SummaryRow
 
 

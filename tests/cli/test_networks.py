@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from topospike.cli.main import main
-from topospike.cli.networks import measured_images
 from topospike.contracts import Evaluation
+from topospike.pipeline.networks import measured_images
 
 
 class Split(list):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from topospike.cli.limits import check_limits
 from topospike.cli.main import main
-from topospike.cli.recipes import recipe_from
 from topospike.errors import ConfigError
+from topospike.recipe.files import recipe_from
+from topospike.recipe.limits import check_limits
 
 
 def test_a_dense_network_alone(tmp_path, tiny_recipe, capsys):

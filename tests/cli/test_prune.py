@@ -5,9 +5,9 @@ import json
 import pytest
 
 from topospike.cli.main import main
-from topospike.cli.prune import first_phase, second_phase
-from topospike.cli.recipes import resolve
+from topospike.pipeline.pruning import first_phase, second_phase
 from topospike.pruning import PruneReport
+from topospike.recipe.files import resolve
 from topospike.topology import Topology, share_count
 
 

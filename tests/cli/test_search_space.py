@@ -3,8 +3,7 @@
 import pytest
 
 from topospike.cli.main import main
-from topospike.cli.search_space import Range, Space, grid_points, nested, parse_space
-from topospike.cli.selection import Judgement, best_of
+from topospike.cli.search import Judgement, Range, Space, best_of, grid_points, nested, parse_space
 from topospike.errors import ConfigError
 from topospike.recipe import Recipe
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from topospike.cli.ledger import Ledger
 from topospike.cli.main import main, speaker
-from topospike.cli.record import RunRecord
+from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.record import RunRecord
 from topospike.recipe import Recipe
 
 

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from topospike.analysis import read_history
-from topospike.cli.analysing import AnalysisSettings, measured_series
 from topospike.cli.main import main
-from topospike.cli.networks import digest
+from topospike.pipeline.analysing import AnalysisSettings, measured_series
+from topospike.pipeline.networks import digest
 from topospike.topology import Topology, saved_series
 
 

@@ -1,7 +1,9 @@
 """The relatives of QCFS: SRP, offset-spike calibration, SlipReLU and signed integrate-and-fire."""
 
 import copy
+import dataclasses
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,26 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.conversion import METHODS, convert, load, quantise_activations, save
+from topospike.contracts import ConversionReport, to_json
+from topospike.conversion import (
+    METHODS,
+    conversion_text,
+    convert,
+    load,
+    quantise_activations,
+    save,
+)
+from topospike.conversion.method import method_of
 from topospike.conversion.offset_spikes import OffsetSpike, offset_membrane
 from topospike.conversion.qcfs import SlipReLU
 from topospike.conversion.residual_membrane import ResidualMembrane
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
+from topospike.pipeline.names import check_names
+from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import EXECUTORS
-from topospike.snn.neurons import IntegrateAndFire
+from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
 from topospike.snn.site import START, Site, site_step
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
@@ -211,6 +224,74 @@ def test_options_that_do_not_fit_are_refused() -> None:
         convert(trained(), "qcfs", images(), presimulation=4)
     with pytest.raises(ConfigError, match=r"presimulation is 0; a whole number"):
         convert(trained(), "srp", images(), presimulation=0)
+    with pytest.raises(ConfigError, match=r"has no option 'level'.*Did you mean 'levels'"):
+        convert(relu_net(), "dcgs", images(), level=4)
+    with pytest.raises(ConfigError, match=r"levels given beside a method object"):
+        convert(relu_net(), METHODS["dcgs"](), images(), levels=4)
+
+
+OUTSIDE = {
+    "solver": ["best", 1],
+    "granularity": ["pixel"],
+    "quantisation_levels": [0, -1, 2.0, True, "4"],
+    "percentile": [0, 1.1, float("nan"), "0.9"],
+    "scale": [0, -1.0, float("inf"), float("nan")],
+    "scheme": ["everywhere"],
+    "coding": ["phase"],
+    "neuron": ["lif", 1],
+    "levels": [0, 17, 4.0],
+    "stat": ["mean"],
+    "presimulation": [0, -1, 2.5],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_has_a_range_and_is_stated(method: str) -> None:
+    kind = METHODS[method]
+    options = kind().options()
+    assert set(options) == {field.name for field in dataclasses.fields(kind)}
+    assert set(options) <= set(OUTSIDE)
+    assert kind.of(dict.fromkeys(options)) == kind()
+    for name in options:
+        for value in OUTSIDE[name]:
+            with pytest.raises(ConfigError):
+                kind(**{name: value})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_report_gives_the_method_back(method: str) -> None:
+    made = METHODS[method](percentile=0.9, quantisation_levels=3)
+    if method == "dcgs":
+        made = dataclasses.replace(made, neuron=MultiThreshold(3, gated=False))
+    kind = made.activations
+    snn = convert(relu_net() if kind is None else trained(kind), made, images())
+    assert method_of(ConversionReport.from_plain(to_json(snn.report))) == made
+    assert "percentile=0.9" in conversion_text(snn.report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalvingMethod(METHODS["qcfs"]):
+    """A method of a user: integrate-and-fire neurons with half the thresholds."""
+
+    name, source = "halving", "this test, 2026"
+    share: float = 0.5
+
+    def finish(self, snn, calibration):
+        for site in snn.sites.values():
+            site.threshold = site.threshold * self.share
+        return snn
+
+
+def test_a_method_of_ones_own_is_known_everywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(METHODS, "_table", dict(METHODS))
+    METHODS.register("halving", HalvingMethod)
+    plain = convert(relu_net(), "qcfs", images())
+    snn = convert(relu_net(), "halving", images(), share=0.25)
+    for name, site in snn.sites.items():
+        assert torch.equal(site.threshold, plain.sites[name].threshold / 4)
+    check_names(Recipe(convert=(ConversionSettings("halving", {"share": 0.25}),)))
+    save(snn, tmp_path)
+    assert torch.equal(load(tmp_path)(images(), 4), snn(images(), 4))
 
 
 @pytest.mark.parametrize("coding", [ResidualMembrane, OffsetSpike])

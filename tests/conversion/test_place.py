@@ -3,13 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from topospike.conversion import convert
 from topospike.conversion.place import place_sites
 from topospike.errors import ConversionError
 from topospike.models.capture import capture
 from topospike.snn.coding import Differential
-from topospike.snn.neurons import MultiThreshold
+from topospike.snn.neurons import Identity, MultiThreshold
 from topospike.snn.site import Site
 from topospike.snn.wiring import find_weight_layers
 
@@ -80,6 +83,63 @@ def test_names_say_where_and_a_reused_module_gives_two_sites() -> None:
     assert names[0] == "act"
     assert "block.1" in names
     assert "act_2" in names
+
+
+class AnyNames(nn.Module):
+    """Activations and layers under given names, every activation called twice."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.names = names
+        for name in names:
+            self.add_module(name, nn.ReLU())
+        self.a = nn.Sequential()
+        self.a.add_module("ct", nn.ReLU())
+        self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(2 * len(names) + 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layers = iter(self.layers)
+        for name in (*self.names, *self.names):
+            x = self.get_submodule(name)(next(layers)(x))
+        return self.a(next(layers)(x))
+
+
+NAMES = st.sampled_from(["act", "act_2", "act_3", "act_2_2", "a_ct", "a_ct_2", "relu", "relu_2"])
+
+
+@given(names=st.lists(NAMES, min_size=1, max_size=5, unique=True))
+@settings(deadline=None, derandomize=True, max_examples=8)
+def test_names_are_unique_whatever_the_modules_are_called(names: list[str]) -> None:
+    network = capture(AnyNames(names), torch.randn(2, 3))
+    placed = place_sites(network, make)
+    found = [site.name for site, _ in placed]
+    assert len(set(found)) == len(found) == 2 * len(names) + 1
+    called = [network.get_submodule(str(node.target)) for _, node in placed]
+    assert [id(site) for site in called] == [id(site) for site, _ in placed]
+
+
+class Gated(nn.Module):
+    """Activations of parameters alone, of one axis and of several, as a factor and a summand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.gate, self.table = (
+            nn.Parameter(torch.randn(16)),
+            nn.Parameter(torch.randn(1, 16)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x)) * torch.relu(self.gate)
+        return self.b(torch.relu(x + F.relu6(self.table) - 0.5))
+
+
+def test_an_activation_of_parameters_alone_is_a_constant() -> None:
+    torch.manual_seed(0)
+    model, x = Gated().eval(), torch.rand(64, 8)
+    snn = convert(model, calibration=[x], neuron=Identity(gated=True))
+    assert list(snn.sites) == ["relu", "relu_2"]
+    torch.testing.assert_close(snn(x, timesteps=2)[-1], model(x))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ def batch() -> torch.Tensor:
         (lambda: nn.DataParallel(wrapped(nn.Linear(12, 4))), r"only wraps.*model\.module"),
         (lambda: torch.jit.script(nn.Linear(12, 4)), r"TorchScript.*Python module"),
         (lambda: wrapped(Branch()), r"in 0\.0 \(Branch\), line \d+: if x\.sum.*torch\.where"),
-        (TwoInputs, r"TwoInputs could not be captured .*take one tensor"),
         (
             lambda: nn.Sequential(nn.Linear(12, 4), nn.Linear(4, 2)),
             r"no ReLU-like operation.*no activation at all",
@@ -84,10 +83,10 @@ def model() -> nn.Module:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([batch()[:, :5]], r"does not run on the calibration images, shape \(8, 5\)"),
+        ([batch()[:, :5]], r"does not run on the calibration images: inputs of shape \(5,\)"),
         ([batch().double()], r"dtype torch\.float64.*Pass batches as in training"),
         ([batch()[0]], r"have shape \(12,\).*Add the batch axis"),
-        ([batch(), batch()[:, :5]], r"batch 1 has images of shape \(5,\).*batch 0 of \(12,\)"),
+        ([batch(), batch()[:, :5]], r"batch 1 has .*shape \(5,\).*batch 0 of shape \(12,\)"),
         ([batch(), batch().double()], r"batch 1 .*torch\.float64.*torch\.float32; all must agree"),
     ],
 )
@@ -96,10 +95,19 @@ def test_images_of_a_wrong_size_or_dtype_are_refused(images, message: str) -> No
         convert(model(), calibration=images)
 
 
-@pytest.mark.parametrize("odd", [{"x": batch()}, [], [1.0], torch.tensor(1.0)])
+@pytest.mark.parametrize("odd", [{}, {"labels": batch()}, [], [1.0], torch.tensor(1.0)])
 def test_batches_that_hold_no_images_are_refused(odd) -> None:
     with pytest.raises(ConfigError, match=r"calibration batch 0 is .*tensor x"):
         convert(model(), calibration=[odd])
+
+
+@pytest.mark.parametrize(
+    ("build", "given"),
+    [(TwoInputs, batch()), (model, {"x": batch()}), (model, ((batch(), batch()), None))],
+)
+def test_inputs_that_forward_does_not_take_are_refused(build, given) -> None:
+    with pytest.raises(ConfigError, match=r"forward\(.*cannot be called with the inputs given"):
+        convert(build(), calibration=[given])
 
 
 def test_a_refused_model_keeps_its_training_mode() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from topospike.data.augment import AUGMENTATIONS, Augmenter, centre_crop, parse_augmentation
+from topospike.data.augment import AUGMENTATIONS, Augmenter, centre_crop, parsed
 from topospike.data.normalisation import Normalisation
 from topospike.errors import ConfigError
 
@@ -115,12 +115,12 @@ def test_unknown_name_suggests():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("crop:x", r"'x' is not a number; write for example 'crop:4'"),
-        ("flip:1.5", r"must be in \[0, 1\]; the usual one is 0.5"),
-        ("shift:-1", r"must be in \[0, 0.5\]"),
-        ("crop:nan", r"must be in"),
+        ("crop:x", r"'x' is not a number in \[1, 64\]; write for example 'crop:4'"),
+        ("flip:1.5", r"'1\.5' is not a number in \[0, 1\]; write for example 'flip:0\.5'"),
+        ("shift:-1", r"'-1' is not a number in \[0, 0\.5\]"),
+        ("crop:nan", r"'nan' is not a number"),
     ],
 )
 def test_impossible_strength(entry, message):
     with pytest.raises(ConfigError, match=message):
-        parse_augmentation(entry)
+        parsed(entry, AUGMENTATIONS)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topospike.data.decode import Frame, decode, fitted, frame_size
+from topospike.data.images import Frame, decode, fitted, frame_size
 from topospike.errors import MissingDataError, ShapeError
 
 COLOUR = Frame(3, 6, 5, resize=False, convert=False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from topospike.data.hub import find_source, open_source
-from topospike.errors import ConfigError, MissingDataError
+from topospike.errors import MissingDataError
 from topospike.recipe import DataSettings
 
 
@@ -166,11 +166,6 @@ def test_wrong_split_lists_the_splits(parquet_folder):
         opened(folder, train_split="trian", test_split="validation")
 
 
-def test_test_split_must_differ(parquet_folder):
-    with pytest.raises(ConfigError, match="both 'train'"):
-        opened(parquet_folder(), test_split="train")
-
-
 def test_missing_column(parquet_folder):
     with pytest.raises(MissingDataError, match=r"'image' is not a column of split 'train'"):
         opened(parquet_folder(), image_column="image")
@@ -195,18 +190,6 @@ def test_damaged_picture_is_named(image_folder):
         MissingDataError, match=r"image \d+ of split 'train' cannot be read.*5\.png"
     ):
         opened(folder)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"channels": 2}, "data.channels = 2 must be 1, 3 or null"),
-        ({"image_size": (0, 8)}, r"data.image_size = \(0, 8\) must be positive"),
-    ],
-)
-def test_impossible_frames(parquet_folder, options, message):
-    with pytest.raises(ConfigError, match=message):
-        opened(parquet_folder(), **options)
 
 
 def test_local_folder_needs_no_network_and_is_quiet(parquet_folder, tmp_path):

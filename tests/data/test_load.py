@@ -124,6 +124,39 @@ def test_wrong_number_of_constants():
         load_data(DataSettings(mean=(0.5, 0.5, 0.5)), seed=0)
 
 
+@pytest.mark.parametrize("in_memory_bytes", [None, 0])
+def test_calibration_is_the_training_images_themselves(parquet_folder, in_memory_bytes):
+    settings = DataSettings(source=str(parquet_folder()))
+    data = load_data(settings, seed=0, in_memory_bytes=in_memory_bytes, device="meta")
+    assert data.calibration._source is data.train._source or (
+        data.calibration._source.pixels is data.train._source.pixels
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"augment": ("crop:2",)},
+        {"mix": ("mixup",)},
+        {"mean": (0.9,)},
+        {"batch_size": 64},
+        {"limit_train": 700},
+        {"validation_fraction": 0.2},
+    ],
+)
+def test_data_that_train_differently_have_another_identity(change):
+    base = load_data(DataSettings(), seed=0).identity
+    assert load_data(DataSettings(**change), seed=0).identity != base
+    assert load_data(DataSettings(), seed=1).identity != base
+
+
+def test_data_that_train_alike_have_the_same_identity(parquet_folder):
+    settings = DataSettings(source=str(parquet_folder("here")))
+    moved = replace(settings, source=str(parquet_folder("there")), workers=3, eval_batch_size=7)
+    one, other = load_data(settings, seed=0), load_data(moved, seed=0, in_memory_bytes=0)
+    assert one.identity == other.identity
+
+
 @WITH_DATA
 def test_cifar10():
     data = load_data(DataSettings(source="cifar10", limit_train=1000, limit_test=500), seed=0)

@@ -87,7 +87,7 @@ def test_other_epoch_or_seed_other_order_and_augmentation():
     second = content(source)
     assert not torch.equal(first[0][1], second[0][1])
     other = batches(augment=("crop:1",), shuffle=True, seed=2)
-    assert not torch.equal(first[0][1], other._order()[0])
+    assert not torch.equal(first[0][1], other._order(0)[0])
     # the same image is cropped differently in the next epoch
     by_label = [
         {int(label): image for x, y in epoch for label, image in zip(y, x, strict=True)}
@@ -138,7 +138,25 @@ def test_no_images_no_batches():
 def test_impossible_options():
     with pytest.raises(ConfigError, match="batch of 0 images"):
         batches(batch_size=0)
-    with pytest.raises(ConfigError, match=r"data\.workers = -1"):
-        batches(workers=-1)
     with pytest.raises(ConfigError, match="epoch -1"):
         batches().set_epoch(-1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_passes_that_are_under_way_at_once_do_not_disturb_each_other(parquet_folder, workers):
+    """Two passes over one set of pictures, a third begun and left: as each would be alone."""
+    train = open_source(DataSettings(source=str(parquet_folder()))).train
+    plain = Augmenter((), image_size=(8, 8), normalisation=Normalisation((0.0,) * 3, (1.0,) * 3))
+    shuffled = Batches(train, plain, batch_size=5, shuffle=True, seed=4, workers=workers)
+    ordered = Batches(train, plain, batch_size=4, workers=workers)
+    alone = content(shuffled), content(ordered)
+    for _ in range(2):
+        together = []
+        for number, batch in enumerate(shuffled):
+            together.append(batch)
+            if number == 1:
+                next(iter(ordered))
+            if number == 2:
+                assert same(content(ordered), alone[1])
+                assert same(content(shuffled), alone[0])
+        assert same(together, alone[0])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.data.mix import Mixer, cutmix, parse_mixing
+from topospike.data.augment import MIXTURES, Mixer, cutmix, parsed
 from topospike.errors import ConfigError
 
 
@@ -75,11 +75,11 @@ def test_a_part_with_nothing_to_do_mixes_nothing():
     ("entry", "message"),
     [
         ("mixip", "unknown mixing 'mixip'. Known: cutmix, mixup. Did you mean 'mixup'?"),
-        ("mixup:0", "'0' must be a number above 0, at most 100; write for example 'mixup:0.8'"),
-        ("cutmix:x", "'x' must be a number above 0"),
+        ("mixup:0", "'0' is not a number in [0.001, 100]; write for example 'mixup:0.8'"),
+        ("cutmix:x", "'x' is not a number in [0.001, 100]"),
     ],
 )
 def test_impossible_entries(entry, message):
     with pytest.raises(ConfigError) as error:
-        parse_mixing(entry)
+        parsed(entry, MIXTURES)
     assert message in str(error.value)

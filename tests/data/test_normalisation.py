@@ -63,5 +63,3 @@ def test_constant_channel_is_named():
 def test_own_constants_are_checked():
     with pytest.raises(ConfigError, match="has 1 values; the images have 3 channels"):
         checked_normalisation((0.5,), (0.5,), channels=3)
-    with pytest.raises(ConfigError, match="must be positive"):
-        checked_normalisation((0.5,), (0.0,), channels=1)

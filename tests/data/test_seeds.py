@@ -1,14 +1,38 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from topospike.data.seeds import borrowed_global_generator, stream_seed
+from topospike.data.seeds import (
+    AUGMENT,
+    MIX,
+    borrowed_global_generator,
+    order_seed,
+    sample_seed,
+    split_seed,
+    stream_seed,
+)
 from topospike.errors import ConfigError
 
+KEYS = st.lists(
+    st.sampled_from([0, 1, 2, 100, 101, 2**32, 2**32 + 1, 2**63]) | st.integers(0, 2**64 - 1),
+    max_size=6,
+)
 
-def test_every_key_has_its_own_stream():
-    keys = [(seed, epoch, batch) for seed in range(5) for epoch in range(5) for batch in range(5)]
-    assert len({stream_seed(*key) for key in keys}) == len(keys)
-    assert stream_seed(3) != stream_seed(3, 0, 1)
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(KEYS, KEYS)
+def test_different_keys_have_different_streams(one, other):
+    """Of any length and size: zeros at the end count, and no large number is two small ones."""
+    for key in (other, [*one, 0], [0, *one], [*one, 2**32]):
+        assert (stream_seed(*one) == stream_seed(*key)) == (one == key)
+
+
+def test_no_two_uses_of_a_run_share_a_stream():
+    epochs = range(300)
+    seeds = [split_seed(0), sample_seed(0), *(order_seed(0, epoch) for epoch in epochs)]
+    seeds += [stream_seed(0, e, use, n) for e in epochs for use in (AUGMENT, MIX) for n in range(9)]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_seed_fits_a_torch_generator():

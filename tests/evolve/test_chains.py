@@ -5,7 +5,8 @@ from torch.nn import functional
 
 from topospike.errors import ConversionError
 from topospike.evolve import find_chains
-from topospike.models import resnet18, vgg16, weight_layers
+from topospike.models import resnet18, vgg16
+from topospike.topology import weight_layers
 
 
 class Branching(nn.Module):

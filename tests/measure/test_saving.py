@@ -154,7 +154,7 @@ def test_a_front_by_hand():
     low, high = cheap.energy_joule[0], good.energy_joule[1] * 2
     edges = [p.energy_joule for p in front] + [high]
     widths = [math.log(b / a) for a, b in itertools.pairwise(edges)]
-    expected = sum(w * p.accuracy for w, p in zip(widths, front, strict=True)) / sum(widths)
+    expected = sum(w * p.value for w, p in zip(widths, front, strict=True)) / sum(widths)
     assert area_under_front(front, low_joule=low, high_joule=high) == pytest.approx(expected)
     reached = iso_accuracy_energy(good, 0.85)
     assert reached is not None
@@ -178,13 +178,13 @@ def test_a_front_holds_exactly_the_points_nothing_beats(runs):
         for run in named.values()
         for energy, accuracy in zip(run.energy_joule, run.accuracy, strict=True)
     ]
-    kept = {(p.energy_joule, p.accuracy) for p in front}
+    kept = {(p.energy_joule, p.value) for p in front}
     for energy, accuracy in every:
         beaten = any(
             e <= energy and a >= accuracy and (e, a) != (energy, accuracy) for e, a in every
         )
         assert ((energy, accuracy) in kept) == (not beaten)
-    assert [p.accuracy for p in front] == sorted({p.accuracy for p in front})
+    assert [p.value for p in front] == sorted({p.value for p in front})
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from topospike.models import weight_layers
+from topospike.pruning.channels import Cut, remove_least
 from topospike.pruning.coupling import Coupling
 from topospike.pruning.shrink import shrink
-from topospike.pruning.structured import Cut, install, remove_least
+from topospike.topology import weight_layers
 
 FOLDER = Path(__file__).parents[1] / "oracles" / "pruning"
 
@@ -92,7 +92,7 @@ def test_groups_scores_channels_and_logits(oracle):
         left = math.floor(group.channels * (1 - ratios.get(root, facts["ratio"])) + 1e-6)
         remove_least(cut, coupling, group, left, shapes)
         assert list(cut.removed[root]) == facts["pruned"][root]
-    install(model, cut)
+    cut.install(model)
     torch.testing.assert_close(model(x), arrays["pruned_logits"], rtol=0, atol=1e-4)
     for name, sparsity in facts["param_sparsity"].items():
         mask = model.get_submodule(name).weight_mask

@@ -11,16 +11,14 @@ import torch
 from torch import nn
 
 import topospike as ts
-from topospike.pruning.layers import as_matrices
-from topospike.pruning.methods import PRUNING_METHODS
+from topospike.pruning.methods import PRUNING_METHODS, keep_largest
 from topospike.pruning.moments import Geometry, InputMoments
 from topospike.pruning.reconstruction import output_error, reconstruct
-from topospike.pruning.selection import keep_largest
 
 FOLDER = Path(__file__).parents[1] / "oracles" / "pruning"
 FILES = sorted(FOLDER.glob("linear_*.npz"))
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-few_rows = pytest.mark.filterwarnings("ignore:the calibration images give")
+few_rows = pytest.mark.filterwarnings("ignore:fewer calibration inputs")
 
 
 def load(file):
@@ -119,4 +117,4 @@ def test_the_whole_call_gives_the_same(file):
             comparison=group,
             chunk=4,
         )
-        expect_weights(as_matrices(model[0].weight.detach(), 1)[0], arrays[key])
+        expect_weights(model[0].weight.detach(), arrays[key])

@@ -6,9 +6,9 @@ from torch import nn
 
 from topospike.errors import NonFiniteError
 from topospike.models import capture
-from topospike.pruning.layers import as_matrices
+from topospike.pruning.links import LAYER_OPS
 from topospike.pruning.moments import Geometry, InputMoments, geometry_of, input_columns
-from topospike.pruning.unstructured import LAYER_OPS
+from topospike.topology import bipartite_graphs
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -44,7 +44,7 @@ def expect_unfolding(layers, x):
     for layer, node in zip(layers, calls, strict=True):
         geometry = geometry_of(node, tuple(layer.weight.shape[2:]))
         columns = torch.cat(list(input_columns(x, geometry)), dim=2)
-        matrices = as_matrices(layer.weight.detach(), getattr(layer, "groups", 1))
+        matrices = bipartite_graphs(layer.weight.detach(), groups=getattr(layer, "groups", 1))
         outputs = (matrices @ columns).flatten(0, 1)
         bias = 0 if layer.bias is None else layer.bias.detach()
         with torch.no_grad():

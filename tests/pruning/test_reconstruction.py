@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.errors import NonFiniteError
+from topospike.pruning.methods import keep_largest
 from topospike.pruning.moments import Geometry, InputMoments
 from topospike.pruning.reconstruction import output_error, reconstruct
-from topospike.pruning.selection import keep_largest
 
 
 def problem(outputs, inputs, seed, rows=64):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from topospike.cli.digest import settings_digest
-from topospike.cli.recipes import resolve
 from topospike.cli.reproduce import job_of
 from topospike.errors import ConfigError
+from topospike.pipeline.networks import settings_digest
+from topospike.recipe.files import resolve
 from topospike.reproduce import SCALES, TARGETS, chosen_rows, experiment
 
 ROWS = [(target, row) for target in TARGETS.values() for row in target.table.rows]

@@ -14,9 +14,7 @@ from torch import nn
 
 from topospike.errors import TopospikeError
 from topospike.evolve import sparsify
-from topospike.evolve.agreement import whole
 from topospike.recipe import TrainSettings
-from topospike.topology import check_masks
 from topospike.train import (
     Processes,
     build_optimizer,
@@ -24,9 +22,9 @@ from topospike.train import (
     current_processes,
     fit,
     process_group,
-    shard_fully,
     wrap,
 )
+from topospike.train.distributed import whole_batch_norm
 
 SETTINGS = TrainSettings(epochs=4, learning_rate=0.05, gradient_clip=5.0, label_smoothing=0.1)
 
@@ -125,21 +123,6 @@ def task_resume(folder, processes):
     return {"whole": uninterrupted, "cut": trained(folder=folder / "cut", **options), "note": note}
 
 
-class CountedPeers:
-    """Passes everything on and notes what was sent."""
-
-    def __init__(self, processes):
-        self.processes, self.rank, self.sent = processes, processes.rank, []
-
-    def broadcast(self, message):
-        self.sent.append(("broadcast", str(message.dtype), message.numel()))
-        return self.processes.broadcast(message)
-
-    def gather(self, value):
-        self.sent.append(("gather", str(value.dtype), value.numel()))
-        return self.processes.gather(value)
-
-
 def steps(network, optimizer, processes, *, count=2):
     generator = torch.Generator().manual_seed(5)
     for _ in range(count):
@@ -164,27 +147,14 @@ def task_messages(folder, processes):
     sparsifier = controller(model)
     optimizer = build_optimizer(model, SETTINGS)
     sparsifier.attach(optimizer)
-    peers = CountedPeers(processes)
-    sparsifier.share_decisions(peers)
+    connect(sparsifier, processes)
     network = wrap(model, processes, device=torch.device("cpu"))
-    at_start, peers.sent = peers.sent, []
     collectives = sent_in_steps(network, optimizer, processes)
-    in_steps, peers.sent = peers.sent, []
+    before = {name: mask.clone() for name, mask in sparsifier.masks.items()}
     sparsifier.update_topology(0)
-    unwrapped = plain_network()
-    controller(unwrapped)
-    careless = nn.parallel.DistributedDataParallel(unwrapped)
-    return {
-        "at_start": at_start,
-        "in_steps": in_steps,
-        "in_update": peers.sent,
-        "collectives": collectives,
-        "without_ignoring": sent_in_steps(
-            careless, build_optimizer(unwrapped, SETTINGS), processes
-        ),
-        "ignored": sorted(model._ddp_params_and_buffers_to_ignore),
-        "links": {name: plan.size for name, plan in sparsifier.layers.items()},
-    }
+    after = dict(sparsifier.masks)
+    changed = [name for name, mask in after.items() if not torch.equal(mask, before[name])]
+    return {"collectives": collectives, "changed": changed, "masks": after}
 
 
 def message_of(action):
@@ -197,7 +167,6 @@ def message_of(action):
 
 def task_tampered(folder, processes):
     model = plain_network()
-    model._ddp_params_and_buffers_to_ignore = ["another"]
     sparsifier = controller(model)
     optimizer = build_optimizer(model, SETTINGS)
     sparsifier.attach(optimizer)
@@ -217,7 +186,6 @@ def task_tampered(folder, processes):
         "update": update,
         "freeze": freeze,
         "start": start,
-        "ignored": list(model._ddp_params_and_buffers_to_ignore),
     }
 
 
@@ -240,41 +208,19 @@ def task_refused(folder, processes):
     return {"order": order, "lonely": lonely, "nonfinite": nonfinite, "moved": moved}
 
 
-def sharded_run(rule, processes):
-    """A loop of one's own over fully sharded weights; alone, the same without sharding."""
-    model = plain_network()
-    sparsifier = controller(model, rule)
-    several = processes.count > 1
-    if several:
-        shard_fully(model, sparsifier, processes=processes)
-    optimizer = build_optimizer(model, SETTINGS)
-    sparsifier.attach(optimizer)
-    records, kinds = [], {type(module.weight).__name__ for module in sparsifier.modules.values()}
-    for epoch in range(3):
-        steps(model, optimizer, processes, count=3)
-        if sparsifier.is_update_epoch(epoch):
-            change = sparsifier.update_topology(epoch).layers["4"]
-            records.append((change.removed, change.grown, change.active_after))
-    check_masks(model)
-    slots = {
-        name: whole(optimizer.state[module.weight]["momentum_buffer"])
-        for name, module in sparsifier.modules.items()
-    }
-    masks = sparsifier.masks
-    return {
-        "state": {name: whole(tensor).detach() for name, tensor in model.state_dict().items()},
-        "off_mask": max(float(slots[name][~mask].abs().max()) for name, mask in masks.items()),
-        "local": {n: tuple(m.weight_mask.to_local().shape) for n, m in sparsifier.modules.items()}
-        if several
-        else {},
-        "kinds": sorted(kinds),
-        "records": records,
-        "digest": sparsifier.freeze().digest,
-    }
+def task_norms(folder, processes):
+    """Batch norm of two images, of one of one pixel, and of one of three, which one process has."""
+    norm = nn.BatchNorm1d(1)
+    outputs, messages = [], []
 
+    def forward(x):
+        part, _, counted = processes.share(x, torch.zeros(len(x)))
+        with whole_batch_norm(norm, processes, counted, images=len(x)):
+            outputs.append(norm(part)[:counted].detach())
 
-def task_sharded(folder, processes):
-    return {rule: sharded_run(rule, processes) for rule in ("chts", "rigl")}
+    for values in ([[0.0], [3.0]], [[5.0]], [[[0.0, 3.0, 6.0]]]):
+        messages.append(message_of(lambda values=values: forward(torch.tensor(values))))
+    return {"outputs": outputs, "messages": messages, "state": norm.state_dict()}
 
 
 TASKS = {name[5:]: value for name, value in list(globals().items()) if name.startswith("task_")}

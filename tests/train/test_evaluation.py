@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from topospike.errors import ConfigError, ShapeError
-from topospike.train import evaluate_accuracy
-from topospike.train.evaluation import check_logits, count_correct
+from topospike.train import evaluate_accuracy, fit
+from topospike.train.epoch import check_logits, count_correct
 
 
 def test_accuracy_by_hand_over_uneven_batches():
@@ -26,6 +28,36 @@ def test_evaluated_in_eval_mode_and_the_mode_given_back(training):
     evaluate_accuracy(model, [(torch.eye(2), torch.tensor([0, 1]))])
     assert seen == [(False, False)]
     assert model.training is training
+
+
+def test_every_module_gets_its_own_mode_back():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Sequential(nn.Dropout(0.5)))
+    model[1].eval()
+    model[2][0].eval()
+    before = [module.training for module in model.modules()]
+    evaluate_accuracy(model, [(torch.eye(2), torch.tensor([0, 1]))])
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_frozen_batch_norm_stays_frozen_through_training(toy):
+    model = toy.net()
+    model.norm.eval()
+    before = model.norm.running_mean.clone()
+    settings = replace(toy.SETTINGS, epochs=2)
+    fit(model, toy.digits(), settings, folder=None, seed=0)
+    assert torch.equal(model.norm.running_mean, before)
+    assert model.norm.num_batches_tracked == 0
+
+
+def test_a_model_in_eval_mode_is_trained(toy):
+    model = toy.net().eval()
+    fit(model, toy.digits(), replace(toy.SETTINGS, epochs=1), folder=None, seed=0)
+    assert model.norm.num_batches_tracked == 5
+
+
+def test_outputs_for_fewer_images_than_labels_are_refused():
+    with pytest.raises(ShapeError, match=r"shape \(1, 3\) for 2 images"):
+        evaluate_accuracy(nn.Identity(), [(torch.eye(3)[:1], torch.tensor([0, 1]))])
 
 
 def test_no_images():

@@ -61,9 +61,9 @@ def test_finite_everywhere_says_so_and_leaves_no_hook():
 def test_a_broken_batch_is_not_blamed_on_a_layer():
     model = nn.Linear(2, 2)
     images = torch.tensor([[1.0, math.nan]])
-    error = diagnose(model, images, lambda: model(images), loss=math.nan, epoch=3, step=17)
+    error = diagnose(model, images, lambda: model(images), loss=math.nan, place="step 17")
     assert isinstance(error, NonFiniteError)
-    assert "loss is nan at epoch 3, step 17" in str(error)
+    assert "loss is nan at step 17" in str(error)
     assert "batch itself holds 1 non-finite values of 2" in str(error)
 
 

@@ -86,7 +86,7 @@ def test_only_the_named_files_are_left(uninterrupted):
     folder = uninterrupted[2].folder
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "metrics.jsonl"]
     names = sorted(path.name for path in (folder / "checkpoint").iterdir())
-    assert names == ["epoch-00004", "epoch-00005"]
+    assert names == ["epoch-00004.safetensors", "epoch-00005.safetensors"]
     for file in folder.rglob("*"):
         if file.is_file():
             assert file.suffix in {".json", ".jsonl", ".safetensors"}

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from topospike.errors import CheckpointError
-from topospike.train.metrics import MetricsLog
+from topospike.train.resume import MetricsLog
 
 
 def test_lines_are_appended_and_cut_back_to_an_offset(tmp_path):

@@ -13,7 +13,8 @@ from topospike.errors import CheckpointError
 from topospike.recipe import TrainSettings
 from topospike.train import CheckpointWarning, fit
 from topospike.train.checkpoint import list_checkpoints
-from topospike.train.resume import History, check_identity, match_memory_format
+from topospike.train.optim import TrainingMethod
+from topospike.train.resume import FitResult, match_memory_format
 
 
 def slots(controller, model):
@@ -124,8 +125,8 @@ def test_a_process_killed_while_saving_resumes_bit_identical(
 ):
     folder = tmp_path / "run"
     assert child(folder, "mid-save").wait(timeout=120) == -signal.SIGKILL
-    leftovers = [path.name for path in (folder / "checkpoint").glob(".*")]
-    assert leftovers == [f".epoch-{toy.ENOUGH + 1:05d}.partial"]
+    (leftover,) = [path.name for path in (folder / "checkpoint").glob(".*")]
+    assert leftover.startswith(f".epoch-{toy.ENOUGH + 1:05d}.safetensors")
     assert_same_run(toy.run(folder), uninterrupted, read_metrics)
     assert not list((folder / "checkpoint").glob(".*"))
 
@@ -193,6 +194,16 @@ def test_another_model_is_refused(toy, half_way):
         )
 
 
+def test_a_model_of_equal_weights_and_other_layers_is_refused(toy, half_way):
+    model = toy.net()
+    controller = toy.SetController(model)
+    model.drop = nn.AlphaDropout(0.2)
+    with pytest.raises(CheckpointError, match=r"module 'drop' was 'Dropout' and is now 'Alpha"):
+        fit(
+            model, toy.digits(), toy.SETTINGS, folder=half_way, seed=toy.SEED, sparsifier=controller
+        )
+
+
 def test_the_checkpoint_interval_may_change(toy, uninterrupted, read_metrics, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         toy.run(tmp_path, data=interrupted_after(toy, 2))
@@ -206,16 +217,15 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch_and_leaves_a_record(
     with pytest.raises(KeyboardInterrupt):
         toy.run(tmp_path, data=interrupted_after(toy, 3))
     newest = list_checkpoints(tmp_path / "checkpoint")[-1][1]
-    file = newest / "tensors.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.warns(CheckpointWarning, match=r"epoch-00003 is damaged: tensors\.safetensors has"):
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(CheckpointWarning, match=r"epoch-00003\.safetensors is damaged"):
         model, _, result = toy.run(tmp_path)
     reference = uninterrupted[0].state_dict()
     assert all(torch.equal(value, reference[key]) for key, value in model.state_dict().items())
     lines = read_metrics(tmp_path)
     (warning,) = [line for line in lines if line["kind"] == "warning"]
-    assert warning["resumed_from"] == "epoch-00002"
-    assert "bytes" in warning["message"]
+    assert warning["resumed_from"] == "epoch-00002.safetensors"
+    assert "cannot be read" in warning["message"]
     assert [line for line in lines if line["kind"] != "warning"] == read_metrics(
         uninterrupted[2].folder
     )
@@ -254,7 +264,7 @@ def test_dense_training_resumes_too(toy, tmp_path):
 
 
 def test_history_keeps_the_first_of_equal_best_epochs():
-    history = History()
+    history = FitResult()
     for accuracy in (0.5, 0.7, 0.7, 0.6):
         history = history.after_epoch(train_loss=1.0, validation_accuracy=accuracy, seconds=2.0)
     assert (history.epochs, history.best_epoch, history.best_validation_accuracy) == (4, 1, 0.7)
@@ -283,9 +293,38 @@ def test_settings_of_the_toy_run_use_dropout_jitter_and_clipping(toy):
     assert toy.SETTINGS.gradient_clip is not None
 
 
-def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(tmp_path):
-    stored = {"epochs": 3, "seed": 0}
-    current = {"epochs": 3, "optimizer": "sgd", "seed": 0}
-    check_identity(stored, current, tmp_path)
-    with pytest.raises(CheckpointError, match=r"optimizer was 'sgd' and is now 'adamw'"):
-        check_identity(stored, {**current, "optimizer": "adamw"}, tmp_path)
+METHOD = {"loss": "squares", "weights": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (METHOD, METHOD, None),
+        (METHOD, {}, r"method\.loss was 'squares' and is now 'not there'"),
+        ({}, METHOD, r"method\.loss was 'not there' and is now 'squares'"),
+        (
+            METHOD,
+            {**METHOD, "weights": (1, 3)},
+            r"method\.weights was \[1, 2\] and is now \[1, 3\]",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_its_own_method_and_data_only(toy, tmp_path, before, after, message):
+    """Compared in both directions: what only one of the two runs has differs too."""
+    settings = replace(toy.SETTINGS, epochs=2)
+    for part in ("method", "data"):
+
+        def start(identity, part=part, **options):
+            data = toy.digits(**options)
+            if part == "data":
+                data.identity = {f"method.{name}": value for name, value in identity.items()}
+                identity = {}
+            method = TrainingMethod(identity=identity)
+            return toy.run(tmp_path / part, settings=settings, data=data, method=method)
+
+        start(before)
+        if message is None:
+            assert start(after)[2].epochs == 2
+            continue
+        with pytest.raises(CheckpointError, match=message):
+            start(after)

@@ -106,7 +106,7 @@ def test_killing_one_process_ends_the_run_with_a_message_and_it_resumes(
     starter = launch()
     process = starter.torchrun("train", recipe, "--folder", tmp_path)
     with starter.killed_at_the_end([process]):
-        wait_for(tmp_path / "checkpoint" / "epoch-00002", process)
+        wait_for(tmp_path / "checkpoint" / "epoch-00002.safetensors", process)
         os.kill(worker(process, 1), signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -122,6 +122,9 @@ class SetController:
         if layer.weight.grad is not None:
             layer.weight.grad.masked_fill_(~layer.weight_mask, 0)
 
+    def check_schedule(self, epochs, steps_per_epoch):
+        assert steps_per_epoch >= 1
+
     def is_update_epoch(self, epoch):
         return epoch < self.last_update
 
@@ -169,13 +172,11 @@ def run(folder, *, settings=SETTINGS, data=None, sparse=True, seed=SEED, **optio
     return model, controller, result
 
 
-def kill_in_third_flush_of_a_save(folder):
-    flush, seen = os.fsync, []
+def kill_in_the_flush_of_a_save(folder):
+    flush = os.fsync
 
     def counted(handle):
-        if (folder / "checkpoint" / f".epoch-{ENOUGH + 1:05d}.partial").exists():
-            seen.append(handle)
-        if len(seen) == 3:
+        if list((folder / "checkpoint").glob(f".epoch-{ENOUGH + 1:05d}*")):
             os.kill(os.getpid(), signal.SIGKILL)
         flush(handle)
 
@@ -189,5 +190,5 @@ if __name__ == "__main__":
         StoppingBatches.marker = target / "marker"
         run(target, data=digits(kind=StoppingBatches))
     else:
-        kill_in_third_flush_of_a_save(target)
+        kill_in_the_flush_of_a_save(target)
         run(target)

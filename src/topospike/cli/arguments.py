@@ -12,9 +12,9 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from topospike.cli.recipes import nearest, packaged_recipes, readable
 from topospike.errors import ConfigError
 from topospike.recipe import ConversionSettings, MeasureSettings, PruneSettings, Recipe
+from topospike.recipe.files import nearest, packaged_recipes, readable
 from topospike.registry import suggestion
 
 DESCRIPTION = (

@@ -9,7 +9,6 @@ from typing import Any
 from jsonargparse import Namespace
 
 from topospike.analysis import TopologyReport, compare
-from topospike.cli.analysing import AnalysisSettings, write_figures
 from topospike.cli.comparison import (
     analyse_all,
     differing_layers,
@@ -17,26 +16,32 @@ from topospike.cli.comparison import (
     random_reports,
     write_comparison,
 )
-from topospike.cli.direct import is_direct, measure_spiking, refuse_conversion
-from topospike.cli.display import comparison_table, output, topology_table
+from topospike.cli.display import (
+    comparison_table,
+    output,
+    pruning_table,
+    results_table,
+    topology_table,
+)
 from topospike.cli.export import export
-from topospike.cli.limits import check_limits
-from topospike.cli.pipeline import print_summary, run_everything, run_training
-from topospike.cli.prune import prune_run, pruning_table
-from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
-from topospike.cli.record import recorded_recipe
 from topospike.cli.reproduce import reproduce
-from topospike.cli.run import Run, choose_device
-from topospike.cli.stages import conversion_folder, convert_network, measure_network
 from topospike.cli.sweep import sweep
 from topospike.contracts import ActivationComparison
 from topospike.conversion import conversion_text
 from topospike.errors import ConfigError
 from topospike.measure import comparison_text
+from topospike.pipeline.analysing import AnalysisSettings, write_figures
+from topospike.pipeline.api import RunResult, closed, measure_networks, run_recipe
+from topospike.pipeline.direct import refuse_conversion
+from topospike.pipeline.pruning import prune_run
+from topospike.pipeline.record import recorded_recipe
+from topospike.pipeline.run import Run
+from topospike.pipeline.stages import conversion_folder, convert_network
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
+from topospike.recipe.files import merged, recipe_from, resolve, to_plain, to_yaml
+from topospike.recipe.limits import check_limits
 from topospike.report import write_report
-from topospike.train import process_group
 
 # Options that say what to do with a recipe; every other one is a key of it.
 RUN_OPTIONS = ("recipe", "folder", "device", "overwrite", "print_config", "debug")
@@ -46,28 +51,46 @@ FOLDER_OPTIONS = ("folder", "method", "device", "debug")
 
 def demo(options: Namespace) -> None:
     """Run the packaged example; where an older version of it was trained, train again."""
-    start("demo", options, run_everything, overwrite=True)
+    start("demo", options, overwrite=True)
 
 
 def run(options: Namespace) -> None:
     """Run a recipe from data to report."""
-    start(options.recipe, options, run_everything, overwrite=options.get("overwrite", False))
+    start(options.recipe, options, overwrite=options.get("overwrite", False))
 
 
 def train(options: Namespace) -> None:
     """Run the training stages of a recipe."""
-    start(options.recipe, options, run_training, overwrite=options.get("overwrite", False))
+    overwrite = options.get("overwrite", False)
+    start(options.recipe, options, overwrite=overwrite, train_only=True)
 
 
-def start(name: str, options: Namespace, work: Callable[[Run], None], *, overwrite: bool) -> None:
-    """Resolve a recipe, and print it or put it to work in its folder."""
+def start(name: str, options: Namespace, *, overwrite: bool, train_only: bool = False) -> None:
+    """Resolve a recipe, and print it or put it to work in its folder; print what came out."""
     recipe = resolve(name, settings_among(options, RUN_OPTIONS))
     if options.get("print_config"):
         print(to_yaml(recipe), end="")
         return
-    folder = Path(options.get("folder") or Path("runs") / recipe.name)
-    with process_group(choose_device(options.get("device"))):
-        work(Run(recipe, folder, device=options.get("device"), overwrite=overwrite))
+    result = run_recipe(
+        recipe,
+        options.get("folder"),
+        train_only=train_only,
+        device=options.get("device"),
+        overwrite=overwrite,
+    )
+    if train_only and result.networks:
+        print(f"trained networks: {result.folder}")
+    show(result)
+
+
+def show(result: RunResult) -> None:
+    """Print the table of a run, where its savings come from, and where its page is."""
+    if result.rows:
+        output().print(results_table(result.rows))
+    for text in result.savings:
+        print(f"\n{text}")
+    if result.report is not None:
+        print(f"report: {result.report}")
 
 
 def prune(options: Namespace) -> None:
@@ -133,15 +156,8 @@ def simulate(options: Namespace) -> None:
         )
     at_work = Run(recipe, folder, device=options.get("device"))
     with at_work.recorded():
-        for settings in recipe.convert:
-            for network in at_work.networks:
-                if only not in (None, settings.label):
-                    continue
-                if is_direct(at_work):
-                    measure_spiking(at_work, network)
-                else:
-                    measure_network(at_work, network, settings)
-    print_summary(at_work)
+        measure_networks(at_work, only, convert=False)
+    show(closed(at_work, report=False))
 
 
 def analyse(options: Namespace) -> None:

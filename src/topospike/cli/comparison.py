@@ -14,12 +14,12 @@ import torch
 
 from topospike.analysis import TopologyReport, compare
 from topospike.analysis.comparison import compared_degrees, compared_disks
-from topospike.cli.analysing import AnalysisSettings, measured
-from topospike.cli.record import recorded_recipe
-from topospike.cli.run import Run
-from topospike.cli.stages import analyse_network
 from topospike.contracts import to_json, write_atomically
 from topospike.errors import ConfigError
+from topospike.pipeline.analysing import AnalysisSettings, measured
+from topospike.pipeline.record import recorded_recipe
+from topospike.pipeline.run import Run
+from topospike.pipeline.stages import analyse_network
 from topospike.topology import Topology
 
 RANDOM = "random"

@@ -1,59 +1,29 @@
-"""Command line: what is shown while a run works, and the table at its end.
+"""Command line: the tables of results, on standard output, plain text off a terminal.
 
-Progress goes to standard error and only when that is a terminal; results go to standard output,
-as plain text when that is not one.
+What is shown while a run works is `topospike.progress`'s.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from topospike.analysis import ComparisonRow, TopologyReport
-from topospike.progress import progress
+from topospike.pruning import PruneReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
 from topospike.report.units import count, energy, percent, plain
 
-T = TypeVar("T", covariant=True)
 PLAIN_WIDTH = 120
-
-
-class SizedIterable(Sized, Protocol[T]):
-    """Something to go through whose length is known."""
-
-    def __iter__(self) -> Iterator[T]:
-        """Start from the beginning."""
-        ...
-
-
-def say(message: str) -> None:
-    """Show one line of progress, on a terminal only."""
-    if sys.stderr.isatty():
-        Console(stderr=True, highlight=False).print(message, markup=False)
-
-
-def warn(message: str) -> None:
-    """Show a warning, on one line."""
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def output() -> Console:
     """Return the console results are printed on: without colours or wrapping off a terminal."""
     terminal = sys.stdout.isatty()
     return Console(file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False)
-
-
-def watched(batches: SizedIterable[T], label: str) -> Iterable[T]:
-    """Yield the batches, with a progress bar on a terminal."""
-    with progress(label, total=len(batches), unit="batches") as advance:
-        for batch in batches:
-            yield batch
-            advance()
 
 
 def results_table(rows: Sequence[SummaryRow]) -> Table:
@@ -156,4 +126,25 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
             plain(row.separation),
             plain(row.modularity),
         )
+    return table
+
+
+def pruning_table(report: PruneReport) -> Table:
+    """Return the table of a pruning: one line a layer, and all together."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    for title in ("shape", "links", "density", "error, mask alone", "error"):
+        table.add_column(title, justify="right")
+    for layer in report.layers:
+        errors = (layer.error_before, layer.error_after)
+        table.add_row(
+            layer.name + (" (classifier)" if layer.is_classifier else ""),
+            " x ".join(map(str, layer.shape)),
+            count(layer.links),
+            percent(layer.density),
+            *("-" if error is None else f"{error:.3f}" for error in errors),
+        )
+    links = sum(layer.links for layer in report.layers if not layer.is_classifier)
+    table.add_row("pruned layers", "", count(links), percent(1.0 - report.sparsity()), "", "")
+    table.add_row("all weights", "", "", percent(1.0 - report.overall_sparsity), "", "")
     return table

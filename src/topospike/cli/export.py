@@ -6,11 +6,11 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from topospike.cli.record import recorded_recipe
-from topospike.cli.run import Network, Run
-from topospike.cli.stages import spiking_network, trained_model
 from topospike.errors import ConfigError, MissingDataError
 from topospike.export import export_csr, export_graph, export_nir, export_onnx
+from topospike.pipeline.record import recorded_recipe
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import spiking_network, trained_model
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.registry import suggestion
 from topospike.topology import Topology

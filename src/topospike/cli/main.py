@@ -8,13 +8,13 @@ come with the extra ``cli``; without them the first line of output names it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from topospike.cli.allocator import keep_freed_memory
 from topospike.errors import TopospikeError, require
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
+# <malloc.h>: freed memory above this is given back; blocks above this get pages of their own.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_INT = 2**31 - 1
+PER_BLOCK = 2**30
+GLIBC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +70,29 @@ def execute(command: str, options: Namespace) -> None:
     from topospike.cli.commands import TABLE
 
     TABLE[command](options)
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc not to give freed memory back to the system; tell whether it agreed.
+
+    glibc returns every large block to the system when it is freed, so each step of a training run
+    or a simulation asks for fresh pages again, which the system must clear. Keeping them takes no
+    more memory than the largest step needed, and a training step of a small VGG on one core costs a
+    third less time. What is computed does not change. Does nothing on other systems and C
+    libraries, or where the user has set glibc's own variables.
+
+    Examples
+    --------
+    >>> isinstance(keep_freed_memory(), bool)
+    True
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in GLIBC_VARIABLES):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((M_MMAP_THRESHOLD, PER_BLOCK), (M_TRIM_THRESHOLD, LARGEST_INT))
+    return all(mallopt(name, value) == 1 for name, value in settings)
 
 
 if __name__ == "__main__":

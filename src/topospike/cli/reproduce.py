@@ -20,14 +20,14 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from topospike.analysis import analyse
-from topospike.cli.digest import run_folder
-from topospike.cli.direct import is_direct, measure_spiking, train_spiking
-from topospike.cli.display import say
-from topospike.cli.prune import make_network, prune_run
-from topospike.cli.quantise import quantise_network, trained_kind
-from topospike.cli.recipes import resolve
-from topospike.cli.run import Run, choose_device
-from topospike.cli.stages import (
+from topospike.contracts import write_atomically
+from topospike.errors import TopospikeError
+from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
+from topospike.pipeline.networks import run_folder
+from topospike.pipeline.pruning import make_network, prune_run
+from topospike.pipeline.quantising import quantise_network, trained_kind
+from topospike.pipeline.run import Run, choose_device
+from topospike.pipeline.stages import (
     analyse_network,
     convert_network,
     fresh_model,
@@ -35,10 +35,10 @@ from topospike.cli.stages import (
     new_sparsifier,
     refuse_changed_settings,
 )
-from topospike.cli.summary import write_summary
-from topospike.contracts import write_atomically
-from topospike.errors import TopospikeError
+from topospike.pipeline.summary import write_summary
+from topospike.progress import say
 from topospike.recipe import Recipe
+from topospike.recipe.files import resolve
 from topospike.reproduce import (
     SCALES,
     TARGETS,

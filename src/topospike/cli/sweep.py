@@ -4,12 +4,15 @@ Every trial is an ordinary run in a folder named after its settings, so a trial 
 on from its last checkpoint, a second start keeps what is done, and every result can be reported,
 converted and analysed like any other. Ray shares out processors and accelerators, here or on a
 cluster whose machines see the same folder, and starts failed trials again. What is searched is in
-`topospike.cli.search_space`, which trial is best in `topospike.cli.selection`.
+`topospike.cli.search`, and so is which trial is best.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,17 +21,25 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.table import Table
 
-from topospike.cli.cluster import start
-from topospike.cli.digest import run_folder
-from topospike.cli.display import output, say
-from topospike.cli.pipeline import run_everything
-from topospike.cli.recipes import merged, recipe_from, resolve, to_plain, to_yaml
-from topospike.cli.run import Run
-from topospike.cli.search_space import Space, grid_points, nested, parse_space
-from topospike.cli.selection import SELECTIONS, Judgement, best_of, judge_run
+from topospike.cli.display import output
+from topospike.cli.search import (
+    SELECTIONS,
+    Judgement,
+    Space,
+    best_of,
+    grid_points,
+    judge_run,
+    nested,
+    parse_space,
+)
 from topospike.contracts import write_atomically
 from topospike.errors import ConfigError, TopospikeError, require
+from topospike.pipeline.api import run_everything
+from topospike.pipeline.networks import run_folder
+from topospike.pipeline.run import Run
+from topospike.progress import say
 from topospike.recipe import Recipe
+from topospike.recipe.files import merged, recipe_from, resolve, to_plain, to_yaml
 
 RESULT = "trial.json"
 SEARCHES = ("grid", "optuna")
@@ -36,6 +47,11 @@ OPTIONS = (
     "recipe", "space", "search", "samples", "select", "judge", "address", "cpus", "gpus",
     "retries", "folder", "device", "print_config", "debug",
 )  # fmt: skip
+
+
+REACH_SECONDS = 5.0
+# What Ray's own start raises, besides its RayError, for an address or a machine it cannot use.
+START_ERRORS = (OSError, RuntimeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,7 @@ def tuned(
     search: Any,
 ) -> list[tuple[int, Trial]]:
     """Hand trials to Ray Tune and collect what became of each; numbers count within the grid."""
-    start(work.address)
+    start_ray(work.address)
     import ray
     from ray import tune
 
@@ -238,3 +254,60 @@ def table_of(trials: Sequence[Trial], best: int | None) -> Table:
         note = "best" if index == best else ("failed" if trial.error else "")
         table.add_row(*(str(value) for value in trial.settings.values()), *texts, note)
     return table
+
+
+def start_ray(address: str | None) -> None:
+    """Connect to a cluster, or start Ray on this machine, without its dashboard and its log.
+
+    An address at which nothing answers is refused within seconds; Ray itself would try for minutes.
+
+    Raises
+    ------
+    ConfigError
+        No cluster answers at the address.
+    TopospikeError
+        Ray cannot be started here.
+    MissingDependencyError
+        Ray is not installed.
+    """
+    require("ray", "optuna", purpose="topospike sweep")
+    import ray
+    from ray.exceptions import RayError
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    try:
+        if address is not None:
+            reach(address)
+        ray.init(
+            address=address,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (*START_ERRORS, RayError) as error:
+        ray.shutdown()
+        raise cannot_start(address, error) from error
+
+
+def reach(address: str) -> None:
+    """Open and close a connection to the host and port of an address, if it has them."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+
+
+def cannot_start(address: str | None, error: Exception) -> TopospikeError:
+    """Return the error for a Ray that did not start, with Ray's reason on one line."""
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if address is None:
+        return TopospikeError(
+            f"Ray could not start on this machine ({reason}). It needs free processors, memory "
+            "and space in its temporary folder; free some, set RAY_TMPDIR to another folder, or "
+            "name a running cluster by --address."
+        )
+    return ConfigError(
+        f"--address is {address!r}, where no Ray cluster can be used ({reason}). HOST:PORT of a "
+        "head node started by `ray start --head` is required, or 'auto' on one of its machines; "
+        "leave --address out to start Ray on this machine."
+    )

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.health import advise, layer_inputs, site_reports
+from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.operands import place_operand_sites
@@ -26,16 +26,24 @@ from topospike.conversion.place import (
     place_sites,
     refuse_uncounted_layers,
 )
-from topospike.conversion.refuse import refuse_images, refuse_model
+from topospike.conversion.proof import (
+    parameter_like,
+    refuse_chance,
+    require_model_answer,
+    require_rows_alone,
+    require_sound_sites,
+    run_model,
+)
+from topospike.conversion.refuse import refuse_model
 from topospike.conversion.trained import (
     drop_ceilings,
     require_integrate_and_fire,
     require_trained,
     take_out_activations,
 )
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
+from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.snn.fanout import wire
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
@@ -50,6 +58,7 @@ def convert(
     *,
     thresholds: Mapping[str, Tensor | float] | None = None,
     fold: bool = True,
+    output: str | int | None = None,
     **options: Any,
 ) -> SpikingNetwork:
     """Turn a trained network into a spiking network.
@@ -65,13 +74,17 @@ def convert(
         activations (`topospike.quantise_activations`).
     calibration
         Batches of ``x`` or ``(x, y)``, or one tensor of images: a few hundred training images
-        without augmentation, normalised as in training.
+        without augmentation, normalised as in training. Of a model with several inputs: batches of
+        tuples, or dictionaries of forward's arguments; ``((x1, x2), y)`` where labels come along.
     timesteps
         Run length T the thresholds are chosen for; any length can be simulated afterwards.
     thresholds
         Site name -> threshold, for sites whose threshold is known; these are not solved for.
     fold
         Absorb batch norms into the layers before them.
+    output, optional
+        Which tensor is simulated, of a model that returns several: a key, attribute or place, as
+        in `topospike.models.capture`.
     **options
         Options of the method, the fields of its class in `topospike.conversion.methods`: of every
         method ``solver``, ``granularity``, ``quantisation_levels``, ``percentile`` and ``scale``;
@@ -124,22 +137,28 @@ def convert(
     require_integrate_and_fire(trained, chosen.site_neuron(gated=True))
     if chosen.requires is not None:
         require_trained(trained, chosen.name, chosen.requires)
-    batches = calibration_batches(calibration)
+    batches = calibration_batches(calibration, model)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(
             "there are no calibration images; pass calibration=batches with at least one batch of "
             "training images, normalised as in training."
         )
-    refuse_images(plain, first)
-    network = copy.deepcopy(capture(plain, first)).requires_grad_(False)
-    drop_ceilings(network.graph, trained)
+    reference = run_model(model, first)
+    network = copy.deepcopy(capture(plain, first, output=output)).requires_grad_(False)
+    refuse_chance(network)
+    images_seen = InputForm.of(network).leaves(first)
+    drop_ceilings(network, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, chosen)
     inherit_masks(model, network)
     sites = [site for site, _ in placed]
     statistics, images = observe_sites(network, sites, first, batches, rules)
-    set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=first)
+    like = parameter_like(network, images_seen)
+    set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=like)
+    require_sound_sites(network, placed, like)
+    require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
+    require_rows_alone(network, reference)
     wiring = wire(network)
     rule = rules[sites[0].gated]
     report = ConversionReport(
@@ -151,13 +170,13 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, first, wiring.populations),
+        sites=site_reports(network, placed, statistics, images_seen, wiring.populations),
         layers=layer_inputs(wiring.layers),
         options=chosen.options(),
     )
     remarks = [chosen.remark()] if chosen.remark() else []
-    report = replace(report, advice=(*advise(report), *remarks))
-    snn = SpikingNetwork(network, tuple(first.shape[1:]), report, wiring)
+    report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
+    snn = SpikingNetwork(network, tuple(images_seen[0].shape[1:]), report, wiring)
     return chosen.finish(snn, calibration)
 
 
@@ -165,9 +184,9 @@ def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site,
     """Place ReLU sites, operand sites or both, as the method's scheme says."""
     graph, scheme = network.graph, method.scheme_of_sites
     refuse_uncounted_layers(graph)
-    hopeless = scheme == "auto" and not (find_rectifiers(graph) or has_nonlinearity(network))
+    hopeless = scheme == "auto" and not (find_rectifiers(network) or has_nonlinearity(network))
     if scheme == "relu" or hopeless:
         return place_sites(network, method.site)
-    rectified = scheme == "auto" and bool(find_rectifiers(graph))
+    rectified = scheme == "auto" and bool(find_rectifiers(network))
     placed = place_sites(network, method.site) if rectified else []
     return placed + place_operand_sites(network, method.site, everywhere=not rectified)

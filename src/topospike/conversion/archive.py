@@ -154,8 +154,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
         if hashlib.sha256(content).hexdigest() != description["tensors"]["sha256"]:
             raise ValueError("the tensor file is not the one that was saved")
         report = ConversionReport.from_plain(description["report"])
-        method = method_of(report)
-        network = rebuild(description, safetensors.torch.load(content), place, method)
+        network = rebuild(description, safetensors.torch.load(content), place, method_of(report))
         return SpikingNetwork(network, tuple(description["input_shape"]), report)
     except OSError as error:
         raise CheckpointError(
@@ -244,12 +243,8 @@ def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
             return result
 
     values: dict[fx.Node, Plain] = {}
-    source = next(node for node in snn.ann.graph.nodes if node.op == "placeholder")
-    like = next(iter(snn.sites.values())).threshold
-    recorded = source.meta["val"].dtype  # the network may have been moved to another since
-    dtype = like.dtype if recorded.is_floating_point else recorded
     with torch.no_grad():
-        Recorder(snn.ann).run(torch.zeros(2, *snn.input_shape, dtype=dtype, device=like.device))
+        Recorder(snn.ann).run(*snn.inputs.blank(2, snn.like))
     return values
 
 

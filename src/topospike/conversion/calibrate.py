@@ -18,6 +18,7 @@ from topospike.conversion.statistics import (
 from topospike.conversion.thresholds import given_thresholds, solve_thresholds
 from topospike.conversion.trained import TrainedActivations, trained_threshold
 from topospike.errors import ConfigError, ConversionError
+from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.progress import progress
 from topospike.registry import suggestion
 from topospike.snn.site import Site
@@ -27,29 +28,34 @@ from topospike.snn.site import Site
 def observe_sites(
     network: fx.GraphModule,
     sites: list[Site],
-    first: Tensor,
-    rest: Iterator[Tensor],
+    first: Inputs,
+    rest: Iterator[Inputs],
     rules: Mapping[bool, ThresholdRule],
 ) -> tuple[dict[str, SiteStatistics], int]:
     """Return each site's statistics over the calibration images, and the number of images."""
     observers = {site.name: observer_for(site, rules[site.gated]) for site in sites}
     for site in sites:
         site.observer = observers[site.name]
-    images, varies = 0, False
+    form, images = InputForm.of(network), 0
+    blank, varies = [float(tensor.flatten()[0]) for tensor in form.leaves(first)], False
     try:
         with progress("calibration", unit="images") as advance:
             for batch in chain([first], rest):
-                network(batch)
-                advance(len(batch))
-                images += len(batch)
-                varies = varies or bool((batch != first.flatten()[0]).any())
+                tensors = form.leaves(batch)
+                network(*tensors)
+                advance(rows_of(batch))
+                images += rows_of(batch)
+                varies = varies or any(
+                    bool((tensor != value).any())
+                    for tensor, value in zip(tensors, blank, strict=True)
+                )
     finally:
         for site in sites:
             site.observer = None
     if not varies:
         raise ConversionError(
             f"all {images} calibration images are constant (every value is "
-            f"{float(first.flatten()[0]):g}), so no site can get a meaningful threshold. Pass "
+            f"{blank[0]:g}), so no site can get a meaningful threshold. Pass "
             "real training images."
         )
     return {name: observer.statistics for name, observer in observers.items()}, images

@@ -88,7 +88,7 @@ def fold(norm: fx.Node, network: fx.GraphModule) -> str:
     new_bias = (bias - mean) * factor + (0.0 if shift is None else shift)
 
     weight_name = target_of(weight_node)
-    bias_name = weight_name.removesuffix("weight") + "bias"
+    bias_name = free_bias_name(network, weight_name) if old_bias is None else target_of(old_bias)
     set_parameter(network, weight_name, new_weight)
     set_parameter(network, bias_name, new_bias)
     with network.graph.inserting_before(layer):
@@ -100,6 +100,24 @@ def fold(norm: fx.Node, network: fx.GraphModule) -> str:
     running_mean = target_of(norm.args[3])
     network.graph.erase_node(norm)
     return running_mean.removesuffix(".running_mean")
+
+
+def free_bias_name(network: fx.GraphModule, weight_name: str) -> str:
+    """Return a name for a bias that a layer did not have: one that nothing else goes by."""
+    owner, _, last = weight_name.rpartition(".")
+    name = last.removesuffix("weight") + "bias"
+    module = submodule(network, owner)
+    while module is not None and hasattr(module, name):
+        name = f"folded_{name}"
+    return f"{owner}.{name}" if owner else name
+
+
+def submodule(network: nn.Module, path: str) -> nn.Module | None:
+    """Return a module by its path, ``None`` if there is none."""
+    try:
+        return network.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def target_of(node: object) -> str:

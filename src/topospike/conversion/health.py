@@ -43,7 +43,7 @@ def site_reports(
     network: fx.GraphModule,
     placed: list[tuple[Site, fx.Node]],
     statistics: Mapping[str, SiteStatistics],
-    images: Tensor,
+    images: tuple[Tensor, ...],
     populations: Mapping[str, Population],
 ) -> tuple[SiteReport, ...]:
     """Run the ANN on some images with the thresholds chosen, and describe every site.
@@ -57,7 +57,7 @@ def site_reports(
         observer.site.observer = observer
     try:
         with torch.no_grad():
-            network(images[: max(1, seen_images // 4)])
+            network(*(tensor[: max(1, seen_images // 4)] for tensor in images))
     finally:
         for observer in observers:
             observer.site.observer = None
@@ -118,12 +118,27 @@ def advise(report: ConversionReport) -> tuple[str, ...]:
     return tuple(advice)
 
 
+MANY_ZEROS = 0.1
+
+
+def advise_on_zeros(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """Name the layers in which zeros count as links because no mask says that they are none."""
+    return tuple(
+        f"{layer.name}: {layer.zeros:.0%} of its weights are exactly 0 but it has no mask, so they "
+        "are counted as links. If they are absent links, give the layer a mask before converting: "
+        "topospike.topology.register_mask(layer, layer.weight != 0)."
+        for layer in layers
+        if layer.zeros >= MANY_ZEROS and not layer.is_sparse
+    )
+
+
 def conversion_text(report: ConversionReport) -> str:
     """Return the report as plain text: settings, one line a site, one line a layer, advice."""
     lines = [
         f"{report.method}: {report.coding} coding, {report.neuron}, {report.levels} level(s), "
         f"thresholds by {report.solver!r} per {report.granularity}, "
         f"{report.calibration_images} calibration images",
+        *([f"options: {report.settings}"] if report.options else []),
         f"batch norms folded: {len(report.batch_norms_folded)}",
         "",
         f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",

@@ -7,6 +7,7 @@ and checked again after the last rewrite.
 
 from __future__ import annotations
 
+import torch
 from torch import fx, nn
 
 from topospike.errors import ConversionError
@@ -34,5 +35,24 @@ def inherit_masks(model: nn.Module, network: fx.GraphModule) -> list[str]:
         path, _, parameter = name.rpartition(".")
         register_mask(network.get_submodule(path), mask, name=parameter)
         inherited.append(name)
+    inherit_other_masks(model, network)
     check_masks(network)
     return inherited
+
+
+def inherit_other_masks(model: nn.Module, network: fx.GraphModule) -> None:
+    """Register the masks that other tools keep as numbers, where the weights obey them.
+
+    Such a mask is a buffer ``NAME_mask`` of zeros and ones beside the parameter ``NAME``. One that
+    the forward pass multiplies with needs no registration: it is part of the weight expression.
+    """
+    known = dict(network.named_parameters(remove_duplicate=False))
+    taken = dict(network.named_buffers(remove_duplicate=False))
+    for name, parameter in model.named_parameters():
+        path, _, last = name.rpartition(".")
+        mask = model.get_submodule(path)._buffers.get(f"{last}_mask")
+        if mask is None or mask.dtype is torch.bool or mask.shape != parameter.shape:
+            continue
+        is_mask = bool(((mask == 0) | (mask == 1)).all()) and not bool(parameter[mask == 0].any())
+        if is_mask and name in known and f"{name}_mask" not in taken:
+            register_mask(network.get_submodule(path), mask != 0, name=last)

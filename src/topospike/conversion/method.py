@@ -21,8 +21,8 @@ from topospike.contracts import ConversionReport
 from topospike.conversion.qcfs import QCFS
 from topospike.conversion.statistics import Granularity, Values
 from topospike.conversion.thresholds import SOLVERS, decodable_levels
-from topospike.data.calibration import Batch
 from topospike.errors import ConfigError, ConversionError
+from topospike.models.inputs import Batch
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding

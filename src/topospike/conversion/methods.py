@@ -23,7 +23,7 @@ from topospike.conversion.offset_spikes import OffsetSpike
 from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.residual_membrane import ResidualMembrane, refuse_max_pools
 from topospike.conversion.statistics import Granularity
-from topospike.data.calibration import Batch
+from topospike.models.inputs import Batch
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
@@ -188,7 +188,7 @@ class SRPMethod(QCFSMethod):
     presimulation: int = 4
 
     def site_coding(self) -> Coding:
-        """Return a mean that starts anew after the first phase."""
+        """Return rate coding in two phases."""
         return ResidualMembrane(self.presimulation)
 
     def finish(
@@ -229,7 +229,7 @@ class OffsetSpikeMethod(QCFSMethod):
     presimulation: int = 4
 
     def site_coding(self) -> Coding:
-        """Return a mean whose membranes are calibrated beforehand."""
+        """Return rate coding from a membrane of its own for each neuron."""
         return OffsetSpike(self.presimulation)
 
     def remark(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
-from topospike.conversion.place import SITES, unique_name
+from topospike.conversion.place import SITES, SiteNames, target_of, unique_name
 from topospike.errors import ConversionError
 from topospike.snn.site import Site
 from topospike.snn.split import timeless_nodes
@@ -61,11 +61,10 @@ def place_operand_sites(
         )
     if needed and not hasattr(network, SITES):
         network.add_submodule(SITES, torch.nn.Module())
-    placed, names = [], {site.name: 1 for site in existing_sites(network)}
+    placed, names = [], SiteNames(site.name for site in existing_sites(network))
     for operand, readers in needed.items():
         name = operand_name(operand, readers[0], names)
-        site = make_site(name, False)
-        target = f"{SITES}.{name.replace('.', '_')}"
+        site, target = make_site(name, False), target_of(name)
         network.add_submodule(target, site)
         with graph.inserting_before(readers[0]):
             call = graph.call_module(target, (operand,))
@@ -96,7 +95,7 @@ def existing_sites(network: fx.GraphModule) -> list[Site]:
     return [module for module in network.modules() if isinstance(module, Site)]
 
 
-def operand_name(operand: fx.Node, reader: fx.Node, names: dict[str, int]) -> str:
+def operand_name(operand: fx.Node, reader: fx.Node, names: SiteNames) -> str:
     """Name a site after the layer it feeds, and the side of a product it is on."""
     if reader.target in PRODUCTS:
         side = "left" if operand is reader.all_input_nodes[0] else "right"

@@ -10,7 +10,7 @@ value is the same, and the layer behind the pool then receives spikes instead of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +45,16 @@ class Rectifier:
     ceiling: float | None
 
 
-def find_rectifiers(graph: fx.Graph) -> list[Rectifier]:
-    """Return every ReLU-like operation in execution order."""
+def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
+    """Return every ReLU-like operation on the image, in execution order.
+
+    One of parameters alone (a learnt gate) is a constant, which no spikes have to carry.
+    """
+    from_image = nodes_downstream_of_input(network.graph)
     found = []
-    for node in graph.nodes:
+    for node in network.graph.nodes:
         ceiling = ceiling_of(node)
-        if ceiling is not False:
+        if ceiling is not False and node in from_image:
             found.append(Rectifier(node, ceiling))
     return found
 
@@ -102,17 +106,15 @@ def place_sites(
         If there is no ReLU-like operation; the message lists the activations that are there.
     """
     graph = network.graph
-    rectifiers = find_rectifiers(graph)
+    rectifiers = find_rectifiers(network)
     if not rectifiers:
         raise ConversionError(nothing_to_replace(network))
     move_behind_max_pools(graph, rectifiers)
     network.add_submodule(SITES, torch.nn.Module())
-    placed = []
-    names: dict[str, int] = {}
+    placed, names = [], SiteNames()
     for rectifier in rectifiers:
         name = unique_name(rectifier.node, names)
-        site = make_site(name, True)
-        target = f"{SITES}.{name.replace('.', '_')}"
+        site, target = make_site(name, True), target_of(name)
         network.add_submodule(target, site)
         placed.append((site, substitute(rectifier, target, graph)))
     graph.lint()
@@ -155,17 +157,45 @@ def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
         relu.meta["val"] = end.meta["val"]
 
 
+class SiteNames:
+    """Gives every site a name, and so a submodule, of its own, whatever the modules are called.
+
+    Examples
+    --------
+    >>> names = SiteNames()
+    >>> [names.new(name) for name in ("act", "act", "act_2", "a.ct", "a_ct")]
+    ['act', 'act_2', 'act_2_2', 'a.ct', 'a_ct_2']
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.targets = {target_of(name) for name in taken}
+
+    def new(self, name: str) -> str:
+        """Return a name that no other site has: this one, or this one with a number."""
+        number, unique = 1, name
+        while target_of(unique) in self.targets:
+            number += 1
+            unique = f"{name}_{number}"
+        self.targets.add(target_of(unique))
+        return unique
+
+
+def target_of(name: str) -> str:
+    """Return where the module of a site lies in the network."""
+    return f"{SITES}.{name.replace('.', '_')}"
+
+
 def unique_name(
-    node: fx.Node, names: dict[str, int], *, base: str | None = None, suffix: str = "relu"
+    node: fx.Node, names: SiteNames, *, base: str | None = None, suffix: str = "relu"
 ) -> str:
     """Return the path of an activation module, or else the path of the caller plus a suffix."""
     path = node_module(node) if base is None else base
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     owner = stack[-1][1] if stack else ""
     is_module = base is None and suffix == "relu" and "activation" in str(owner)
-    name = path if is_module and path else ".".join(part for part in (path, suffix) if part)
-    names[name] = names.get(name, 0) + 1
-    return name if names[name] == 1 else f"{name}_{names[name]}"
+    return names.new(
+        path if is_module and path else ".".join(part for part in (path, suffix) if part)
+    )
 
 
 def refuse_uncounted_layers(graph: fx.Graph) -> None:

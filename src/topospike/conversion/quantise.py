@@ -22,14 +22,20 @@ from torch.utils._pytree import tree_leaves
 
 from topospike.conversion.calibrate import observe_sites
 from topospike.conversion.methods import QCFSMethod
-from topospike.conversion.place import find_rectifiers, nothing_to_replace, place_sites, unique_name
+from topospike.conversion.place import (
+    SiteNames,
+    find_rectifiers,
+    nothing_to_replace,
+    place_sites,
+    unique_name,
+)
 from topospike.conversion.qcfs import QCFS, Order, SlipReLU
 from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_calls
 from topospike.conversion.thresholds import solve_thresholds
 from topospike.conversion.trained import drop_ceilings, take_out_activations
-from topospike.data.calibration import Batch, calibration_batches
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
+from topospike.models.inputs import Batch, calibration_batches
 from topospike.registry import Registry
 from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
 
@@ -225,10 +231,10 @@ def refuse_quantised(model: nn.Module) -> None:
 
 def rectifier_places(network: fx.GraphModule, model: nn.Module) -> list[RectifierPlace]:
     """Describe every rectifier of a captured model, in execution order, by its site's name."""
-    rectifiers = find_rectifiers(network.graph)
+    rectifiers = find_rectifiers(network)
     if not rectifiers:
         raise ConversionError(nothing_to_replace(network))
-    names: dict[str, int] = {}
+    names = SiteNames()
     nodes = [rectifier.node for rectifier in rectifiers]
     called = [node_module(node) for node in nodes]
     return [
@@ -279,7 +285,7 @@ def percentile_thresholds(
     method = QCFSMethod(solver="percentile", percentile=percentile)
     observed = copy.deepcopy(network)
     sites = [site for site, _ in place_sites(observed, method.site)]
-    batches = calibration_batches(calibration)
+    batches = calibration_batches(calibration, network)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(
@@ -301,7 +307,7 @@ def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: Te
     spread_thresholds(model, example)
     _, trained = take_out_activations(model)
     network = copy.deepcopy(network)
-    drop_ceilings(network.graph, trained)
+    drop_ceilings(network, trained)
     for site, node in place_sites(network, QCFSMethod().site):
         site.activation = trained.at(site.name, node_module(node))
     expected, got = network(example), first_tensor(model(example))

@@ -1,4 +1,4 @@
-"""Refuse models and images that cannot be converted, before any work is done, and say why.
+"""Refuse models that cannot be converted, before any work is done, and say why.
 
 Every message names the module, what is wrong with it, and the remedy. Operations without a spiking
 counterpart are found later, in the graph (`topospike.conversion.place`).
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
-from topospike.errors import ConfigError, ConversionError, ShapeError
+from topospike.errors import ConfigError, ConversionError
 
 
 def refuse_model(model: nn.Module) -> None:
@@ -62,6 +63,16 @@ def is_quantised(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
+def is_spectral(module: nn.Module) -> bool:
+    """Tell whether a layer's weight is divided by its largest singular value at every call."""
+    kinds = (parametrizations._SpectralNorm,)
+    lists = module.parametrizations.values() if parametrize.is_parametrized(module) else ()
+    hooks = module._forward_pre_hooks.values()
+    return any(isinstance(one, kinds) for several in lists for one in several) or any(
+        type(hook).__name__ == "SpectralNorm" for hook in hooks
+    )
+
+
 HOPELESS: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
     (
         is_wrapper,
@@ -83,33 +94,11 @@ HOPELESS: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
         "is recurrent: its steps over a sequence are not the time steps of spikes",
         "Replace it by convolutions or attention, or convert the part of the model without it.",
     ),
+    (
+        is_spectral,
+        "has a spectral norm, which divides its weight at every call",
+        "Trained weights do not need it: fix the divided weight with "
+        "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
+        "torch.nn.utils.remove_spectral_norm(module) for the older form.",
+    ),
 )
-
-
-def refuse_images(model: nn.Module, images: Tensor) -> None:
-    """Raise `ShapeError` if the model cannot run on two of the calibration images.
-
-    So a wrong size or dtype is told apart from a model that cannot be captured.
-    """
-    if images.ndim < 2:
-        raise ShapeError(
-            f"the calibration images have shape {tuple(images.shape)}; a batch axis and at least "
-            "one more are required. Add the batch axis: images[None]."
-        )
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(images[:2])
-    except TypeError:
-        return  # a forward that does not take one tensor is for the capture to tell
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ShapeError(
-            f"{type(model).__name__} does not run on the calibration images, shape "
-            f"{tuple(images.shape)} and dtype {images.dtype} ({reason}). Pass batches as in "
-            "training: batch first, of the same size, channels and dtype."
-        ) from error
-    finally:
-        for module, flag in training.items():
-            module.training = flag

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.conversion.place import find_rectifiers, unique_name
+from topospike.conversion.place import SiteNames, find_rectifiers, unique_name
 from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.rectifier_calls import QuantisedCalls, remove_calls
 from topospike.conversion.thresholds import given_thresholds
@@ -103,10 +103,10 @@ def require_trained(trained: TrainedActivations, method: str, activation: type[Q
         )
 
 
-def drop_ceilings(graph: fx.Graph, trained: TrainedActivations) -> None:
+def drop_ceilings(network: fx.GraphModule, trained: TrainedActivations) -> None:
     """Make the rectifiers of trained activations plain: their threshold is the ceiling."""
-    names: dict[str, int] = {}
-    for rectifier in find_rectifiers(graph):
+    names = SiteNames()
+    for rectifier in find_rectifiers(network):
         node = rectifier.node
         name = unique_name(node, names)
         if rectifier.ceiling is not None and trained.at(name, node_module(node)) is not None:

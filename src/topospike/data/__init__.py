@@ -2,10 +2,10 @@
 
 from topospike.data.augment import AUGMENTATIONS as AUGMENTATIONS
 from topospike.data.augment import Augmenter as Augmenter
-from topospike.data.digits import digits as digits
 from topospike.data.hub import find_source as find_source
 from topospike.data.images import TensorImages as TensorImages
 from topospike.data.load import DataBundle as DataBundle
+from topospike.data.load import digits as digits
 from topospike.data.load import load_data as load_data
 from topospike.data.loader import Batches as Batches
 from topospike.data.normalisation import Normalisation as Normalisation

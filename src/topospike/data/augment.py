@@ -5,16 +5,25 @@ pixels in [0, 1] (so borders are filled with black, as is customary); from the f
 ``erasing`` on they act on normalised images (so that the hole is the mean colour). The work is
 kornia's; it draws from torch's global generator, which is lent to it and given back, so that
 training elsewhere is not disturbed. Evaluation data never comes here.
+
+``data.mix`` puts two images in one, and a share of each in the label: ``mixup`` adds a partner to
+every image, ``cutmix`` puts a box of the partner into it. The share that stays is drawn from
+Beta(a, a), once a batch, as DeiT is trained (Touvron et al. 2021, from Zhang et al. 2018 and Yun et
+al. 2019). kornia's mixing draws shares uniformly, hence the arithmetic here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from topospike.data.normalisation import Normalisation
 from topospike.data.seeds import borrowed_global_generator
@@ -25,123 +34,122 @@ Size = tuple[int, int]
 BLANKING = ("cutout", "erasing")
 
 
-def crop(size: Size, padding: float) -> nn.Module:
-    """Pad with ``padding`` black pixels on every side, cut out the old size anywhere."""
-    from kornia.augmentation import RandomCrop
-
-    return RandomCrop(size, padding=int(padding))
-
-
-def flip(size: Size, probability: float) -> nn.Module:
-    """Mirror left and right with this probability."""
-    from kornia.augmentation import RandomHorizontalFlip
-
-    return RandomHorizontalFlip(p=probability)
-
-
-def cutout(size: Size, share: float) -> nn.Module:
-    """Blank one square whose side is this share of the shorter image side."""
-    from kornia.augmentation import RandomErasing
-
-    side = share * min(size)
-    area = side * side / (size[0] * size[1])
-    return RandomErasing(p=1.0, scale=(area, area), ratio=(1.0, 1.0), value=0.0)
-
-
-def rotate(size: Size, degrees: float) -> nn.Module:
-    """Turn by up to this many degrees either way."""
-    from kornia.augmentation import RandomRotation
-
-    return RandomRotation(degrees, p=1.0)
-
-
-def shift(size: Size, share: float) -> nn.Module:
-    """Move by up to this share of the image along both axes, between pixels too."""
-    from kornia.augmentation import RandomAffine
-
-    return RandomAffine(0.0, translate=(share, share), p=1.0)
-
-
-def resized_crop(size: Size, smallest: float) -> nn.Module:
-    """Cut out a box of this share of the area up to all of it, and scale it to the image size."""
-    from kornia.augmentation import RandomResizedCrop
-
-    return RandomResizedCrop(size, scale=(smallest, 1.0), p=1.0)
-
-
-def autoaugment(size: Size, probability: float) -> nn.Module:
-    """Apply one of the 25 sub-policies found for CIFAR-10 (Cubuk et al. 2019)."""
-    from kornia.augmentation.auto import AutoAugment
-
-    return AutoAugment("cifar10")
-
-
-def randaugment(size: Size, level: float) -> nn.Module:
-    """Apply two of 15 operations at this level of 10 (Cubuk et al. 2020), on colour images.
-
-    The two are drawn once a batch, their signs and places image by image.
-    """
-    from kornia.augmentation.auto import RandAugment
-
-    return RandAugment(n=2, m=min(round(3 * level), 29))
-
-
-def erasing(size: Size, probability: float) -> nn.Module:
-    """Blank one box of 2 to 33 % of the area in this share of the images (Zhong et al. 2020)."""
-    from kornia.augmentation import RandomErasing
-
-    return RandomErasing(p=probability, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value=0.0)
-
-
 @dataclass(frozen=True)
-class AugmentationKind:
-    """How to build an augmentation, its usual strength, and the range the strength may have."""
+class Change:
+    """How to build or apply a change, its usual strength, and the range the strength may have."""
 
-    build: Callable[[Size, float], nn.Module]
+    make: Callable[..., Any]
     default: float
     lowest: float
     highest: float
 
 
+def kornia() -> Any:
+    """Import kornia's augmentations, of which evaluation has no need."""
+    from kornia import augmentation
+
+    return augmentation
+
+
+def cutout(size: Size, share: float) -> nn.Module:
+    """Blank one square whose side is this share of the shorter image side."""
+    area = (share * min(size)) ** 2 / (size[0] * size[1])
+    return kornia().RandomErasing(p=1.0, scale=(area, area), ratio=(1.0, 1.0), value=0.0)
+
+
+def boxes(size: Size, probability: float) -> nn.Module:
+    """Blank one box of 2 to 33 % of the area in this share of the images (Zhong et al. 2020)."""
+    area, shape = (0.02, 1 / 3), (0.3, 1 / 0.3)
+    return kornia().RandomErasing(p=probability, scale=area, ratio=shape, value=0.0)
+
+
 AUGMENTATIONS = Registry(
     "augmentation",
     {
-        "crop": AugmentationKind(crop, 4.0, 1.0, 64.0),
-        "flip": AugmentationKind(flip, 0.5, 0.0, 1.0),
-        "cutout": AugmentationKind(cutout, 0.5, 0.01, 1.0),
-        "rotate": AugmentationKind(rotate, 10.0, 0.0, 180.0),
-        "shift": AugmentationKind(shift, 0.1, 0.0, 0.5),
-        "resized_crop": AugmentationKind(resized_crop, 0.08, 0.01, 1.0),
-        "autoaugment": AugmentationKind(autoaugment, 1.0, 1.0, 1.0),
-        "randaugment": AugmentationKind(randaugment, 9.0, 1.0, 10.0),
-        "erasing": AugmentationKind(erasing, 0.25, 0.0, 1.0),
+        # Pad with so many black pixels on every side, cut out the old size anywhere.
+        "crop": Change(lambda size, n: kornia().RandomCrop(size, padding=int(n)), 4.0, 1.0, 64.0),
+        # Mirror left and right with this probability.
+        "flip": Change(lambda _, p: kornia().RandomHorizontalFlip(p=p), 0.5, 0.0, 1.0),
+        "cutout": Change(cutout, 0.5, 0.01, 1.0),
+        # Turn by up to so many degrees either way.
+        "rotate": Change(lambda _, x: kornia().RandomRotation(x, p=1.0), 10.0, 0.0, 180.0),
+        # Move by up to this share of the image along both axes, between pixels too.
+        "shift": Change(
+            lambda _, x: kornia().RandomAffine(0.0, translate=(x, x), p=1.0), 0.1, 0.0, 0.5
+        ),
+        # Cut out a box of this share of the area up to all of it, and scale it to the image size.
+        "resized_crop": Change(
+            lambda size, x: kornia().RandomResizedCrop(size, scale=(x, 1.0), p=1.0), 0.08, 0.01, 1.0
+        ),
+        # One of the 25 sub-policies found for CIFAR-10 (Cubuk et al. 2019).
+        "autoaugment": Change(lambda _, p: kornia().auto.AutoAugment("cifar10"), 1.0, 1.0, 1.0),
+        # Two of 15 operations at this level of 10 (Cubuk et al. 2020), on colour images. The two
+        # are drawn once a batch, their signs and places image by image.
+        "randaugment": Change(
+            lambda _, x: kornia().auto.RandAugment(n=2, m=min(round(3 * x), 29)), 9.0, 1.0, 10.0
+        ),
+        "erasing": Change(boxes, 0.25, 0.0, 1.0),
     },
 )
 
 
-def parse_augmentation(entry: str) -> tuple[str, float]:
+def mixup(
+    x: Float[Tensor, "batch chan height width"],
+    partner: Float[Tensor, "batch chan height width"],
+    share: float,
+    generator: np.random.Generator,
+) -> tuple[Tensor, float]:
+    """Return ``share x + (1 - share) partner``, and the share."""
+    return torch.lerp(partner, x, share), share
+
+
+def cutmix(
+    x: Float[Tensor, "batch chan height width"],
+    partner: Float[Tensor, "batch chan height width"],
+    share: float,
+    generator: np.random.Generator,
+) -> tuple[Tensor, float]:
+    """Return images with a box of their partner, and the share of pixels that are their own.
+
+    The box has the image's proportions and ``1 - share`` of its area, its centre is anywhere; what
+    lies outside the image is cut off, and the share corrected.
+    """
+    height, width = x.shape[2:]
+    side = (1.0 - share) ** 0.5
+    edges = []
+    for length in (height, width):
+        half, centre = round(side * length) / 2, generator.integers(0, length) + 0.5
+        edges += [max(0, round(centre - half)), min(length, round(centre + half))]
+    top, bottom, left, right = edges
+    mixed = x.clone()
+    mixed[:, :, top:bottom, left:right] = partner[:, :, top:bottom, left:right]
+    return mixed, 1.0 - (bottom - top) * (right - left) / (height * width)
+
+
+MIXTURES = Registry(
+    "mixing",
+    {"mixup": Change(mixup, 0.8, 0.001, 100.0), "cutmix": Change(cutmix, 1.0, 0.001, 100.0)},
+)
+
+
+def parsed(entry: str, table: Registry[Change]) -> tuple[str, float]:
     """Split ``name`` or ``name:strength`` and check both.
 
     Examples
     --------
-    >>> parse_augmentation("crop"), parse_augmentation("rotate:5")
-    (('crop', 4.0), ('rotate', 5.0))
+    >>> parsed("crop", AUGMENTATIONS), parsed("cutmix:0.5", MIXTURES)
+    (('crop', 4.0), ('cutmix', 0.5))
     """
     name, colon, given = entry.partition(":")
-    kind = AUGMENTATIONS[name]
-    if not colon:
-        return name, kind.default
+    change = table[name]
     try:
-        strength = float(given)
+        strength = float(given) if colon else change.default
     except ValueError:
+        strength = math.nan
+    if not change.lowest <= strength <= change.highest:
         raise ConfigError(
-            f"augmentation {entry!r}: {given!r} is not a number; write for example "
-            f"'{name}:{kind.default:g}'"
-        ) from None
-    if not kind.lowest <= strength <= kind.highest:
-        raise ConfigError(
-            f"augmentation {entry!r}: the strength must be in "
-            f"[{kind.lowest:g}, {kind.highest:g}]; the usual one is {kind.default:g}"
+            f"{entry!r}: {given!r} is not a number in [{change.lowest:g}, {change.highest:g}]; "
+            f"write for example '{name}:{change.default:g}'"
         )
     return name, strength
 
@@ -178,10 +186,10 @@ class Augmenter:
     def __init__(
         self, entries: Iterable[str], *, image_size: Size, normalisation: Normalisation
     ) -> None:
-        chosen = [parse_augmentation(entry) for entry in entries]
+        chosen = [parsed(entry, AUGMENTATIONS) for entry in entries]
         if chosen:
             require("kornia", purpose="augmentation")
-        modules = [AUGMENTATIONS[name].build(image_size, strength) for name, strength in chosen]
+        modules = [AUGMENTATIONS[name].make(image_size, strength) for name, strength in chosen]
         names = [name for name, _ in chosen]
         cut = next((i for i, name in enumerate(names) if name in BLANKING), len(names))
         self.names = tuple(names)
@@ -211,3 +219,51 @@ class Augmenter:
     def _normalised(self, pixels: Tensor) -> Tensor:
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return (centre_crop(pixels, self._size) - mean).div_(std)
+
+
+class Mixer:
+    """Mix a batch by one of several methods, drawn anew for each batch.
+
+    Parameters
+    ----------
+    entries
+        ``name`` or ``name:a``; of several, each is as likely.
+    classes
+        Number of classes.
+
+    Examples
+    --------
+    >>> x, y = torch.eye(2).reshape(2, 1, 1, 2), torch.tensor([0, 1])
+    >>> mixed, shares = Mixer(["mixup"], classes=2)(x, y, seed=0)
+    >>> torch.equal(mixed.flatten(1), shares)  # as much of each image as of its label
+    True
+    """
+
+    def __init__(self, entries: Iterable[str], *, classes: int) -> None:
+        self._chosen = [parsed(entry, MIXTURES) for entry in entries]
+        self._classes = classes
+
+    def __call__(
+        self,
+        x: Float[Tensor, "part chan height width"],
+        y: Int64[Tensor, " batch"],
+        *,
+        seed: int,
+        part: int = 0,
+        parts: int = 1,
+    ) -> tuple[Float[Tensor, "part chan height width"], Float[Tensor, "batch classes"]]:
+        """Mix the images of one part of a batch, and the labels of the whole of it.
+
+        Partners are of the same part, so a process that has decoded its part alone knows them.
+        """
+        generator = np.random.default_rng(seed)
+        name, parameter = self._chosen[generator.integers(len(self._chosen))]
+        share = float(generator.beta(parameter, parameter))
+        lengths = [len(rows) for rows in torch.arange(len(y)).tensor_split(parts)]
+        orders = [torch.from_numpy(generator.permutation(length)) for length in lengths]
+        # A part without images of its own comes with one that does not count.
+        own = orders[part] if lengths[part] == len(x) else torch.arange(len(x))
+        mixed, share = MIXTURES[name].make(x, x[own.to(x.device)], share, generator)
+        whole = torch.cat([order + sum(lengths[:i]) for i, order in enumerate(orders)])
+        labels = F.one_hot(y, self._classes).to(x.dtype)
+        return mixed, torch.lerp(labels[whole.to(y.device)], labels, share)

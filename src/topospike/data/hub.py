@@ -2,8 +2,10 @@
 
 A source is a folder of parquet files as on the hub, a folder of images (``train/cat/1.png``), or a
 hub id (``owner/name``). A folder is looked up as given, then under the environment variable
-``TOPOSPIKE_DATA``; a local folder never needs a network. This module opens and checks; decoding is
-done by `topospike.data.decode`.
+``TOPOSPIKE_DATA``; a local folder never needs a network. This module opens and checks, and decodes
+nothing. A column named in the recipe is taken. Otherwise the type decides (``Image``,
+``ClassLabel``), and among several of one type the customary name; a choice that would be a guess is
+an error.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,28 +23,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 
-from topospike.data.columns import image_column, label_column
-from topospike.data.decode import Frame, channels_of, frame_size, open_picture
-from topospike.data.images import EncodedImages, PictureReader
-from topospike.errors import ConfigError, MissingDataError, require
+from topospike.data.images import (
+    EncodedImages,
+    Frame,
+    Images,
+    channels_of,
+    frame_size,
+    open_picture,
+)
+from topospike.errors import MissingDataError, require
 from topospike.recipe import DataSettings
 from topospike.registry import suggestion
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, Features
 
 DATA_FOLDER_VARIABLE = "TOPOSPIKE_DATA"
 INSPECTED_IMAGES = 256
 
 
 @dataclass(frozen=True)
-class HubSplits:
-    """The two splits of a dataset, opened but not decoded."""
+class Source:
+    """The two splits of a dataset, before anything is cut or decoded."""
 
-    train: EncodedImages
-    test: EncodedImages
+    train: Images
+    test: Images
     classes: int
+    channels: int
+    image_size: tuple[int, int]
     label_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class ColumnKind:
+    """What a column of one kind holds, its declared type, and customary names."""
+
+    holds: str
+    fits: Callable[[object], bool]
+    declared: str
+    names: tuple[str, ...]
 
 
 def find_source(source: str) -> Path | str:
@@ -162,56 +181,40 @@ def split_of(dataset: DatasetDict, name: str, *, option: str, source: str) -> Da
     return dataset[name]
 
 
-def open_source(settings: DataSettings) -> HubSplits:
+def open_source(settings: DataSettings) -> Source:
     """Open the training and the test split of ``settings.source`` and check their columns.
 
     Raises
     ------
     MissingDataError
         If source, split or column is missing, or labels are hidden (-1) or too large.
-    ConfigError
-        If training and test split are the same.
     """
-    if settings.train_split == settings.test_split:
-        raise ConfigError(
-            f"data.train_split and data.test_split are both {settings.train_split!r}; the test "
-            "split must hold images that are not trained on"
-        )
-    dataset = open_dataset(settings.source)
-    pair = [
-        split_of(dataset, settings.train_split, option="train_split", source=settings.source),
-        split_of(dataset, settings.test_split, option="test_split", source=settings.source),
-    ]
-    names = (settings.train_split, settings.test_split)
-    places = [f"split {name!r} of {settings.source!r}" for name in names]
-    columns = [
-        (
-            image_column(split.features, settings.image_column, place=place),
-            label_column(split.features, settings.label_column, place=place),
-        )
-        for split, place in zip(pair, places, strict=True)
-    ]
-    label_names = getattr(pair[0].features[columns[0][1]], "names", None)
-    labels = [np.asarray(pair[i][columns[i][1]], dtype=np.int64) for i in range(2)]
-    classes = len(label_names) if label_names else int(labels[0].max()) + 1
-    for values, place in zip(labels, places, strict=True):
-        check_labels(values, classes, place)
-    raw = [undecoded(pair[i], columns[i][0]) for i in range(2)]
-    frame = common_frame(raw[0], columns[0][0], settings)
-    train, test = (
-        EncodedImages(
-            PictureReader(
-                raw[i],
-                image_column=columns[i][0],
-                split=names[i],
-                frame=frame,
-                rows=np.arange(len(raw[i])),
-            ),
-            labels[i],
-        )
-        for i in range(2)
+    dataset, source = open_dataset(settings.source), settings.source
+    names = {"train_split": settings.train_split, "test_split": settings.test_split}
+    opened = []
+    for option, name in names.items():
+        split = split_of(dataset, name, option=option, source=source)
+        place = f"split {name!r} of {source!r}"
+        column = find_column(split.features, "image", settings.image_column, place=place)
+        target = find_column(split.features, "label", settings.label_column, place=place)
+        opened.append((split, name, column, np.asarray(split[target], dtype=np.int64), target))
+    first, _, column, labels, target = opened[0]
+    label_names = getattr(first.features[target], "names", None)
+    classes = len(label_names) if label_names else int(labels.max()) + 1
+    frame = common_frame(undecoded(first, column), column, settings)
+    images = []
+    for split, name, column, labels, _ in opened:
+        check_labels(labels, classes, f"split {name!r} of {source!r}")
+        raw = undecoded(split, column)
+        images.append(EncodedImages(raw, labels, image_column=column, split=name, frame=frame))
+    height, width = settings.image_size or (frame.height, frame.width)
+    return Source(
+        *images,
+        classes=classes,
+        channels=frame.channels,
+        image_size=(height, width),
+        label_names=tuple(label_names) if label_names else None,
     )
-    return HubSplits(train, test, classes, tuple(label_names) if label_names else None)
 
 
 def undecoded(split: Dataset, column: str) -> Dataset:
@@ -234,8 +237,6 @@ def check_labels(labels: Int64[np.ndarray, " image"], classes: int, place: str) 
 
 def common_frame(split: Dataset, column: str, settings: DataSettings) -> Frame:
     """Decide the form of decoded pictures from the first ones and the settings."""
-    if settings.channels not in (None, 1, 3):
-        raise ConfigError(f"data.channels = {settings.channels} must be 1, 3 or null")
     encoded = split[: min(INSPECTED_IMAGES, len(split))][column]
     pictures = [
         open_picture(example, place=f"image {row} of split {settings.train_split!r}")
@@ -243,8 +244,6 @@ def common_frame(split: Dataset, column: str, settings: DataSettings) -> Frame:
     ]
     size = (pictures[0].height, pictures[0].width)
     if settings.image_size is not None:
-        if min(settings.image_size) < 1:
-            raise ConfigError(f"data.image_size = {settings.image_size} must be positive")
         size = frame_size(settings.image_size)
     return Frame(
         channels=settings.channels or channels_of(Counter(p.mode for p in pictures)),
@@ -252,4 +251,99 @@ def common_frame(split: Dataset, column: str, settings: DataSettings) -> Frame:
         width=size[1],
         resize=settings.image_size is not None,
         convert=settings.channels is not None,
+    )
+
+
+def described(features: Features) -> str:
+    """List columns with their types, as in ``img (Image), label (ClassLabel)``."""
+    return ", ".join(f"{name} ({type_name(features[name])})" for name in features) or "none"
+
+
+def type_name(feature: object) -> str:
+    """``Image``, ``ClassLabel``, or the plain type of a value, such as ``int64``."""
+    return (
+        str(getattr(feature, "dtype", None) or type(feature).__name__)
+        if is_value(feature)
+        else type(feature).__name__
+    )
+
+
+def is_value(feature: object) -> bool:
+    """Whether a feature is a plain value (number, string, bytes)."""
+    return type(feature).__name__ == "Value"
+
+
+def holds_pictures(feature: object) -> bool:
+    """Whether a feature is an image, or looks like the bytes of one."""
+    if type(feature).__name__ == "Image":
+        return True
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    return is_value(feature) and type_name(feature) in ("binary", "large_binary")
+
+
+def holds_classes(feature: object) -> bool:
+    """Whether a feature is a class label or an integer."""
+    if type(feature).__name__ == "ClassLabel":
+        return True
+    return is_value(feature) and type_name(feature).startswith(("int", "uint"))
+
+
+COLUMNS = {
+    "image": ColumnKind("images", holds_pictures, "Image", ("image", "img", "picture")),
+    "label": ColumnKind(
+        "classes (ClassLabel or integers)",
+        holds_classes,
+        "ClassLabel",
+        ("label", "labels", "fine_label", "class", "target"),
+    ),
+}
+
+
+def find_column(features: Features, kind: str, wanted: str | None, *, place: str) -> str:
+    """Find the column of images or of classes.
+
+    Parameters
+    ----------
+    features
+        Columns of the split and their types.
+    kind
+        ``image`` or ``label``.
+    wanted
+        The name in the recipe, or ``None``.
+    place
+        Which split of what, for messages.
+
+    Raises
+    ------
+    MissingDataError
+        If the named column is absent or holds something else, if there is none, or several.
+
+    Notes
+    -----
+    CIFAR-100 has two label columns (``fine_label``, ``coarse_label``): the fine one is taken unless
+    another is named.
+    """
+    column, listed = COLUMNS[kind], f"Columns: {described(features)}."
+    if wanted is not None and wanted not in features:
+        raise MissingDataError(
+            f"data.{kind}_column = {wanted!r} is not a column of {place}. {listed}"
+            f"{suggestion(wanted, features)}"
+        )
+    if wanted is not None and not column.fits(features[wanted]):
+        raise MissingDataError(
+            f"data.{kind}_column = {wanted!r} of {place} has type {type_name(features[wanted])}, "
+            f"which holds no {column.holds}. {listed}"
+        )
+    if wanted is not None:
+        return wanted
+    declared = [name for name in features if type(features[name]).__name__ == column.declared]
+    if len(declared) == 1:
+        return declared[0]
+    for name in column.names:
+        if column.fits(features.get(name)) and (not declared or name in declared):
+            return name
+    problem = f"several {kind} columns ({', '.join(declared)})" if declared else f"no {kind} column"
+    raise MissingDataError(
+        f"{place} has {problem}. {listed} Set data.{kind}_column to the one you mean"
     )

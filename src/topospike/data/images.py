@@ -2,14 +2,19 @@
 
 Both forms give the same uint8 batches for the same rows; the loader does not know which it has.
 `TensorImages` decodes once and then only indexes; `EncodedImages` keeps a Hugging Face dataset and
-decodes each batch anew, in worker processes if there are any. Neither shuffles or augments.
+decodes each batch anew, in worker processes if there are any. 8-bit pixels arrive unchanged;
+nothing here shuffles or augments. Pictures of differing sizes are brought to one frame when the
+recipe states an image size: the smaller side is scaled to 256/224 of it (the usual margin for
+cutting) and the middle is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,39 +23,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from topospike.data.decode import Frame, decode, open_picture
+from topospike.errors import MissingDataError, ShapeError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from PIL.Image import Image
 
+FRAME_MARGIN = 256 / 224
+SINGLE_CHANNEL_MODES = ("1", "L")
+COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "CMYK", "YCbCr", "PA")
 DECODE_AT_ONCE = 1024
-
-
-@runtime_checkable
-class Images(Protocol):
-    """What a loader needs to know about a set of labelled images."""
-
-    @property
-    def labels(self) -> Int64[np.ndarray, " image"]:
-        """Class of every image."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """The pixel value that stands for 1.0."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: Int64[np.ndarray, " chosen"]) -> Images:
-        """Return the images of these rows, in this order."""
-        ...
-
-    def batches(
-        self, order: Sequence[Int64[Tensor, " _"]], *, workers: int, pin: bool
-    ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
-        """Give the pixels of one group of rows after the other."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ class TensorImages:
         """Return the images of these rows, in this order."""
         return TensorImages(self.pixels[torch.from_numpy(rows)], self.labels[rows], self.scale)
 
-    def to(self, device: torch.device) -> TensorImages:
+    def to(self, device: torch.device | str) -> TensorImages:
         """Keep the pixels on ``device``, so that a batch is one gather there."""
         return TensorImages(self.pixels.to(device), self.labels, self.scale)
 
@@ -87,48 +69,47 @@ class TensorImages:
             yield self.pixels[rows.to(self.pixels.device)]
 
 
-class PictureReader(TorchDataset[Tensor]):
-    """Decode rows of a Hugging Face dataset; this is what worker processes receive.
+class EncodedImages(TorchDataset[Tensor]):
+    """Images that are decoded when a batch of them is wanted.
 
     Parameters
     ----------
     dataset
-        With the image column cast to ``Image(decode=False)``.
+        Of Hugging Face, with the image column cast to ``Image(decode=False)``.
+    labels
+        Class of every image.
     image_column, split
         For reading and for messages.
     frame
         The common form of all pictures.
     rows
-        Row numbers of the split that ``dataset`` consists of; only used in messages.
+        Row numbers of the split that ``dataset`` consists of, for messages; ``None`` is all.
     """
+
+    scale = 255.0
 
     def __init__(
         self,
         dataset: Dataset,
+        labels: Int64[np.ndarray, " image"],
         *,
         image_column: str,
         split: str,
         frame: Frame,
-        rows: Int64[np.ndarray, " image"],
+        rows: Int64[np.ndarray, " image"] | None = None,
     ) -> None:
-        self.frame = frame
+        self.labels, self.frame = labels, frame
         self._dataset = dataset
-        self._column = image_column
-        self._split = split
-        self._rows = rows
+        self._column, self._split = image_column, split
+        self._rows = np.arange(len(labels)) if rows is None else rows
+        self._idle: list[DataLoader[Any]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the loaders: this is what their worker processes receive."""
+        return {**self.__dict__, "_idle": []}
 
     def __len__(self) -> int:
-        return len(self._rows)
-
-    def take(self, rows: Int64[np.ndarray, " chosen"]) -> PictureReader:
-        """Read these rows only, in this order."""
-        return PictureReader(
-            self._dataset.select(rows),
-            image_column=self._column,
-            split=self._split,
-            frame=self.frame,
-            rows=self._rows[rows],
-        )
+        return len(self.labels)
 
     def __getitem__(self, row: int) -> UInt8[Tensor, "chan height width"]:
         """Decode one row."""
@@ -139,33 +120,19 @@ class PictureReader(TorchDataset[Tensor]):
         arrays = []
         for row, example in zip(rows, self._dataset[rows][self._column], strict=True):
             place = f"image {self._rows[row]} of split {self._split!r}"
-            picture = open_picture(example, place=place)
-            arrays.append(decode(picture, self.frame, place=place))
+            arrays.append(decode(open_picture(example, place=place), self.frame, place=place))
         return torch.from_numpy(np.stack(arrays))
-
-
-class EncodedImages:
-    """Images that are decoded when a batch of them is wanted."""
-
-    scale = 255.0
-
-    def __init__(self, reader: PictureReader, labels: Int64[np.ndarray, " image"]) -> None:
-        self.labels = labels
-        self._reader = reader
-        self._order: list[list[int]] = []
-        self._loader: DataLoader[Any] | None = None
-
-    @property
-    def frame(self) -> Frame:
-        """The common form of all pictures."""
-        return self._reader.frame
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def take(self, rows: Int64[np.ndarray, " chosen"]) -> EncodedImages:
         """Return the images of these rows, in this order; nothing is decoded."""
-        return EncodedImages(self._reader.take(rows), self.labels[rows])
+        return EncodedImages(
+            self._dataset.select(rows),
+            self.labels[rows],
+            image_column=self._column,
+            split=self._split,
+            frame=self.frame,
+            rows=self._rows[rows],
+        )
 
     def decoded(self) -> TensorImages:
         """Decode everything once."""
@@ -175,7 +142,7 @@ class EncodedImages:
         )
         for start in range(0, len(self), DECODE_AT_ONCE):
             rows = list(range(start, min(start + DECODE_AT_ONCE, len(self))))
-            pixels[start : start + len(rows)] = self._reader.__getitems__(rows)
+            pixels[start : start + len(rows)] = self.__getitems__(rows)
         return TensorImages(pixels, self.labels, self.scale)
 
     def batches(
@@ -183,26 +150,149 @@ class EncodedImages:
     ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
         """Decode in ``workers`` processes (0: in this one), two batches ahead in each.
 
-        The first call settles ``workers`` and ``pin``; the processes stay for later epochs.
-        ``pin`` puts batches in page-locked memory, from where accelerators copy faster.
+        The first call settles ``workers`` and ``pin``. ``pin`` puts batches in page-locked memory,
+        from where accelerators copy faster.
         """
-        self._order[:] = [rows.tolist() for rows in order]
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._reader,
-                batch_sampler=self._order,
-                collate_fn=keep_batch,
-                num_workers=workers,
-                persistent_workers=workers > 0,
-                # A fork of a process with running threads may lock up.
-                multiprocessing_context="spawn" if workers else None,
-                # Without a generator of its own the loader draws from the global one.
-                generator=torch.Generator(),
-                pin_memory=pin,
-            )
-        yield from self._loader
+        # A pass owns its loader until it ends; the next one may use the processes it has started.
+        loader = self._idle.pop() if self._idle else self._loader(workers, pin)
+        loader.batch_sampler[:] = [rows.tolist() for rows in order]  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+        try:
+            yield from loader
+        finally:
+            self._idle.append(loader)
+
+    def _loader(self, workers: int, pin: bool) -> DataLoader[Any]:
+        return DataLoader(
+            self,
+            batch_sampler=[],
+            collate_fn=keep_batch,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # A fork of a process with running threads may lock up.
+            multiprocessing_context="spawn" if workers else None,
+            # Without a generator of its own the loader draws from the global one.
+            generator=torch.Generator(),
+            pin_memory=pin,
+        )
+
+
+Images = TensorImages | EncodedImages
 
 
 def keep_batch(batch: Any) -> Any:
     """Do nothing: the batch is a tensor already."""
     return batch
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The common form of all decoded pictures of a dataset.
+
+    ``resize`` says whether other sizes are scaled to this one or refused; ``convert`` whether
+    pictures with another number of channels are converted or refused.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: bool
+    convert: bool
+
+    @property
+    def bytes(self) -> int:
+        """Memory of one decoded picture."""
+        return self.channels * self.height * self.width
+
+
+def frame_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Return the frame a stated image size is cut from.
+
+    Examples
+    --------
+    >>> frame_size((224, 224))
+    (256, 256)
+    """
+    height, width = (math.ceil(side * FRAME_MARGIN - 1e-9) for side in image_size)
+    return height, width
+
+
+def channels_of(modes: Counter[str]) -> int:
+    """Return 1 if all inspected pictures are grey, 3 otherwise."""
+    return 1 if all(mode in SINGLE_CHANNEL_MODES for mode in modes) else 3
+
+
+def open_picture(encoded: Mapping[str, Any], *, place: str) -> Image:
+    """Open one cell of an image column: its bytes, or the file it names.
+
+    Raises
+    ------
+    MissingDataError
+        If it is no picture that can be read.
+    """
+    import datasets
+
+    try:
+        return datasets.Image().decode_example(dict(encoded))
+    except (OSError, ValueError, TypeError, SyntaxError) as error:
+        raise MissingDataError(
+            f"{place} cannot be read ({error}); repair the file or leave the row out"
+        ) from error
+
+
+def decode(picture: Image, frame: Frame, *, place: str) -> UInt8[np.ndarray, "chan height width"]:
+    """Turn one opened picture into a uint8 array of the common form.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Opened, not necessarily loaded.
+    frame
+        The form wanted.
+    place
+        Which picture this is, for messages ("image 12 of split 'train'").
+
+    Raises
+    ------
+    ShapeError
+        If size or channels differ and may not be changed.
+    MissingDataError
+        If the pixels are not 8-bit, or the file is damaged.
+    """
+    if picture.mode not in SINGLE_CHANNEL_MODES + COLOUR_MODES:
+        raise MissingDataError(
+            f"{place} has pixel format {picture.mode!r}; only 8-bit grey and colour pictures can "
+            "be read, convert it first"
+        )
+    wanted = "L" if frame.channels == 1 else "RGB"
+    if picture.mode != wanted:
+        if not frame.convert and picture.mode not in SINGLE_CHANNEL_MODES and wanted == "L":
+            raise ShapeError(
+                f"{place} is in colour ({picture.mode}) while the first ones are grey; set "
+                "data.channels to 1 or 3 to convert all of them"
+            )
+        picture = picture.convert(wanted)
+    if frame.resize:
+        picture = fitted(picture, (frame.height, frame.width))
+    if picture.size != (frame.width, frame.height):
+        raise ShapeError(
+            f"{place} is {picture.height} x {picture.width} pixels while the first one is "
+            f"{frame.height} x {frame.width}; set data.image_size to bring all to one size"
+        )
+    array = np.array(picture, dtype=np.uint8)
+    return array[None] if frame.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def fitted(picture: Image, size: tuple[int, int]) -> Image:
+    """Scale (bilinear, antialiased) so that the picture covers ``size``, and keep the middle."""
+    from PIL.Image import Resampling
+
+    height, width = size
+    scale = max(height / picture.height, width / picture.width)
+    scaled = (
+        max(width, round(picture.width * scale)),
+        max(height, round(picture.height * scale)),
+    )
+    if scaled != picture.size:
+        picture = picture.resize(scaled, Resampling.BILINEAR)
+    left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+    return picture.crop((left, top, left + width, top + height))

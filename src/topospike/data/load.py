@@ -1,41 +1,57 @@
 """Data stage: the one call that turns settings into training, validation and test batches.
 
 The training split is cut in training and validation; the test split stays apart. Sets that fit are
-decoded once and kept in memory; larger ones are decoded batch by batch by worker processes.
+decoded once and kept in memory; larger ones are decoded batch by batch by worker processes. The
+embedded default is scikit-learn's digits (Alpaydin and Kaynak 1998), 1797 real scans that are part
+of an installed package, so nothing is downloaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from topospike.data.augment import Augmenter
-from topospike.data.digits import digits
-from topospike.data.hub import open_source
-from topospike.data.images import EncodedImages, TensorImages
+from topospike.data.augment import Augmenter, Mixer
+from topospike.data.hub import Source, open_source
+from topospike.data.images import EncodedImages, Images, TensorImages
 from topospike.data.loader import Batches
-from topospike.data.mix import Mixer
 from topospike.data.normalisation import (
     Normalisation,
     checked_normalisation,
     known_normalisation,
     measure_normalisation,
 )
-from topospike.data.seeds import stream_seed
-from topospike.data.splits import limited_rows, train_validation_rows
-from topospike.errors import ConfigError
+from topospike.data.seeds import sample_seed, split_seed
+from topospike.data.splits import limited_rows, stratified_choice, train_validation_rows
+from topospike.errors import ConfigError, require
 from topospike.recipe import DataSettings
 
 EMBEDDED = "digits"
 GIB = 1024**3
 MEASURED_IMAGES = 4096
 PIECE = 1024
-SPLIT_STREAM, MEASURE_STREAM = 100, 101
+TEST_IMAGES, TEST_SEED, GREY_LEVELS = 360, 20260101, 16.0
+# Settings that name or describe the images, or change how fast they come, and no number of a run.
+NOT_COMPARED = (
+    "source",
+    "train_split",
+    "test_split",
+    "limit_train",
+    "limit_test",
+    "validation_fraction",
+    "label_column",
+    "eval_batch_size",
+    "workers",
+    "memory_gib",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,9 @@ class DataBundle:
     ``calibration`` holds the training images without augmentation, in a seeded order: what a
     conversion takes its thresholds from.
     ``image_size`` is (height, width); ``mean`` and ``std`` are per channel for pixels in [0, 1];
-    ``in_memory`` tells which of the two loading paths was taken.
+    ``in_memory`` tells which of the two loading paths was taken. ``identity`` holds what training
+    numbers depend on (labels, normalisation, augmentation, seed): a stopped run goes on with equal
+    ones only.
     """
 
     name: str
@@ -60,18 +78,7 @@ class DataBundle:
     std: tuple[float, ...]
     label_names: tuple[str, ...] | None
     in_memory: bool = True
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The two splits of a source before anything is cut or decoded."""
-
-    train: TensorImages | EncodedImages
-    test: TensorImages | EncodedImages
-    classes: int
-    channels: int
-    image_size: tuple[int, int]
-    label_names: tuple[str, ...] | None
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_data(
@@ -96,8 +103,8 @@ def load_data(
         Decoded images of all parts together are held in memory up to this size; ``None`` takes
         that of the settings.
     part
-        (rank, processes) of this process among those that train together. Of training images that
-        are not held in memory, it decodes its part of every batch only.
+        (rank, processes) of this process among those that train together. Of training and
+        validation images that are not held in memory, it decodes its part of every batch only.
 
     Returns
     -------
@@ -123,15 +130,12 @@ def load_data(
     >>> tuple(x.shape), x.dtype
     ((128, 1, 8, 8), torch.float32)
     """
-    opened = open_digits(settings) if settings.source == EMBEDDED else open_hub(settings)
-    split_seed = stream_seed(seed, SPLIT_STREAM)
+    opened = open_digits(settings) if settings.source == EMBEDDED else open_source(settings)
+    cut = split_seed(seed)
     train_rows, validation_rows = train_validation_rows(
-        opened.train.labels,
-        settings.validation_fraction,
-        seed=split_seed,
-        limit=settings.limit_train,
+        opened.train.labels, settings.validation_fraction, seed=cut, limit=settings.limit_train
     )
-    test_rows = limited_rows(opened.test.labels, settings.limit_test, seed=split_seed)
+    test_rows = limited_rows(opened.test.labels, settings.limit_test, seed=cut)
     parts = [
         opened.train.take(train_rows),
         opened.train.take(validation_rows),
@@ -142,35 +146,29 @@ def load_data(
     if in_memory:
         parts = [p.decoded() if isinstance(p, EncodedImages) else p for p in parts]
     normalisation = choose_normalisation(settings, opened.channels, parts[0], seed)
+    # Moved here, so that training and calibration share one copy.
+    train, validation, test = (p.to(device) if isinstance(p, TensorImages) else p for p in parts)
 
-    def unchanged(images: TensorImages | EncodedImages, *, shuffle: bool = False) -> Batches:
-        return Batches(
-            images,
-            Augmenter((), image_size=opened.image_size, normalisation=normalisation),
-            batch_size=settings.eval_batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            device=device,
-            workers=settings.workers,
-        )
+    def batches(images: Images, augment: tuple[str, ...] = (), **options: Any) -> Batches:
+        augmenter = Augmenter(augment, image_size=opened.image_size, normalisation=normalisation)
+        given = {"batch_size": settings.eval_batch_size, "workers": settings.workers, **options}
+        return Batches(images, augmenter, seed=seed, device=device, **given)
 
-    train, validation, test = parts
+    own = (0, 1) if in_memory else part
+    mixer = Mixer(settings.mix, classes=opened.classes) if settings.mix else None
     return DataBundle(
         name=PurePath(settings.source).name or settings.source,
-        train=Batches(
+        train=batches(
             train,
-            Augmenter(settings.augment, image_size=opened.image_size, normalisation=normalisation),
+            settings.augment,
             batch_size=settings.batch_size,
-            seed=seed,
             shuffle=True,
-            device=device,
-            workers=settings.workers,
-            mixer=Mixer(settings.mix, classes=opened.classes) if settings.mix else None,
-            part=(0, 1) if in_memory else part,
+            mixer=mixer,
+            part=own,
         ),
-        validation=unchanged(validation),
-        test=unchanged(test),
-        calibration=unchanged(train, shuffle=True),
+        validation=batches(validation, part=own),
+        test=batches(test),
+        calibration=batches(train, shuffle=True),
         classes=opened.classes,
         channels=opened.channels,
         image_size=opened.image_size,
@@ -178,10 +176,49 @@ def load_data(
         std=normalisation.std,
         label_names=opened.label_names,
         in_memory=in_memory,
+        identity=identity_of(settings, parts[:2], normalisation, seed),
     )
 
 
-def open_digits(settings: DataSettings) -> Opened:
+def identity_of(
+    settings: DataSettings, trained: Sequence[Images], normalisation: Normalisation, seed: int
+) -> dict[str, Any]:
+    """Collect what a training run depends on; images are known by their labels, not read."""
+    labels = hashlib.sha256()
+    for images in trained:
+        labels.update(np.asarray(images.labels, dtype="<i8").tobytes() + b"|")
+    chosen = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in NOT_COMPARED
+    }
+    chosen |= {"seed": seed, "labels": labels.hexdigest()[:16], **dataclasses.asdict(normalisation)}
+    return {f"data.{name}": value for name, value in chosen.items()}
+
+
+def digits() -> tuple[TensorImages, TensorImages]:
+    """Return the training (1437) and test (360) images, uint8 of shape (image, 1, 8, 8).
+
+    Grey levels are 0..16. The set has no official test split in this form; ours is fixed once and
+    for all, independent of the run's seed, and stratified.
+
+    Examples
+    --------
+    >>> train, test = digits()
+    >>> len(train), len(test), tuple(train.pixels.shape[1:])
+    (1437, 360, (1, 8, 8))
+    """
+    require("sklearn", purpose="the dataset 'digits'")
+    from sklearn.datasets import load_digits
+
+    rows, classes = load_digits(return_X_y=True)
+    pixels = torch.from_numpy(np.asarray(rows, dtype=np.uint8)).view(-1, 1, 8, 8)
+    everything = TensorImages(pixels, np.asarray(classes, dtype=np.int64), GREY_LEVELS)
+    test, train = stratified_choice(everything.labels, TEST_IMAGES, seed=TEST_SEED)
+    return everything.take(train), everything.take(test)
+
+
+def open_digits(settings: DataSettings) -> Source:
     """Open the embedded set; the options that only concern other sources must be at rest."""
     for option in ("image_column", "label_column", "image_size", "channels"):
         if getattr(settings, option) is not None:
@@ -189,32 +226,16 @@ def open_digits(settings: DataSettings) -> Opened:
                 f"data.{option} = {getattr(settings, option)!r} has no meaning for the embedded "
                 "'digits'; leave it out, or name another data.source"
             )
-    train, test = digits()
-    return Opened(train, test, 10, 1, (8, 8), tuple(str(digit) for digit in range(10)))
+    return Source(*digits(), 10, 1, (8, 8), tuple(str(digit) for digit in range(10)))
 
 
-def open_hub(settings: DataSettings) -> Opened:
-    """Open a folder or a hub dataset."""
-    splits = open_source(settings)
-    frame = splits.train.frame
-    size = settings.image_size or (frame.height, frame.width)
-    return Opened(
-        splits.train,
-        splits.test,
-        splits.classes,
-        frame.channels,
-        (int(size[0]), int(size[1])),
-        splits.label_names,
-    )
-
-
-def decoded_bytes(parts: list[TensorImages | EncodedImages]) -> int:
+def decoded_bytes(parts: list[Images]) -> int:
     """Memory all parts take once decoded; 0 for what is in memory already."""
     return sum(len(part) * part.frame.bytes for part in parts if isinstance(part, EncodedImages))
 
 
 def choose_normalisation(
-    settings: DataSettings, channels: int, train: TensorImages | EncodedImages, seed: int
+    settings: DataSettings, channels: int, train: Images, seed: int
 ) -> Normalisation:
     """Take the settings' own constants, else the customary ones, else measured on training images.
 
@@ -230,11 +251,11 @@ def choose_normalisation(
     )
 
 
-def pieces(train: TensorImages | EncodedImages, seed: int) -> Iterator[Tensor]:
+def pieces(train: Images, seed: int) -> Iterator[Tensor]:
     """Give the training images in pieces small enough for wide arithmetic."""
     rows = np.arange(len(train))
     if isinstance(train, EncodedImages) and len(train) > MEASURED_IMAGES:
-        generator = np.random.default_rng(stream_seed(seed, MEASURE_STREAM))
+        generator = np.random.default_rng(sample_seed(seed))
         rows = np.sort(generator.choice(rows, MEASURED_IMAGES, replace=False))
     sample = train.take(rows)
     yield from sample.batches(torch.arange(len(sample)).split(PIECE))

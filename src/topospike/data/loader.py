@@ -1,7 +1,7 @@
 """Data stage: images in, normalised batches out, the same ones for the same seed and epoch.
 
 The order of an epoch and the augmentation of each of its batches depend on (seed, epoch) only: not
-on the device, the number of workers, what was iterated before, or the global generators.
+on the device, the number of workers, what else was or is being iterated, or the global generators.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from topospike.data.augment import Augmenter
+from topospike.data.augment import Augmenter, Mixer
 from topospike.data.images import Images, TensorImages
-from topospike.data.mix import Mixer
-from topospike.data.seeds import stream_seed
+from topospike.data.seeds import AUGMENT, MIX, order_seed, stream_seed
 from topospike.errors import ConfigError
-
-ORDER_STREAM, AUGMENT_STREAM, MIX_STREAM = 0, 1, 2
 
 
 class Batches:
@@ -38,7 +35,7 @@ class Batches:
     device
         Where batches are wanted.
     workers
-        Decoding processes for images that are not in memory.
+        Decoding processes for images that are not in memory, 0 or more.
     mixer
         Mixes the images and labels of training batches.
     part
@@ -48,14 +45,14 @@ class Batches:
     Raises
     ------
     ConfigError
-        If ``batch_size`` is below 1 or ``workers`` is negative.
+        If ``batch_size`` is below 1.
 
     Notes
     -----
     Iterating gives ``x`` float32 (batch, chan, height, width) and ``y`` int64 (batch,), or with a
-    mixer float32 (batch, classes). A single
-    left-over training image joins the batch before it, since batch normalisation cannot train on
-    one value per channel; no image is dropped.
+    mixer float32 (batch, classes). Several passes may be under way at once. A single left-over
+    training image joins the batch before it, since batch normalisation cannot train on one value
+    per channel; no image is dropped.
 
     Examples
     --------
@@ -81,19 +78,15 @@ class Batches:
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} images is impossible; use 1 or more")
-        if workers < 0:
-            raise ConfigError(f"data.workers = {workers} must be 0 or more")
         self.device = torch.device(device)
         self.batch_size = batch_size
         self._source = source.to(self.device) if isinstance(source, TensorImages) else source
         self._labels = torch.from_numpy(source.labels).to(self.device)
         self._augmenter = augmenter
-        self._seed = seed
-        self._shuffle = shuffle
+        self._seed, self._shuffle, self._epoch = seed, shuffle, 0
         self._workers = workers
         self._mixer = mixer
         self._part = part
-        self._epoch = 0
 
     @property
     def images(self) -> int:
@@ -124,40 +117,41 @@ class Batches:
             cuts.append(rest)
         return cuts
 
-    def _order(self) -> tuple[Tensor, ...]:
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+        """Row numbers of every batch."""
+        rows = torch.arange(self.images)
         if self._shuffle:
-            generator = torch.Generator().manual_seed(
-                stream_seed(self._seed, self._epoch, ORDER_STREAM)
-            )
+            generator = torch.Generator().manual_seed(order_seed(self._seed, epoch))
             rows = torch.randperm(self.images, generator=generator)
-        else:
-            rows = torch.arange(self.images)
         return rows.split(self._cuts()) if self.images else ()
 
     def __iter__(self) -> Iterator[tuple[Float32[Tensor, "part chan height width"], Tensor]]:
-        epoch, order = self._epoch, self._order()
+        epoch, (rank, parts) = self._epoch, self._part
+        order = self._order(epoch)
         pin = self.device.type == "cuda" and self._workers > 0
-        own = [self._own(rows) for rows in order]
+        own = [own_part(rows, rank, parts) for rows in order]
         frames = self._source.batches(own, workers=self._workers, pin=pin)
         for number, (rows, pixels) in enumerate(zip(order, frames, strict=True)):
             x = pixels.to(self.device, non_blocking=pin).to(torch.float32).div_(self._source.scale)
-            x = self._augmenter(x, seed=self._seed_of(epoch, AUGMENT_STREAM, number, self._part[0]))
             y = self._labels[rows.to(self.device)]
-            seed = self._seed_of(epoch, MIX_STREAM, number)
-            if self._mixer is not None and seed is not None:
-                rank, count = self._part
-                x, y = self._mixer(x, y, seed=seed, part=rank, parts=count)
+            if not self._shuffle:
+                yield self._augmenter(x), y
+                continue
+            key = (self._seed, epoch, AUGMENT, number)
+            x = self._augmenter(x, seed=stream_seed(*key, rank) if rank else stream_seed(*key))
+            if self._mixer is not None:
+                seed = stream_seed(self._seed, epoch, MIX, number)
+                x, y = self._mixer(x, y, seed=seed, part=rank, parts=parts)
             yield x, y
 
-    def _own(self, rows: Tensor) -> Tensor:
-        """Return this process's part of a batch; one row where nothing is left for it."""
-        rank, count = self._part
-        part = rows.tensor_split(count)[rank]
-        return part if len(part) else rows[:1]
 
-    def _seed_of(self, epoch: int, stream: int, number: int, rank: int = 0) -> int | None:
-        """Return the seed of one use of randomness in a batch; ``None`` where all is fixed."""
-        if not self._shuffle:
-            return None
-        key = (self._seed, epoch, stream, number)
-        return stream_seed(*key, rank) if rank else stream_seed(*key)
+def own_part(rows: Tensor, rank: int, parts: int) -> Tensor:
+    """Return one process's part of a batch; one row where nothing is left for it.
+
+    Examples
+    --------
+    >>> [own_part(torch.arange(3), rank, 2).tolist() for rank in range(2)]
+    [[0, 1], [2]]
+    """
+    part = rows.tensor_split(parts)[rank]
+    return part if len(part) else rows[:1]

@@ -112,13 +112,11 @@ def measure_normalisation(
 def checked_normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], *, channels: int
 ) -> Normalisation:
-    """Take the user's own constants, one per channel, ``std`` positive."""
+    """Take the user's own constants, which must be one per channel."""
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise ConfigError(
                 f"data.{name} = {tuple(values)} has {len(values)} values; "
                 f"the images have {channels} channels, give one value for each"
             )
-    if min(std) <= 0:
-        raise ConfigError(f"data.std = {tuple(std)} must be positive in every channel")
     return Normalisation(tuple(mean), tuple(std))

@@ -108,18 +108,13 @@ def train_validation_rows(
     Raises
     ------
     ConfigError
-        If the fraction is outside [0, 1), or leaves nothing to train on.
+        If the fraction leaves nothing to train on.
 
     Notes
     -----
     The validation split has round(fraction * images) images, at least 1 if the fraction is
     positive.
     """
-    if not 0.0 <= validation_fraction < 1.0:
-        raise ConfigError(
-            f"data.validation_fraction = {validation_fraction} is outside [0, 1); "
-            "use for example 0.1, or 0 to train on everything"
-        )
     rows = limited_rows(labels, limit, seed=seed)
     total = round(validation_fraction * len(rows))
     if validation_fraction > 0:
@@ -137,7 +132,5 @@ def limited_rows(labels: Int64[np.ndarray, " image"], limit: int | None, *, seed
     """Row numbers of a stratified, seeded subset of at most ``limit`` images (all for ``None``)."""
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
-    if limit < 1:
-        raise ConfigError(f"data.limit_train / limit_test = {limit} must be 1 or larger, or null")
     chosen, _ = stratified_choice(labels, limit, seed=seed)
     return chosen

@@ -22,7 +22,7 @@ from topospike.direct.network import SpikingModel
 from topospike.errors import CheckpointError, ConfigError, TopologyViolation
 from topospike.evolve import active_hidden_neurons, active_neurons
 from topospike.evolve.gradients import GradientMasker, clear_slots
-from topospike.topology import Topology, get_mask, register_mask, set_mask
+from topospike.topology import Topology, get_mask, masked_layers, register_mask, set_mask
 
 # Epochs the rules were made for: their constants are absolute epochs of a run this long.
 MADE_FOR_EPOCHS = 600
@@ -65,8 +65,8 @@ class StructureRule(ABC):
         for layer in self.layers:
             weight = self.weight(layer)
             register_mask(model.get_submodule(layer), torch.ones_like(weight, dtype=torch.bool))
-        modules = tuple(model.get_submodule(layer) for layer in self.layers)
-        self.masker = GradientMasker(modules, record=False)
+        masked = [layer for layer in masked_layers(model) if layer.name in self.layers]
+        self.masker = GradientMasker(masked, record=False)
 
     def weight(self, layer: str) -> nn.Parameter:
         """Return the weight of a layer."""
@@ -87,7 +87,7 @@ class StructureRule(ABC):
         """Take note of the optimizer, and mask gradients before its steps if that is asked."""
         self.optimizer = optimizer
         if self.mask_every_step:
-            optimizer.register_step_pre_hook(self.masker.before_step)
+            self.masker.attach(optimizer)
         return self
 
     def mask_gradients(self) -> None:

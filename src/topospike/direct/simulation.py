@@ -24,6 +24,7 @@ from topospike.direct.sites import SPIKES, MeanSite, MembraneSite
 from topospike.errors import ConversionError, ShapeError
 from topospike.models import capture
 from topospike.models.capture import node_module
+from topospike.modes import evaluating
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import Program
 from topospike.snn.wiring import find_weight_layers
@@ -229,12 +230,8 @@ def health(
 @torch.no_grad()
 def require_same_answers(model: SpikingModel, network: DirectNetwork, example: Tensor) -> None:
     """Raise unless the network answers on the example as the model does."""
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         expected = model(example)
-    finally:
-        model.train(training)
     found = network.analog(example)
     if found.shape != expected.shape:
         raise ShapeError(f"{tuple(found.shape)} came out, not {tuple(expected.shape)}.")

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from topospike.recipe import DirectSettings, TrainSettings
 from topospike.registry import Registry
 from topospike.train import TrainingMethod, learning_rate_at
-from topospike.train.method import LearningRate, Loss, cross_entropy
+from topospike.train.optim import LearningRate, Loss, cross_entropy
 
 WARMUP_EPOCHS = 5
 WARMUP_START = 1e-6

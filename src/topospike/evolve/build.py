@@ -1,67 +1,42 @@
 """Stage 2 (evolve): from a dense model to a sparse one under a rule, in one call.
 
-Draws the initial links, sets the initial weights, and hands both to a `Sparsifier`. Everything a
-run can choose about its topology is an argument here; the arithmetic is elsewhere.
+Draws the initial links, sets the initial weights, and hands both to a `Sparsifier`; the arithmetic
+is elsewhere.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError
-from topospike.evolve.plan import LayerPlan, PlanSettings, build_plan
-from topospike.evolve.removal import REMOVAL_CRITERIA
-from topospike.evolve.rules import RULES, Rule, derived_generator
-from topospike.evolve.schedule import UpdateSchedule
-from topospike.evolve.settings import EvolutionSettings
+from topospike.evolve.plan import LayerPlan, build_plan
+from topospike.evolve.rules import Rule, derived_generator
+from topospike.evolve.settings import Evolution
 from topospike.evolve.sparsifier import Sparsifier
+from topospike.recipe import SparsitySettings
 from topospike.topology import (
-    WEIGHT_INITS,
     feature_correlation,
     init_weights,
     initial_mask,
+    original,
     register_mask,
 )
 
 
 def sparsify(
     model: nn.Module,
-    rule: str | Rule = "chts",
+    rule: str | Rule | SparsitySettings = "chts",
     *,
-    sparsity: float | Mapping[str, float] = 0.99,
     epochs: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    initial_sparsity: float | Mapping[str, float] | None = None,
-    initial_topology: str | Mapping[str, str] = "er",
-    weight_init: str = "swi",
-    linear_score: str = "CH2-L3n",
-    conv_score: str = "CH3-L3n",
-    conv_unfold: str = "im2col",
-    removal: str | None = None,
-    removal_exponents: tuple[float, float] = (1.0, 3.0),
-    exponent_schedule: str = "linear_exponent",
-    zeta: float = 0.3,
-    zeta_schedule: str = "cosine",
-    density_decay: str | None = None,
-    decay_k: float = 6.0,
-    elastic: float = 0.0,
-    update_interval: int = 1,
-    start_fraction: float = 0.0,
-    stop_fraction: float = 0.75,
-    percolation: bool = True,
-    early_stop: str | None = None,
-    early_stop_overlap: float = 0.9,
-    history: bool = False,
     csti_features: Float[Tensor, "sample feature"] | None = None,
-    beta: float = 0.25,
-    r: float = 0.25,
-    degree: str = "fixed",
     example_input: Tensor | None = None,
+    **options: Any,
 ) -> Sparsifier:
     """Make a model sparse and return the controller that evolves its links.
 
@@ -72,65 +47,29 @@ def sparsify(
     Parameters
     ----------
     model
-        Dense model, trained further by the user's own loop.
+        Dense model, trained further by the user's own loop. Of a compiled model the original is
+        meant.
     rule
         ``cht``, ``chts``, ``chtss``, ``set``, ``rigl``, ``mest``, ``gmp``, ``granet``,
-        ``static``, or a `Rule` of your own.
-    sparsity
-        Share of absent links in the end: one number for all layers, or a mapping from kind
-        (``linear``, ``conv``) or layer name (``features.0``). Kinds not listed, and sparsity 0,
-        are dense. The classifier stays dense unless listed by name; depthwise convolutions always.
+        ``static``, a `Rule` of your own, or whole `topospike.recipe.SparsitySettings`.
     epochs, steps
         Length of the training in epochs or in optimizer steps; the schedules depend on it. Exactly
         one of them: with ``steps``, ``update_interval`` counts steps and `Sparsifier` is told, and
         asked about, the number of the step (from 0) instead of the epoch.
     seed
         Of everything random here. Results do not depend on the global generator or the device.
-    initial_sparsity
-        For rules whose density falls (``chtss``, ``granet``, ``gmp``): where it starts; in a
-        mapping, kinds not listed start at their final sparsity. ``None`` starts at 0.5.
-    initial_topology
-        ``er``, ``bsw``, ``brf`` or ``csti`` (linear layers, needs ``csti_features``), or a
-        mapping by kind or layer name.
-    weight_init
-        ``swi``, ``sparse_kaiming``, ``model`` (as the model came) or ``model_scaled``.
-    linear_score, conv_score
-        Link-prediction rules of `ch_scores`, for Cannistraci-Hebb growth.
-    conv_unfold
-        ``im2col``, ``spatial`` or ``position``, see `ch_scores_conv`.
-    removal
-        ``magnitude``, ``ri``, ``magnitude_soft``, ``ri_soft`` or ``mest``; ``None`` takes the
-        rule's own (``magnitude``, and ``mest`` for MEST).
-    removal_exponents, exponent_schedule
-        Of soft removal, see `removal_exponent`.
-    zeta, zeta_schedule
-        Share of links replaced in an update, and how it shrinks: ``cosine`` (to 0 at the end of
-        the window) or ``constant``.
-    density_decay, decay_k
-        ``sigmoid``, ``sigmoid_literal``, ``cubic`` or ``linear``, see
-        `topospike.topology.sparsity_at`; ``None`` takes the rule's own (``sigmoid`` for CHTss,
-        ``cubic`` for GraNet and GMP).
-    elastic
-        Surplus of elastic mutation (MEST's EM&S) as a share of all positions, 0.05 in the paper;
-        it takes the place of ``zeta``. Every update removes down to the scheduled links and grows
-        the surplus (half of it late in the evolution), the last one grows none. 0 is off.
-    update_interval, start_fraction, stop_fraction
-        Epochs (or steps) between updates and the window, see `UpdateSchedule`.
-    percolation
-        Remove links of dead neurons along chains of layers. Chains are found in the model's graph
-        at the first update.
-    history
-        Start a link that is grown again from the weight it last had, instead of 0.
-    early_stop, early_stop_overlap
-        Stop evolving when more than this share of the grown links had just been removed, in
-        ``all`` layers or ``layer`` by layer; ``off`` never stops. ``None`` takes the rule's own
-        (``all`` for ``cht``).
     csti_features
-        One flattened raw training image a row.
-    beta, r, degree
-        Options of ``bsw`` and ``brf``, see `topospike.topology.initial_mask`.
+        One flattened raw training image a row, for ``initial_topology="csti"``.
     example_input
-        One input batch; without it the shape of the first forward input is remembered.
+        One input batch: it settles which layer is the classifier, and which layers feed which.
+        Without it the shape of the first forward input is remembered.
+    **options
+        Fields of `topospike.recipe.SparsitySettings`, where they are described: ``removal``,
+        ``zeta``, ``update_interval``, ``percolation``, ``initial_topology``, ``weight_init``, and
+        so on. Besides, ``sparsity`` (default 0.99) and ``initial_sparsity`` give shares of absent
+        links as one number for all layers, or as a mapping from kind (``linear``, ``conv``) or
+        layer name (``features.0``). Kinds that are not listed, and sparsity 0, are dense. The
+        classifier stays dense unless listed by name; depthwise convolutions always.
 
     Returns
     -------
@@ -140,7 +79,7 @@ def sparsify(
     Raises
     ------
     ConfigError
-        For an unknown name, a number out of range, or a model with nothing to sparsify.
+        For an unknown name or option, a number out of range, or a model with nothing to sparsify.
 
     Notes
     -----
@@ -161,45 +100,19 @@ def sparsify(
     >>> sparsifier.update_topology(0).layers["0"].removed
     46
     """
-    chosen = RULES[rule] if isinstance(rule, str) else rule
-    if elastic:
-        chosen = dataclasses.replace(chosen, elastic=elastic)
-    settings = EvolutionSettings(
-        rule=chosen,
-        schedule=schedule_for(
-            epochs,
-            steps,
-            interval=update_interval,
-            start_fraction=start_fraction,
-            stop_fraction=stop_fraction,
-        ),
-        seed=seed,
-        removal=removal_of(chosen, removal),
-        removal_exponents=removal_exponents,
-        exponent_schedule=exponent_schedule,
-        zeta=zeta,
-        zeta_schedule=zeta_schedule,
-        density_decay=density_decay or chosen.decay or "sigmoid",
-        decay_k=decay_k,
-        percolation=percolation,
-        conv_unfold=conv_unfold,
-        early_stop=early_stop or chosen.early_stop,
-        early_stop_overlap=early_stop_overlap,
-        history=history,
-    )
-    _ = WEIGHT_INITS[weight_init]
-    plan = build_plan(
-        model,
-        PlanSettings(
-            sparsity=sparsity,
-            initial_sparsity=initial_sparsity,
-            initial_topology=initial_topology,
-            linear_score=linear_score,
-            conv_score=conv_score,
-            decays=chosen.decay is not None,
-        ),
-        example=example_input,
-    )
+    if isinstance(rule, SparsitySettings):
+        if options:
+            raise ConfigError(
+                f"sparsify got whole settings and {', '.join(options)} besides; put everything "
+                "into the settings (dataclasses.replace)."
+            )
+    else:
+        options.setdefault("sparsity", 0.99)
+    model = original(model)
+    evolution = Evolution.of(rule, options, epochs=epochs, steps=steps, seed=seed)
+    settings = evolution.settings
+    decays = evolution.rule.decay is not None
+    plan = build_plan(model, settings, decays=decays, example=example_input)
     correlation = correlation_for(plan, csti_features)
     masks = {
         name: initial_mask(
@@ -207,50 +120,25 @@ def sparsify(
             layer.initial_topology,
             links=layer.initial_links,
             generator=derived_generator(seed, position, "topology"),
-            groups=layer.groups,
-            beta=beta,
-            r=r,
-            degree=degree,
+            groups=layer.layer.groups,
+            beta=settings.beta,
+            r=settings.r,
+            degree=settings.degree,
             correlation=correlation,
         )
         for position, (name, layer) in enumerate(plan.items())
     }
     for position, (name, mask) in enumerate(masks.items()):
-        module = model.get_submodule(name)
+        module = plan[name].layer.module
         init_weights(
             module,
             mask,
-            kind=weight_init,
+            kind=settings.weight_init,
             sparsity=plan[name].initial_sparsity,
             generator=derived_generator(seed, position, "weights"),
         )
         register_mask(module, mask)
-    return Sparsifier(model, plan, settings, example_input=example_input)
-
-
-def schedule_for(
-    epochs: int | None,
-    steps: int | None,
-    *,
-    interval: int,
-    start_fraction: float,
-    stop_fraction: float,
-) -> UpdateSchedule:
-    """Return the schedule in the unit in which the length of the training is given."""
-    if (epochs is None) == (steps is None):
-        raise ConfigError(
-            f"epochs={epochs!r}, steps={steps!r}; give the length of the training in exactly one "
-            "of the two, the schedules count the same unit."
-        )
-    length, unit = (steps, "step") if epochs is None else (epochs, "epoch")
-    return UpdateSchedule(length or 0, interval, start_fraction, stop_fraction, unit)
-
-
-def removal_of(rule: Rule, removal: str | None) -> str:
-    """Return the removal criterion; a rule defined by its own criterion keeps it."""
-    name = removal or rule.removal
-    _ = REMOVAL_CRITERIA[name]
-    return name
+    return Sparsifier(model, plan, evolution, example_input=example_input)
 
 
 def correlation_for(

@@ -6,8 +6,12 @@ outgoing ones. One backward sweep (remove links into neurons with no output) and
 the forward sweep only empties neurons that have no input, so it cannot create a neuron with input
 but no output. Inputs of the first and outputs of the last layer are never tested. Neurons that are
 multiplied by another (query and key) are useless without it as well. Which layers form a chain is
-found in `chains`, the other relations in `connections`; the freed links are grown again by
-`regrowth` in the same layer.
+found in `chains`, the other relations in `couplings`; the freed links are grown again in the same
+layer.
+
+Two counts say how many neurons take part after it (ANP). The reference counts every input neuron of
+every sparse layer (input pixels too) and the outputs of the last one; the strict count takes hidden
+neurons and asks for links on both sides. Convolutions count by channel.
 """
 
 from __future__ import annotations
@@ -20,10 +24,10 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from topospike.errors import ShapeError
-from topospike.evolve.connections import Connection, Coupling, Feeding
+from topospike.evolve.couplings import Coupling, Feeding, Relation
 
 
-def percolate(masks: Sequence[Bool[Tensor, " n_out *rest"]]) -> list[Bool[Tensor, " n_out *rest"]]:
+def percolate(masks: Sequence[Bool[Tensor, ...]]) -> list[Bool[Tensor, ...]]:
     """Remove the links of dead neurons along a chain of layers.
 
     Parameters
@@ -67,9 +71,9 @@ def percolate(masks: Sequence[Bool[Tensor, " n_out *rest"]]) -> list[Bool[Tensor
 
 
 def percolate_network(
-    masks: Mapping[str, Bool[Tensor, " n_out *rest"]],
-    relations: Sequence[Sequence[str] | Connection],
-) -> dict[str, Bool[Tensor, " n_out *rest"]]:
+    masks: Mapping[str, Bool[Tensor, ...]],
+    relations: Sequence[Relation],
+) -> dict[str, Bool[Tensor, ...]]:
     """Remove the links of dead neurons along all chains and connections of a network.
 
     Parameters
@@ -97,7 +101,7 @@ def percolate_network(
     result = {
         name: mask.clone(memory_format=torch.contiguous_format) for name, mask in masks.items()
     }
-    plain = not any(isinstance(relation, Connection) for relation in relations)
+    plain = not any(isinstance(relation, (Coupling, Feeding)) for relation in relations)
     before = -1
     while (links := sum(int(mask.count_nonzero()) for mask in result.values())) != before:
         for relation in relations:
@@ -108,7 +112,7 @@ def percolate_network(
     return result
 
 
-def sweep(masks: dict[str, Tensor], relation: Sequence[str] | Connection) -> None:
+def sweep(masks: dict[str, Tensor], relation: Relation) -> None:
     """Remove, in ``masks``, what one relation makes useless."""
     if isinstance(relation, Coupling):
         drop_uncoupled(masks, relation)
@@ -172,3 +176,78 @@ def check_chain(masks: Sequence[Tensor]) -> None:
                 f"{before.shape[0]} outputs; the inputs must be the outputs (or a multiple, after "
                 "a flatten). Give the masks input side first, in the order of execution."
             )
+
+
+def active_neurons(masks: Sequence[Bool[Tensor, ...]]) -> float:
+    """Return the share of active neurons as the reference counts it.
+
+    Parameters
+    ----------
+    masks
+        Masks of all sparse layers, in module order.
+
+    Returns
+    -------
+    float
+        (non-empty columns of every mask + non-empty rows of the last) / (all of them).
+
+    Examples
+    --------
+    >>> import torch
+    >>> active_neurons([torch.tensor([[True, False]]), torch.tensor([[True]])])
+    0.75
+    """
+    inputs = [has_output(mask.shape[1], mask.contiguous()) for mask in masks]
+    sides = [*inputs, has_input(masks[-1])]
+    return sum(int(side.sum()) for side in sides) / sum(side.numel() for side in sides)
+
+
+def active_hidden_neurons(
+    masks: Mapping[str, Bool[Tensor, ...]],
+    relations: Sequence[Relation],
+) -> float:
+    """Return the share of hidden neurons with links on both sides.
+
+    Parameters
+    ----------
+    masks
+        Masks by layer name; the outputs of each layer are hidden neurons (leave out a sparse
+        classifier).
+    relations
+        Which layer feeds which: chains, couplings and feedings. Behind a layer that feeds none of
+        ``masks`` comes something dense, so incoming links suffice there. Of neurons that are
+        multiplied by others, both need links.
+
+    Examples
+    --------
+    >>> import torch
+    >>> masks = {"a": torch.tensor([[True], [True]]), "b": torch.tensor([[True, False]])}
+    >>> round(active_hidden_neurons(masks, [("a", "b")]), 3)
+    0.667
+    """
+    reduced = {name: mask.contiguous() for name, mask in masks.items()}
+    alive = {name: has_input(mask) for name, mask in reduced.items()}
+    for relation in relations:
+        if isinstance(relation, (Coupling, Feeding)):
+            restrict(alive, reduced, relation)
+            continue
+        for before, after in pairwise(relation):
+            if before in alive and after in reduced:
+                alive[before] = alive[before] & has_output(alive[before].numel(), reduced[after])
+    total = sum(side.numel() for side in alive.values())
+    return sum(int(side.count_nonzero()) for side in alive.values()) / total if total else 0.0
+
+
+def restrict(
+    alive: dict[str, Tensor], masks: Mapping[str, Tensor], relation: Coupling | Feeding
+) -> None:
+    """Mark as dead the neurons without a counterpart, or without a link behind them."""
+    if isinstance(relation, Feeding):
+        if relation.source in alive and relation.target in masks:
+            useful = masks[relation.target].any(0)
+            drop_rows(alive[relation.source], relation.rows, useful)
+    elif relation.first in alive and relation.second in alive:
+        first, second = alive[relation.first], alive[relation.second]
+        useful = first[[*relation.first_rows]] & second[[*relation.second_rows]]
+        drop_rows(first, relation.first_rows, useful)
+        drop_rows(second, relation.second_rows, useful)

@@ -1,27 +1,26 @@
 """Stage 2 (evolve): which layers are sparse, how sparse, and by which score they grow.
 
-A plan is made once, from the model and the user's numbers, and never changes. A layer that is not
-in the plan is dense and gets no mask: "dense" and "a mask of ones" are different states. Link
-counts are integers fixed here; nothing later recomputes them from a float.
+A plan is made once, from the model and the settings, and never changes. A layer that is not in the
+plan is dense and gets no mask: "dense" and "a mask of ones" are different states. Link counts are
+integers fixed here; nothing later recomputes them from a float.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError
-from topospike.evolve.score_rules import SCORE_RULES
+from topospike.recipe import SparsitySettings
 from topospike.topology import (
     INITIAL_TOPOLOGIES,
     Layer,
     active_count,
     check_names,
-    check_shares,
     choice,
     is_named,
     select,
@@ -38,11 +37,7 @@ class LayerPlan:
     ``score`` is the link-prediction rule of Cannistraci-Hebb growth in this layer.
     """
 
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    groups: int
-    is_classifier: bool
+    layer: Layer
     initial_sparsity: float
     sparsity: float
     initial_links: int
@@ -51,30 +46,33 @@ class LayerPlan:
     score: str
 
     @property
-    def parameter(self) -> str:
-        """Dotted name of the weight."""
-        return f"{self.name}.weight" if self.name else "weight"
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return tuple(self.layer.weight.shape)
 
     @property
     def size(self) -> int:
         """Number of possible links."""
         return math.prod(self.shape)
 
-
-@dataclass(frozen=True, slots=True)
-class PlanSettings:
-    """The user's numbers, by kind of layer or by layer name."""
-
-    sparsity: float | Mapping[str, float]
-    initial_sparsity: float | Mapping[str, float] | None
-    initial_topology: str | Mapping[str, str]
-    linear_score: str
-    conv_score: str
-    decays: bool
+    def description(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "kind": self.layer.kind,
+            "shape": list(self.shape),
+            "groups": self.layer.groups,
+            "is_classifier": bool(self.layer.is_classifier),
+            "initial_sparsity": self.initial_sparsity,
+            "sparsity": self.sparsity,
+            "initial_links": self.initial_links,
+            "links": self.links,
+            "initial_topology": self.initial_topology,
+            "score": self.score,
+        }
 
 
 def build_plan(
-    model: nn.Module, settings: PlanSettings, *, example: Tensor | None = None
+    model: nn.Module, settings: SparsitySettings, *, decays: bool, example: Tensor | None = None
 ) -> dict[str, LayerPlan]:
     """Choose the sparse layers of a model and fix their link counts.
 
@@ -83,12 +81,11 @@ def build_plan(
     model
         Dense model; not changed.
     settings
-        ``sparsity`` and ``initial_sparsity`` are numbers for all layers, or mappings from kind
-        (``linear``, ``conv``) or layer name; the name wins. Sparsity 0, or a kind that is not
-        listed, leaves layers dense. The classifier and depthwise convolutions stay dense unless
-        a layer is listed by its own name (depthwise ones cannot be).
+        Shares by kind or layer name; see `topospike.topology.select` for what they select.
+    decays
+        Whether density falls from the initial to the final sparsity.
     example
-        One input batch, to see which layer runs last and so is the classifier.
+        One input batch, to see which layer is the classifier.
 
     Returns
     -------
@@ -98,83 +95,30 @@ def build_plan(
     Raises
     ------
     ConfigError
-        For names that do not exist, sparsities outside [0, 1), initial above final sparsity,
-        weights that are shared, frozen or masked already, or if no layer is left.
+        For names that do not exist, initial above final sparsity, weights that are tied or masked
+        already, or if no layer is left.
+
+    Warns
+    -----
+    UserWarning
+        If a layer is frozen and therefore left as it is.
     """
     layers = weight_layers(model, example)
-    for what in (settings.initial_sparsity, settings.initial_topology):
-        check_names(what, layers)
-    check_sparsities(settings)
+    check_names(settings.initial_shares, layers)
+    check_names(settings.initial_topology, layers)
     plan = {
-        layer.name: plan_layer(layer, sparsity, settings)
-        for layer, sparsity in select(layers, settings.sparsity)
-        if require_training(layer, is_named=is_named(settings.sparsity, layer))
+        layer.name: plan_layer(layer, sparsity, settings, decays=decays)
+        for layer, sparsity in select(layers, settings.shares)
+        if require_training(layer, is_named=is_named(settings.shares, layer))
     }
     if not plan:
         found = ", ".join(f"{layer.name} ({layer.kind})" for layer in layers) or "none"
         raise ConfigError(
-            f"sparsity={settings.sparsity!r} selects no layer to sparsify. Layers with links: "
-            f"{found}; the classifier and depthwise convolutions stay dense. Give a sparsity "
+            f"sparsity={settings.shares} selects no layer to sparsify. Layers with links: {found}; "
+            "the classifier, frozen layers and depthwise convolutions stay dense. Give a sparsity "
             "above 0 for a kind or a layer name that exists."
         )
     return plan
-
-
-def plan_layer(layer: Layer, sparsity: float, settings: PlanSettings) -> LayerPlan:
-    """Fix the numbers of one layer."""
-    shape = tuple(layer.weight.shape)
-    size = math.prod(shape)
-    initial = initial_sparsity_of(layer, sparsity, settings)
-    topology = choice(settings.initial_topology, layer) or "er"
-    if topology == "csti" and layer.kind == "conv":
-        raise ConfigError(
-            f"layer {layer.name!r} is a convolution; csti correlates input features and fits "
-            "linear layers only. Use initial_topology={'linear': 'csti', 'conv': 'er'}."
-        )
-    score = settings.linear_score if layer.kind == "linear" else settings.conv_score
-    return LayerPlan(
-        name=layer.name,
-        kind=layer.kind,
-        shape=shape,
-        groups=layer.groups,
-        is_classifier=bool(layer.is_classifier),
-        initial_sparsity=initial,
-        sparsity=sparsity,
-        initial_links=active_count(size, initial),
-        links=active_count(size, sparsity),
-        initial_topology=topology,
-        score=SCORE_RULES[score].name,
-    )
-
-
-def initial_sparsity_of(layer: Layer, sparsity: float, settings: PlanSettings) -> float:
-    """Return where a layer starts: at its target unless the rule lets density fall."""
-    if not settings.decays:
-        return sparsity
-    if settings.initial_sparsity is None:
-        return min(DEFAULT_INITIAL_SPARSITY, sparsity)
-    initial = choice(settings.initial_sparsity, layer)
-    if initial is None:
-        return sparsity
-    if initial > sparsity:
-        raise ConfigError(
-            f"layer {layer.name!r} would start at sparsity {initial} and end at {sparsity}; "
-            "density can only fall. Give an initial_sparsity at or below the final one."
-        )
-    return initial
-
-
-def check_sparsities(settings: PlanSettings) -> None:
-    """Raise `ConfigError` for a sparsity outside [0, 1), or an initial one that is not used."""
-    check_shares("initial_sparsity", settings.initial_sparsity)
-    if settings.initial_sparsity is not None and not settings.decays:
-        raise ConfigError(
-            f"initial_sparsity={settings.initial_sparsity!r} needs a rule whose density falls "
-            "(chtss, granet, gmp); the chosen one keeps it. Leave initial_sparsity out."
-        )
-    topologies = settings.initial_topology
-    for name in topologies.values() if isinstance(topologies, Mapping) else (topologies,):
-        _ = INITIAL_TOPOLOGIES[name]
 
 
 def require_training(layer: Layer, *, is_named: bool) -> bool:
@@ -186,3 +130,42 @@ def require_training(layer: Layer, *, is_named: bool) -> bool:
         raise ConfigError(f"{said}. Leave the layer out, or unfreeze it.")
     warnings.warn(f"{said}; the layer stays as it is.", UserWarning, stacklevel=2)
     return False
+
+
+def plan_layer(
+    layer: Layer, sparsity: float, settings: SparsitySettings, *, decays: bool
+) -> LayerPlan:
+    """Fix the numbers of one layer."""
+    size = layer.weight.numel()
+    initial = initial_sparsity_of(layer, sparsity, settings) if decays else sparsity
+    topology = choice(settings.initial_topology, layer) or "er"
+    _ = INITIAL_TOPOLOGIES[topology]
+    if topology == "csti" and layer.kind == "conv":
+        raise ConfigError(
+            f"layer {layer.name!r} is a convolution; csti correlates input features and fits "
+            "linear layers only. Use initial_topology={'linear': 'csti', 'conv': 'er'}."
+        )
+    return LayerPlan(
+        layer=layer,
+        initial_sparsity=initial,
+        sparsity=sparsity,
+        initial_links=active_count(size, initial),
+        links=active_count(size, sparsity),
+        initial_topology=topology,
+        score=settings.linear_score if layer.kind == "linear" else settings.conv_score,
+    )
+
+
+def initial_sparsity_of(layer: Layer, sparsity: float, settings: SparsitySettings) -> float:
+    """Return where a layer whose density falls starts."""
+    if not settings.initial_shares:
+        return min(DEFAULT_INITIAL_SPARSITY, sparsity)
+    initial = choice(settings.initial_shares, layer)
+    if initial is None:
+        return sparsity
+    if initial > sparsity:
+        raise ConfigError(
+            f"layer {layer.name!r} would start at sparsity {initial} and end at {sparsity}; "
+            "density can only fall. Give an initial sparsity at or below the final one."
+        )
+    return initial

@@ -2,7 +2,7 @@
 
 The model's graph needs one input of the right shape. A forward pre-hook notes the shape in passing;
 it computes nothing, adds no operation, and is removed when the topology is frozen. The graph itself
-is read by `chains` and `connections`, once, when the first update needs it.
+is read by `chains` and `couplings`, once, when the first update needs it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from topospike.errors import ConversionError
-from topospike.evolve.connections import Connection, find_relations
+from topospike.evolve.couplings import Relation, find_relations
 
 
 class InputProbe:
@@ -46,7 +46,7 @@ class InputProbe:
         return torch.zeros([int(size) for size in self.shape], dtype=self.dtype, device=device)
 
 
-class LazyChains:
+class LazyRelations:
     """Which layers of a model feed or multiply which, found when first asked for.
 
     Parameters
@@ -67,16 +67,14 @@ class LazyChains:
         self.model = model
         self.layers = tuple(layers)
         self.example = example
-        self.found: list[tuple[str, ...] | Connection] | None = (
-            None if wanted and len(layers) > 1 else []
-        )
+        self.found: list[Relation] | None = None if wanted and len(layers) > 1 else []
         self.probe: InputProbe | None = None
         self.handle: RemovableHandle | None = None
         if self.found is None and example is None:
             self.probe = InputProbe()
             self.handle = model.register_forward_pre_hook(self.probe, with_kwargs=True)
 
-    def get(self) -> list[tuple[str, ...] | Connection]:
+    def get(self) -> list[Relation]:
         """Return the relations; if they cannot be found, warn once and return none."""
         if self.found is None:
             example = self.example
@@ -85,7 +83,7 @@ class LazyChains:
             self.found = self.search(example)
         return self.found
 
-    def search(self, example: Tensor | None) -> list[tuple[str, ...] | Connection]:
+    def search(self, example: Tensor | None) -> list[Relation]:
         """Read the model's graph; percolation is off, with a warning, where that is impossible."""
         reason = "the model was never called, so the shape of its input is unknown"
         if example is not None:

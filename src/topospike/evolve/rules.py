@@ -1,4 +1,4 @@
-"""Stage 2 (evolve): the sparse-training rules as data.
+r"""Stage 2 (evolve): the sparse-training rules as data.
 
 A rule says how removal scores the links that exist, how growth scores those that do not, whether
 the best are taken or drawn, and whether density falls during training. Everything else (counting,
@@ -8,6 +8,7 @@ the lines below.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,17 +17,74 @@ import torch
 from torch import Tensor
 
 from topospike.errors import ConfigError
-from topospike.evolve.conv import ch_scores_conv
-from topospike.evolve.link_prediction import ch_scores
+from topospike.evolve.scores import ch_scores, ch_scores_conv
 from topospike.registry import Registry
+from topospike.topology import magnitude, mest_importance, relative_importance
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalInput:
+    """What a removal criterion may look at: the weight, zero off the mask, and the gradient.
+
+    ``gradient`` is the dense one that the optimizer last stepped with, or ``None``.
+    """
+
+    layer: str
+    weight: Tensor
+    groups: int
+    gradient: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalCriterion:
+    """A score of existing links.
+
+    The links with the largest scores stay; with ``soft``, links to stay are drawn without
+    replacement with probability proportional to score**exponent.
+    """
+
+    name: str
+    score: Callable[[RemovalInput], Tensor]
+    soft: bool = False
+    needs_gradient: bool = False
+
+
+def score_magnitude(given: RemovalInput) -> Tensor:
+    """Return |w|."""
+    return magnitude(given.weight)
+
+
+def score_relative(given: RemovalInput) -> Tensor:
+    """Return the relative importance; columns of different groups are different inputs."""
+    return relative_importance(given.weight, groups=given.groups)
+
+
+def score_mest(given: RemovalInput) -> Tensor:
+    """Return |w| + 0.01 |g|."""
+    return mest_importance(given.weight, gradient_of(given, "removes by |w| + 0.01 |g|"))
+
+
+REMOVAL_CRITERIA: Registry[RemovalCriterion] = Registry(
+    "removal criterion",
+    {
+        criterion.name: criterion
+        for criterion in (
+            RemovalCriterion("magnitude", score_magnitude),
+            RemovalCriterion("ri", score_relative),
+            RemovalCriterion("magnitude_soft", score_magnitude, soft=True),
+            RemovalCriterion("ri_soft", score_relative, soft=True),
+            RemovalCriterion("mest", score_mest, needs_gradient=True),
+        )
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
 class GrowthInput:
     """What a growth score may look at: the mask after removal and percolation, and the gradient.
 
-    ``rule`` and ``unfold`` name the Cannistraci-Hebb score of this layer; ``gradient`` is that of
-    the last step before the update, dense, or ``None``.
+    ``rule`` and ``unfold`` name the Cannistraci-Hebb score of this layer; ``gradient`` is the
+    dense one that the optimizer last stepped with, or ``None``.
     """
 
     layer: str
@@ -48,12 +106,17 @@ def cannistraci_hebb_score(given: GrowthInput) -> Tensor:
 
 def gradient_score(given: GrowthInput) -> Tensor:
     """Return |g|, the instant benefit of a link of weight 0."""
+    return magnitude(gradient_of(given, "grows by gradient"))
+
+
+def gradient_of(given: RemovalInput | GrowthInput, what: str) -> Tensor:
+    """Return the recorded gradient, or say what is missing."""
     if given.gradient is None:
         raise ConfigError(
-            f"layer {given.layer!r} grows by gradient, but none was recorded. Call "
+            f"layer {given.layer!r} {what}, but none was recorded. Call "
             "attach(optimizer) and train at least one step before update_topology."
         )
-    return given.gradient.abs()
+    return given.gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +135,11 @@ class Rule:
     decay
         The rule's own density schedule, or ``None`` if density stays.
     decay_removal
-        Criterion of the links lost to falling density.
+        Criterion of the links lost to falling density; ``None`` is that of removal.
     growth_needs_gradient
         Whether ``growth`` reads the gradient.
     early_stop
-        Default of `sparsify`'s ``early_stop``.
-    elastic
-        Surplus of elastic mutation, as a share of all positions: every update removes down to the
-        scheduled count and grows this much beyond it; the last one grows nothing.
+        Default of the setting of that name.
     """
 
     name: str
@@ -87,10 +147,19 @@ class Rule:
     choice: Literal["drawn", "best", "none"] = "best"
     removal: str = "magnitude"
     decay: str | None = None
-    decay_removal: str = "magnitude"
+    decay_removal: str | None = None
     growth_needs_gradient: bool = False
-    early_stop: Literal["off", "all", "layer"] = "off"
-    elastic: float = 0.0
+    early_stop: Literal["off", "all"] = "off"
+
+    @property
+    def replaces(self) -> bool:
+        """Whether links are removed in order to be replaced by others."""
+        return self.choice != "none"
+
+    def criteria(self, removal: str) -> tuple[RemovalCriterion | None, RemovalCriterion | None]:
+        """Return the criteria of falling density and of replacement, ``None`` where not used."""
+        decay = None if self.decay is None else REMOVAL_CRITERIA[self.decay_removal or removal]
+        return decay, REMOVAL_CRITERIA[removal] if self.replaces else None
 
 
 RULES: Registry[Rule] = Registry(
@@ -102,9 +171,15 @@ RULES: Registry[Rule] = Registry(
             Rule("chts", cannistraci_hebb_score, "drawn"),
             Rule("chtss", cannistraci_hebb_score, "drawn", decay="sigmoid", decay_removal="ri"),
             Rule("set"),
-            Rule("mest", removal="mest", decay_removal="mest"),
+            Rule("mest", removal="mest"),
             Rule("rigl", gradient_score, growth_needs_gradient=True),
-            Rule("granet", gradient_score, decay="cubic", growth_needs_gradient=True),
+            Rule(
+                "granet",
+                gradient_score,
+                decay="cubic",
+                decay_removal="magnitude",
+                growth_needs_gradient=True,
+            ),
             Rule("gmp", choice="none", decay="cubic"),
             Rule("static", choice="none"),
         )
@@ -121,7 +196,5 @@ def derived_generator(*parts: int | str) -> torch.Generator:
     >>> bool(torch.equal(torch.rand(3, generator=a), torch.rand(3, generator=b)))
     True
     """
-    import hashlib
-
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

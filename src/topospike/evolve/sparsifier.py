@@ -1,14 +1,17 @@
 """Stage 2 (evolve): the controller that owns the masks of a model while it trains.
 
-It registers ``weight_mask`` buffers and one optimizer pre-step hook; apart from that, the topology
-changes in exactly one visible call, `Sparsifier.update_topology`, which returns a record. Life has
-three stages: evolving, frozen (training goes on, links do not change), inherited (a `Topology`
-read by later stages). The arithmetic is in `update`; this class moves state.
+It registers ``weight_mask`` buffers and optimizer hooks; apart from that, the topology changes in
+exactly one visible call, `Sparsifier.update_topology`, which returns a record. Life has three
+stages: evolving, frozen (training goes on, links do not change), inherited (a `Topology` read by
+later stages). The arithmetic is in `update`; this class moves state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,34 +19,37 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from topospike.contracts import LayerChange, TopologyUpdate
-from topospike.errors import ConfigError, TopologyViolation
-from topospike.evolve.agreement import (
-    Peers,
-    decode,
-    encode,
-    laid_out_as,
-    message_bytes,
-    require_same_masks,
-    whole,
-)
-from topospike.evolve.gradients import GradientMasker, clear_slots
-from topospike.evolve.history import WeightHistory
+from topospike.errors import CheckpointError, ConfigError, TopologyViolation
+from topospike.evolve.gradients import GradientMasker, clear_slots, mask_of
+from topospike.evolve.peers import Peers, checksum, decided_by_the_first, require_same_masks
 from topospike.evolve.plan import LayerPlan
-from topospike.evolve.probe import LazyChains
-from topospike.evolve.record import record_of, unchanged
-from topospike.evolve.settings import EvolutionSettings, description, digest_of
-from topospike.evolve.state import check_format, require_same_links, require_same_plan
-from topospike.evolve.targets import replaced_share, settings_of_update, target_links
-from topospike.evolve.update import LayerOutcome, LayerState, evolve_masks
+from topospike.evolve.probe import LazyRelations
+from topospike.evolve.settings import Evolution
+from topospike.evolve.update import (
+    LayerOutcome,
+    LayerState,
+    Moment,
+    evolve_masks,
+    record_of,
+    unchanged,
+)
 from topospike.topology import (
     Topology,
     check_masks,
     get_mask,
+    masked_layers,
     masks_of,
+    original,
     pack_bits,
     register_mask,
     set_mask,
     unpack_bits,
+)
+
+FORMAT_VERSION = 2
+FIELDS = (
+    *("plan", "plan_digest", "update_index", "last_epoch", "is_frozen", "stopped", "masks"),
+    *("ever_active", "history"),
 )
 
 
@@ -56,7 +62,7 @@ class Sparsifier:
         Its planned layers have masks already.
     layers
         Layer name -> plan.
-    settings
+    evolution
         Everything else.
     example_input
         One input batch, to find which layers feed which; without it the shape of the first
@@ -66,7 +72,8 @@ class Sparsifier:
     ----------
     layers : mapping
         Layer name -> `LayerPlan`, in module order. Layers not listed are dense.
-    settings : EvolutionSettings
+    evolution : Evolution
+        Rule, settings, schedule and seed.
     update_index : int
         Number of updates made so far.
     is_frozen : bool
@@ -77,44 +84,98 @@ class Sparsifier:
         self,
         model: nn.Module,
         layers: Mapping[str, LayerPlan],
-        settings: EvolutionSettings,
+        evolution: Evolution,
         *,
         example_input: Tensor | None = None,
     ) -> None:
         self.model = model
         self.layers = dict(layers)
-        self.settings = settings
+        self.evolution = evolution
         self.update_index = 0
         self.last_epoch = -1
         self.is_frozen = False
-        self.modules = {name: model.get_submodule(name) for name in self.layers}
         self.ever_active = {name: mask.clone() for name, mask in self.masks.items()}
         self.stopped = dict.fromkeys(self.layers, False)
-        self.history = WeightHistory() if settings.history else None
-        self.masker = GradientMasker(tuple(self.modules.values()), record=settings.needs_gradient)
+        self.said_fixed: set[str] = set()
+        # The weight every link last had, for rules that start a link again from there.
+        self.history: dict[str, Tensor] = {}
+        planned = [plan.layer for plan in self.layers.values()]
+        self.masker = GradientMasker(planned, record=evolution.needs_gradient)
         self.optimizer: Optimizer | None = None
-        self.handle: Any = None
         self.peers: Peers | None = None
-        self.chains = LazyChains(
+        self.relations = LazyRelations(
             model,
             self.layers,
             example=example_input,
-            wanted=settings.percolation and settings.rule.choice != "none",
+            wanted=evolution.settings.percolation and evolution.rule.replaces,
         )
+
+    @classmethod
+    def keeping(cls, model: nn.Module) -> Sparsifier:
+        """Return a controller that keeps the links a model has, for example after pruning.
+
+        It is the rule ``static`` on the masks as they are, for a training of any length.
+
+        Raises
+        ------
+        TopologyViolation
+            If the model has no mask, or a weight off its mask is not zero.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> register_mask(model[0], torch.rand(8, 4) < 0.5)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> keeper = Sparsifier.keeping(model).attach(optimizer)
+        >>> model(torch.rand(3, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> bool(model[0].weight[~model[0].weight_mask].any())
+        False
+        """
+        found = masked_layers(model)
+        if not found:
+            raise TopologyViolation(
+                f"no layer of {type(model).__name__} has a mask to keep; prune or sparsify it "
+                "first."
+            )
+        check_masks(model)
+        plan: dict[str, LayerPlan] = {}
+        for layer in found:
+            name = layer.name if layer.attribute == "weight" else layer.parameter
+            links = int(mask_of(layer).count_nonzero())
+            share = 1.0 - links / layer.weight.numel()
+            plan[name] = LayerPlan(layer, share, share, links, links, "kept", "none")
+        evolution = Evolution.of("static", {"stop_fraction": 0.0}, epochs=1, steps=None, seed=0)
+        return cls(original(model), plan, evolution)
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask buffers by layer name, looked up in the model each time; sharded ones whole."""
-        found: dict[str, Tensor] = {}
-        for name, module in self.modules.items():
-            mask = get_mask(module)
-            if mask is None:
-                raise TopologyViolation(
-                    f"layer {name!r} has lost its weight_mask. Do not delete mask buffers while a "
-                    "sparsifier owns the model."
-                )
-            found[name] = whole(mask)
-        return found
+        """The mask buffers by layer name, looked up in the model each time."""
+        return {name: mask_of(plan.layer) for name, plan in self.layers.items()}
+
+    @property
+    def unit(self) -> str:
+        """What the schedule counts and `update_topology` is told: ``epoch`` or ``step``."""
+        return self.evolution.schedule.unit
+
+    def check_schedule(self, epochs: int, steps_per_epoch: int) -> None:
+        """Refuse a training of another length than the schedules were made for.
+
+        Parameters
+        ----------
+        epochs
+            Of the training.
+        steps_per_epoch
+            Optimizer steps in each.
+
+        Raises
+        ------
+        ConfigError
+            If it is not the ``epochs`` or ``steps`` that `sparsify` was given. A rule that never
+            changes a link goes with any length.
+        """
+        if self.evolution.rule.replaces or self.evolution.rule.decay is not None:
+            self.evolution.schedule.check(epochs, steps_per_epoch)
 
     def share_decisions(self, peers: Peers) -> None:
         """Let process 0 decide for all processes that train copies of this model.
@@ -130,64 +191,55 @@ class Sparsifier:
         require_same_masks(peers, self.masks, moment="at the start")
         self.peers = peers
 
-    def shard(self, shard_model: Callable[[nn.Module], object], *, peers: Peers) -> None:
-        """Spread the weights over processes, and every mask as its weight is.
-
-        Parameters
-        ----------
-        shard_model
-            Turns the parameters of the model into DTensors in place, as ``fully_shard`` does.
-            Make the optimizer afterwards.
-        peers
-            The processes.
-
-        Notes
-        -----
-        An update gathers whole weights and masks, one layer after another, decides on process 0
-        and gives every process its part of the result.
-        """
-        if self.history is not None:
-            raise ConfigError("history=True keeps whole weights; it cannot be used with shard().")
-        masks = self.masks
-        self.chains.get()  # The graph of a sharded model cannot be read any more.
-        shard_model(self.model)
-        for name, module in self.modules.items():
-            weight: Any = module.weight
-            module._buffers["weight_mask"] = laid_out_as(masks[name], weight)
-        self.share_decisions(peers)
-
     def attach(self, optimizer: Optimizer) -> Sparsifier:
         """Mask gradients before every step of this optimizer, from now on.
 
         A second optimizer replaces the first. Hooks do not survive copying an optimizer: attach
         again to the copy.
 
+        Parameters
+        ----------
+        optimizer
+            Any `torch.optim.Optimizer`. If it mixes the entries of a weight (Muon), absent weights
+            are set back to 0 after every step as well. Of a wrapper that steps another one (SAM)
+            attach the base optimizer, and call `mask_gradients` before each inner step.
+
         Raises
         ------
         ConfigError
-            If a masked weight is not among the optimizer's parameters.
+            If a masked weight that trains is not among the optimizer's parameters.
         """
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, module in self.modules.items():
-            if id(module.weight) not in trained:
+        for plan in self.layers.values():
+            if plan.layer.trains and id(plan.layer.weight) not in trained:
                 raise ConfigError(
-                    f"{self.layers[name].parameter} is not a parameter of this "
+                    f"{plan.layer.parameter} is not a parameter of this "
                     f"{type(optimizer).__name__}. Build the optimizer from the parameters of the "
                     "model that was sparsified."
                 )
-        self.detach()
+        self.masker.attach(optimizer)
         self.optimizer = optimizer
-        self.handle = optimizer.register_step_pre_hook(self.masker.before_step)
         return self
+
+    def detach(self) -> None:
+        """Remove the optimizer hooks. Masks stay in the model."""
+        self.masker.detach()
+        self.optimizer = None
 
     def mask_gradients(self) -> None:
         """Zero the gradients of absent links now, for example before a clip norm is taken."""
         self.masker.mask_now()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether updates still replace links; early stop ends that."""
+        early = self.evolution.settings.early_stop == "all"
+        return not (early and all(self.stopped.values()))
+
     def is_update_epoch(self, epoch: int) -> bool:
         """Say whether the topology changes after ``epoch`` (from 0) has finished."""
-        evolving = not self.is_frozen and not all(self.stopped.values())
-        return evolving and self.settings.schedule.is_update_epoch(epoch)
+        evolves = self.replaces or self.evolution.rule.decay is not None
+        return evolves and not self.is_frozen and self.evolution.schedule.is_update_epoch(epoch)
 
     @torch.no_grad()
     def update_topology(self, epoch: int) -> TopologyUpdate:
@@ -195,7 +247,8 @@ class Sparsifier:
 
         Links are lost to falling density, removed, percolated and regrown; masks are written in
         place; removed weights become 0, new links start at 0, and every optimizer slot of the
-        weight's shape is cleared wherever a link went or came. Kept weights are not touched.
+        weight's shape is cleared wherever a link went or came. Kept weights are not touched, nor
+        is a layer whose weight does not train.
 
         Parameters
         ----------
@@ -211,7 +264,7 @@ class Sparsifier:
         Raises
         ------
         TopologyViolation
-            After `freeze`.
+            After `freeze`, or if something has moved absent weights since the last update.
         NonFiniteError
             If a weight or gradient is NaN or infinite.
         ConfigError
@@ -223,7 +276,7 @@ class Sparsifier:
                 "with the links as they are, or freeze later."
             )
         if not self.is_update_epoch(epoch):
-            return self.record(epoch, {name: unchanged(m) for name, m in self.masks.items()})
+            return self.record(epoch, {name: unchanged(m).change for name, m in self.masks.items()})
         self.require_agreement(f"before the update of epoch {epoch}")
         outcomes = self.decide(epoch)
         for name, outcome in outcomes.items():
@@ -235,60 +288,63 @@ class Sparsifier:
 
     def decide(self, epoch: int) -> dict[str, LayerOutcome]:
         """Compute the update after ``epoch``, or receive what process 0 computed."""
-        states, chains = self.layer_states(epoch), self.chains.get()
-        shared = settings_of_update(self.settings, epoch=epoch, update_index=self.update_index)
+        states, relations = self.layer_states(), self.relations.get()
+        moment = Moment(epoch, self.update_index, self.replaces)
         if self.peers is None:
-            return evolve_masks(states, chains, shared)
-        shapes = {name: plan.shape for name, plan in self.layers.items()}
-        if self.peers.rank == 0:
-            message = encode(evolve_masks(states, chains, shared))
-        else:
-            message = torch.empty(message_bytes(shapes), dtype=torch.uint8)
-        message = self.peers.broadcast(message)
-        return decode(message, shapes, device=states[0].mask.device)
+            return evolve_masks(states, relations, self.evolution, moment)
+        return decided_by_the_first(
+            self.peers,
+            lambda: evolve_masks(states, relations, self.evolution, moment),
+            device=states[0].mask.device,
+        )
 
     def require_agreement(self, moment: str) -> None:
         """Compare the masks of all processes, if there are several."""
         if self.peers is not None:
             require_same_masks(self.peers, self.masks, moment=moment)
 
-    def layer_states(self, epoch: int) -> list[LayerState]:
+    def layer_states(self) -> list[LayerState]:
         """Describe every layer for the update."""
-        masks, settings = self.masks, self.settings
-        zeta = replaced_share(settings, epoch=epoch)
-        return [
+        states = [
             LayerState(
-                name=name,
+                plan=plan,
                 position=position,
-                weight=whole(self.modules[name].weight.detach()),  # pyright: ignore[reportArgumentType, reportCallIssue, reportAttributeAccessIssue]
-                mask=masks[name].clone(),
-                gradient=self.masker.gradient(position),
-                groups=plan.groups,
-                score=plan.score,
-                zeta=0.0 if self.stopped[name] and settings.early_stop == "layer" else zeta,
-                target=target_links(plan, settings, epoch=epoch),
+                weight=plan.layer.weight.detach(),
+                mask=mask_of(plan.layer).clone(),
+                gradient=self.masker.recorded[position],
             )
-            for position, (name, plan) in enumerate(self.layers.items())
+            for position, plan in enumerate(self.layers.values())
         ]
+        fixed = {state.name for state in states if state.is_fixed} - self.said_fixed
+        if fixed:
+            self.said_fixed |= fixed
+            warnings.warn(
+                f"the weights of {', '.join(sorted(fixed))} do not require a gradient; their links "
+                "stay as they are.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return states
 
     def write(self, name: str, outcome: LayerOutcome) -> None:
         """Bring mask, weight and optimizer slots of a layer in line with an update."""
-        module = self.modules[name]
-        weight: nn.Parameter = module.weight  # pyright: ignore[reportAssignmentType]
-        gone = laid_out_as(~outcome.kept, weight)
-        if self.history is not None:
-            self.history.remember(name, weight, self.masks[name])
+        layer = self.layers[name].layer
+        weight, gone, mask = layer.weight, ~outcome.kept, outcome.mask
+        if self.evolution.settings.history:
+            last = self.history.get(name, torch.zeros_like(weight)).to(weight)
+            self.history[name] = torch.where(mask_of(layer), weight.detach(), last)
         # A link that was removed and grown again in one update starts at 0 like any new link.
         weight.masked_fill_(gone, 0)
-        set_mask(module, laid_out_as(outcome.mask, weight))
-        if self.history is not None:
-            self.history.revive(name, weight, outcome.mask & ~outcome.kept)
+        set_mask(layer.module, mask, name=layer.attribute)
+        if self.evolution.settings.history:
+            weight.copy_(torch.where(mask & gone, self.history[name], weight))
         if self.optimizer is not None:
             clear_slots(self.optimizer, weight, gone)
         # The model may have been moved to a device since the masks were first noted.
-        self.ever_active[name] = self.ever_active[name].to(outcome.mask.device) | outcome.mask
-        if self.settings.early_stop != "off" and outcome.change.grown:
-            self.stopped[name] |= outcome.change.overlap > self.settings.early_stop_overlap
+        self.ever_active[name] = self.ever_active[name].to(mask.device) | mask
+        if outcome.change.grown:
+            overlap = self.evolution.settings.early_stop_overlap
+            self.stopped[name] |= outcome.change.overlap > overlap
 
     def record(self, epoch: int, changes: Mapping[str, LayerChange]) -> TopologyUpdate:
         """Build the record of an update from the masks it left."""
@@ -296,7 +352,7 @@ class Sparsifier:
             changes,
             masks=self.masks,
             layers=self.layers,
-            chains=self.chains.found or [],
+            relations=self.relations.found or [],
             ever_active=self.ever_active,
             update_index=self.update_index,
             epoch=epoch,
@@ -313,23 +369,15 @@ class Sparsifier:
             If a weight off its mask is not zero, or processes differ in a mask.
         """
         self.require_agreement("at the end")
-        self.chains.close()
+        self.relations.close()
         provenance = {
-            **description(self.settings, self.layers),
+            **self.evolution.description(self.layers),
             "updates": self.update_index,
             "last_update_epoch": self.last_epoch,
         }
-        check_masks(self.model)
-        masks = {name: whole(mask) for name, mask in masks_of(self.model).items()}
-        topology = Topology.from_masks(masks, provenance=provenance)
+        topology = Topology.from_model(self.model, provenance=provenance)
         self.is_frozen = True
         return topology
-
-    def detach(self) -> None:
-        """Remove the optimizer hook. Masks stay in the model."""
-        if self.handle is not None:
-            self.handle.remove()
-        self.handle = self.optimizer = None
 
     def project(self, other: nn.Module) -> None:
         """Give another copy of the model (an average of its weights, say) the current topology.
@@ -341,28 +389,29 @@ class Sparsifier:
             or overwritten, and weights off them set to 0.
         """
         inner = other.module if isinstance(other, torch.optim.swa_utils.AveragedModel) else other
-        for name, mask in self.masks.items():
-            module = inner.get_submodule(name)
-            write = register_mask if get_mask(module) is None else set_mask
-            write(module, mask)
+        for parameter, mask in masks_of(self.model).items():
+            owner, _, name = parameter.rpartition(".")
+            module = original(inner).get_submodule(owner)
+            write = register_mask if get_mask(module, name) is None else set_mask
+            write(module, mask, name=name)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the model does not hold: plain numbers, strings and tensors.
 
         Masks and weights are in ``model.state_dict()``; load that first.
         """
-        described = description(self.settings, self.layers)
+        described = self.evolution.description(self.layers)
         return {
-            "format_version": 1,
+            "format_version": FORMAT_VERSION,
             "plan": described,
-            "plan_digest": digest_of(described),
+            "plan_digest": hashlib.sha256(canonical(described).encode()).hexdigest(),
             "update_index": self.update_index,
             "last_epoch": self.last_epoch,
             "is_frozen": self.is_frozen,
             "stopped": dict(self.stopped),
-            "links": {name: int(mask.sum()) for name, mask in self.masks.items()},
+            "masks": {name: checksum(mask) for name, mask in self.masks.items()},
             "ever_active": {name: pack_bits(seen) for name, seen in self.ever_active.items()},
-            **({} if self.history is None else {"history": self.history.state_dict()}),
+            "history": dict(self.history),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -378,8 +427,13 @@ class Sparsifier:
             If the loaded weights are not zero off the loaded masks.
         """
         check_format(state_dict)
-        require_same_plan(state_dict, description(self.settings, self.layers))
-        require_same_links(state_dict, self.masks)
+        require_same_plan(state_dict["plan"], self.evolution.description(self.layers))
+        for name, mask in self.masks.items():
+            if checksum(mask) != state_dict["masks"].get(name):
+                raise CheckpointError(
+                    f"layer {name!r} has other links than in the checkpoint. Load the model's "
+                    "state_dict (with its weight_mask entries) before the sparsifier's."
+                )
         check_masks(self.model)
         self.require_agreement("in the checkpoint")
         self.update_index = int(state_dict["update_index"])
@@ -388,6 +442,46 @@ class Sparsifier:
         self.stopped = {name: bool(state_dict["stopped"][name]) for name in self.layers}
         for name, seen in self.ever_active.items():
             seen.copy_(unpack_bits(state_dict["ever_active"][name], self.layers[name].shape))
-        if self.history is not None:
-            shapes = {name: plan.shape for name, plan in self.layers.items()}
-            self.history.load_state_dict(state_dict["history"], shapes)
+        self.history = {name: last.clone() for name, last in state_dict["history"].items()}
+
+
+def canonical(description: Mapping[str, Any]) -> str:
+    """Write a description as text, the same for equal content."""
+    return json.dumps(description, sort_keys=True)
+
+
+def check_format(state: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` unless the state has this version and every field."""
+    version = state.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"the sparsifier state has format_version {version!r}; this version of topospike reads "
+            f"{FORMAT_VERSION}. Use the version that wrote it."
+        )
+    missing = [field for field in FIELDS if field not in state]
+    if missing:
+        raise CheckpointError(
+            f"the sparsifier state lacks {', '.join(missing)}; it is incomplete. Use an intact "
+            "checkpoint."
+        )
+
+
+def require_same_plan(stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` naming the settings in which a checkpoint differs."""
+    # Through JSON, so that tuples and lists compare alike whatever format carried the state.
+    one, other = (json.loads(canonical(plan)) for plan in (stored, own))
+    keys = sorted({*one, *other} - {"sparse_layers"})
+    details = [
+        f"{key}: {one.get(key)!r} in the checkpoint, {other.get(key)!r} here"
+        for key in keys
+        if one.get(key) != other.get(key)
+    ]
+    first, second = one.get("sparse_layers") or {}, other["sparse_layers"]
+    layers = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+    if layers:
+        details.insert(0, f"sparse_layers: {', '.join(layers)}")
+    if details:
+        raise CheckpointError(
+            f"the sparsifier state belongs to another plan ({'; '.join(details)}). Call sparsify "
+            "with the settings of the checkpoint."
+        )

@@ -1,67 +1,60 @@
 """Stage 2 (evolve): the arithmetic of one topology update, on masks alone.
 
 Order: links lost to falling density -> removal of the share zeta -> percolation -> regrowth up to
-the exact target. The functions take weights, masks and seeds and return new masks;
-weights, optimizer slots and records are the controller's.
+the exact target. Candidates of growth are all absent links, those removed a moment ago included.
+The functions take weights, masks and seeds and return new masks; weights and optimizer slots are
+the controller's. A layer that is fixed (its weight does not train) comes out as it went in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from topospike.contracts import LayerChange
-from topospike.errors import NonFiniteError
-from topospike.evolve.connections import Connection
-from topospike.evolve.percolation import percolate_network
-from topospike.evolve.regrowth import grow_best, grow_drawn, grow_uniform
-from topospike.evolve.removal import (
-    REMOVAL_CRITERIA,
-    RemovalCriterion,
-    keep_best,
-    keep_drawn,
-    removal_count,
-)
-from topospike.evolve.rules import GrowthInput, Rule, derived_generator
-from topospike.topology import share_count
+from topospike.contracts import LayerChange, TopologyUpdate
+from topospike.errors import NonFiniteError, ShapeError, TopologyViolation
+from topospike.evolve.couplings import Relation
+from topospike.evolve.percolation import active_hidden_neurons, active_neurons, percolate_network
+from topospike.evolve.plan import LayerPlan
+from topospike.evolve.rules import GrowthInput, RemovalCriterion, RemovalInput, derived_generator
+from topospike.evolve.settings import Evolution
+from topospike.topology import best, draw, share_count
 
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """A layer as the update finds it.
+    """A layer as the update finds it; its position in the plan fixes its random draws."""
 
-    ``zeta`` is the share of its links to replace (of all positions, for a rule with elastic
-    mutation), ``target`` the number it shall leave with; ``position`` in the plan fixes its random
-    draws.
-    """
-
-    name: str
+    plan: LayerPlan
     position: int
     weight: Tensor
     mask: Tensor
     gradient: Tensor | None
-    groups: int
-    score: str
-    zeta: float
-    target: int
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return self.plan.layer.name
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether its weight does not train, and neither do its links."""
+        return not self.plan.layer.trains
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateSettings:
-    """What all layers share in one update.
+class Moment:
+    """Which update it is: after which epoch, the how many-th, and whether links are replaced.
 
-    ``exponent`` is that of soft removal; ``seed`` and ``update_index`` are the rest of what fixes
-    the random draws.
+    Replacing ends with early stop; density falls on.
     """
 
-    rule: Rule
-    removal: str
-    exponent: float
-    unfold: str
-    seed: int
-    update_index: int
+    epoch: int
+    index: int
+    replaces: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +68,9 @@ class LayerOutcome:
 
 def evolve_masks(
     layers: Sequence[LayerState],
-    relations: Sequence[Sequence[str] | Connection],
-    settings: UpdateSettings,
+    relations: Sequence[Relation],
+    evolution: Evolution,
+    moment: Moment,
 ) -> dict[str, LayerOutcome]:
     """Compute the new links of all layers; nothing is changed in place.
 
@@ -86,8 +80,8 @@ def evolve_masks(
         All layers that take part, in plan order.
     relations
         Which layers feed or multiply which, for percolation; other layers do not percolate.
-    settings
-        Rule, criteria and seeds.
+    evolution, moment
+        Rule, criteria, seeds and time.
 
     Raises
     ------
@@ -95,79 +89,89 @@ def evolve_masks(
         If a weight or a recorded gradient is NaN or infinite; names the layer.
     """
     for layer in layers:
-        check_finite(layer)
-    removed = {layer.name: remove(layer, settings) for layer in layers}
+        check_state(layer)
+    removed = {
+        layer.name: layer.mask if layer.is_fixed else remove(layer, evolution, moment)
+        for layer in layers
+    }
     kept = percolate_network(removed, relations)
     return {
-        layer.name: regrow(layer, removed[layer.name], kept[layer.name], settings)
+        layer.name: unchanged(layer.mask)
+        if layer.is_fixed
+        else regrow(layer, removed[layer.name], kept[layer.name], evolution, moment)
         for layer in layers
     }
 
 
-def check_finite(layer: LayerState) -> None:
-    """Refuse to rank NaN: the links it would choose mean nothing."""
+def check_state(layer: LayerState) -> None:
+    """Refuse to rank NaN (the links it would choose mean nothing), and weights without a link."""
     for what, tensor in (("weight", layer.weight), ("gradient", layer.gradient)):
         if tensor is not None and not bool(tensor.isfinite().all()):
             raise NonFiniteError(
                 f"the {what} of layer {layer.name!r} holds NaN or infinity; links cannot be "
                 "ranked. Go back to the last good checkpoint and lower the learning rate."
             )
+    if bool(((layer.weight != 0) & ~layer.mask).any()):
+        raise TopologyViolation(
+            f"weights of layer {layer.name!r} without a link have moved, so something has changed "
+            "them besides the steps of the attached optimizer. Call attach(optimizer); of a "
+            "wrapper that steps by itself (two-step SAM) attach the base optimizer, and call "
+            "mask_gradients() before each of its inner steps."
+        )
 
 
-def remove(layer: LayerState, settings: UpdateSettings) -> Tensor:
+def remove(layer: LayerState, evolution: Evolution, moment: Moment) -> Tensor:
     """Return the links that survive falling density and removal."""
+    decay, replacement = evolution.rule.criteria(str(evolution.settings.removal))
     mask, links = layer.mask, int(layer.mask.count_nonzero())
-    if links > layer.target:
-        criterion = REMOVAL_CRITERIA[settings.rule.decay_removal]
-        mask = keep_best(criterion.score(layer.weight, layer.gradient), mask, layer.target)
-        links = layer.target
-    if settings.rule.choice == "none":
+    target = evolution.links(layer.plan, moment.epoch)
+    if decay is not None and links > target:
+        mask, links = keep(layer, mask, target, decay, evolution, moment, "decay"), target
+    zeta = evolution.zeta(moment.epoch) if moment.replaces else 0.0
+    replaced = share_count(links, zeta)
+    if replacement is None or replaced == 0:
         return mask
-    if settings.rule.elastic:
-        n_keep = layer.target - share_count(mask.numel(), layer.zeta)
-    else:
-        n_keep = links - removal_count(links, layer.zeta)
-    if n_keep >= links:
-        return mask
-    return keep(layer, mask, n_keep, REMOVAL_CRITERIA[settings.removal], settings)
+    return keep(layer, mask, links - replaced, replacement, evolution, moment, "removal")
 
 
 def keep(
     layer: LayerState,
     mask: Tensor,
-    n_keep: int,
+    count: int,
     criterion: RemovalCriterion,
-    settings: UpdateSettings,
+    evolution: Evolution,
+    moment: Moment,
+    purpose: str,
 ) -> Tensor:
-    """Keep ``n_keep`` links by rank, or draw them if the criterion is soft."""
+    """Keep ``count`` links by rank, or draw them if the criterion is soft."""
     # Relative importance is relative to the links that are there.
-    scores = criterion.score(layer.weight * mask, layer.gradient)
+    weight = layer.weight * mask
+    groups = layer.plan.layer.groups
+    scores = criterion.score(RemovalInput(layer.name, weight, groups, layer.gradient))
     if not criterion.soft:
-        return keep_best(scores, mask, n_keep)
-    generator = derived_generator(settings.seed, settings.update_index, layer.position, "removal")
-    return keep_drawn(scores, mask, n_keep, exponent=settings.exponent, generator=generator)
+        return best(scores, mask, count)
+    generator = derived_generator(evolution.seed, moment.index, layer.position, purpose)
+    return draw(scores, mask, count, exponent=evolution.exponent(moment.epoch), generator=generator)
 
 
 def regrow(
-    layer: LayerState, removed: Tensor, kept: Tensor, settings: UpdateSettings
+    layer: LayerState, removed: Tensor, kept: Tensor, evolution: Evolution, moment: Moment
 ) -> LayerOutcome:
     """Grow links up to the target and describe what happened to the layer."""
-    count = 0 if settings.rule.choice == "none" else layer.target - int(kept.count_nonzero())
-    grown, score_share = grow(layer, kept, count, settings)
+    target = evolution.links(layer.plan, moment.epoch)
+    count = target - int(kept.count_nonzero()) if evolution.rule.replaces else 0
+    grown, score_share = grow(layer, kept, max(count, 0), evolution, moment)
     mask = kept | grown
-    before, after, n_grown = (
-        int(layer.mask.count_nonzero()),
-        int(mask.count_nonzero()),
-        int(grown.count_nonzero()),
-    )
+    before, left, after = (int(links.count_nonzero()) for links in (layer.mask, removed, mask))
+    n_kept, n_grown = int(kept.count_nonzero()), int(grown.count_nonzero())
     change = LayerChange(
         active_before=before,
-        removed=before - int(removed.count_nonzero()),
-        percolated=int(removed.count_nonzero()) - int(kept.count_nonzero()),
+        removed=before - left,
+        percolated=left - n_kept,
         grown=n_grown,
         active_after=after,
-        target=layer.target,
-        shortfall=layer.target - after,
+        target=target,
+        shortfall=target - after,
         overlap=int((grown & layer.mask).count_nonzero()) / n_grown if n_grown else 0.0,
         score_nonzero=score_share,
     )
@@ -175,23 +179,78 @@ def regrow(
 
 
 def grow(
-    layer: LayerState, kept: Tensor, count: int, settings: UpdateSettings
+    layer: LayerState, kept: Tensor, count: int, evolution: Evolution, moment: Moment
 ) -> tuple[Tensor, float | None]:
-    """Return the grown links and the share of absent links with a positive score."""
-    generator = derived_generator(settings.seed, settings.update_index, layer.position, "regrowth")
+    """Return the grown links and the share of absent links with a positive score.
+
+    Where fewer absent links have a positive score than are needed, the rest is uniform among those
+    of score zero.
+    """
+    generator = derived_generator(evolution.seed, moment.index, layer.position, "regrowth")
     absent = kept.numel() - int(kept.count_nonzero())
-    if settings.rule.growth is None or count <= 0 or absent == 0:
-        return grow_uniform(kept, max(count, 0), generator=generator), None
-    scores = settings.rule.growth(
+    if evolution.rule.growth is None or count == 0 or absent == 0:
+        return draw(
+            torch.zeros_like(kept, dtype=torch.float32), ~kept, count, generator=generator
+        ), None
+    scores = evolution.rule.growth(
         GrowthInput(
             layer=layer.name,
             mask=kept,
-            rule=layer.score,
-            unfold=settings.unfold,
-            groups=layer.groups,
+            rule=layer.plan.score,
+            unfold=evolution.settings.conv_unfold,
+            groups=layer.plan.layer.groups,
             gradient=layer.gradient,
         )
     )
+    if scores.shape != kept.shape:
+        raise ShapeError(
+            f"the growth scores of layer {layer.name!r} have shape {tuple(scores.shape)}, its mask "
+            f"{tuple(kept.shape)}; one score a position is required."
+        )
     positive = int(((scores > 0) & ~kept).count_nonzero())
-    choose = grow_drawn if settings.rule.choice == "drawn" else grow_best
-    return choose(scores, kept, count, generator=generator), positive / absent
+    if evolution.rule.choice == "drawn":
+        grown = draw(scores, ~kept, count, generator=generator)
+    else:
+        grown = best(scores, ~kept, count, generator=generator)
+    return grown, positive / absent
+
+
+def unchanged(mask: Tensor) -> LayerOutcome:
+    """Return the outcome for a layer that nothing happened to."""
+    links = int(mask.count_nonzero())
+    change = LayerChange(
+        active_before=links,
+        removed=0,
+        percolated=0,
+        grown=0,
+        active_after=links,
+        target=links,
+        shortfall=0,
+        overlap=0.0,
+    )
+    return LayerOutcome(kept=mask, mask=mask, change=change)
+
+
+def record_of(
+    changes: Mapping[str, LayerChange],
+    *,
+    masks: Mapping[str, Tensor],
+    layers: Mapping[str, LayerPlan],
+    relations: Sequence[Relation],
+    ever_active: Mapping[str, Tensor],
+    update_index: int,
+    epoch: int,
+) -> TopologyUpdate:
+    """Build the record of an update from its changes and the masks as they are after it."""
+    size = sum(mask.numel() for mask in masks.values())
+    links = sum(int(mask.count_nonzero()) for mask in masks.values())
+    hidden = {name: mask for name, mask in masks.items() if not layers[name].layer.is_classifier}
+    return TopologyUpdate(
+        update_index=update_index,
+        epoch=epoch,
+        layers=dict(changes),
+        sparsity=1.0 - links / size,
+        anp=active_neurons(list(masks.values())),
+        anp_hidden=active_hidden_neurons(hidden, relations),
+        itop_rate=sum(int(seen.count_nonzero()) for seen in ever_active.values()) / size,
+    )

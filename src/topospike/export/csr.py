@@ -22,6 +22,7 @@ from jaxtyping import Bool
 from torch import Tensor, fx
 
 from topospike.contracts import to_json, write_atomically
+from topospike.conversion.method import require_export
 from topospike.errors import CheckpointError, ConversionError
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.wiring import Layer
@@ -91,6 +92,7 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     >>> torch.equal(network.layers["2"].weight, model[2].weight), network.layers["2"].matrix.nnz
     (True, 24)
     """
+    require_export(snn.report, "csr")
     arrays: dict[str, np.ndarray] = {}
     layers = [describe_layer(snn, layer, arrays) for layer in snn.wiring]
     sites = []

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from topospike.conversion.method import require_export
 from topospike.errors import ConversionError
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
@@ -295,7 +296,8 @@ def event_network(
     Raises
     ------
     ConversionError
-        If the network is more than populations and weights; see `event_form`.
+        If the network is more than populations and weights; see `event_form`. If its method does
+        more than its neurons do.
 
     Examples
     --------
@@ -306,4 +308,5 @@ def event_network(
     >>> torch.allclose(event_network(snn, 8)(x), snn(x, timesteps=8)[-1])
     True
     """
+    require_export(snn.report, "event-network")
     return EventNetwork(fold(event_form(snn)), timesteps, first_layer=first_layer).eval()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from topospike.conversion.method import require_export
 from topospike.errors import ConfigError, require
 from topospike.export.event_network import SpikingPopulation, event_network
 from topospike.snn.network import SpikingNetwork
@@ -44,7 +45,8 @@ def wrap_for_neurobench(
     MissingDependencyError
         If neurobench is not installed.
     ConversionError
-        If the network is more than populations and weights; see `topospike.export.event_form`.
+        If the network is more than populations and weights (see `topospike.export.event_form`),
+        or its method does more than its neurons do.
     ConfigError
         If ``first_layer`` is neither of the two.
 
@@ -68,6 +70,7 @@ def wrap_for_neurobench(
             f"first_layer is {first_layer!r}; 'mac_once' or 'mac_per_step' is required "
             "(NeuroBench books what reads the image as MACs)."
         )
+    require_export(snn.report, "neurobench")
     require("neurobench", "snntorch", purpose="a model for NeuroBench")
     from neurobench.models import TorchModel  # pyright: ignore[reportMissingImports]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from topospike.conversion.method import require_export
 from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
@@ -68,8 +69,8 @@ def export_nir(
     Parameters
     ----------
     snn
-        A network of integrate-and-fire neurons (methods ``qcfs``, ``cs-qcfs``) with convolutions,
-        linear layers, average pools and residual additions.
+        A network of integrate-and-fire neurons (methods ``qcfs``, ``cs-qcfs``, ``slip-relu``) with
+        convolutions, linear layers, average pools and residual additions.
     path
         The file, usually ``*.nir``.
     neuron : {"if", "lif"}
@@ -89,7 +90,8 @@ def export_nir(
     ------
     ConversionError
         For multi-threshold neurons without ``binary_axons``, for signed integrate-and-fire
-        neurons, and for what no weights express (max-pools, products of activations, ...).
+        neurons, for methods that do more than neurons do (``srp``, ``offset-spike``), and for what
+        no weights express (max-pools, products of activations, ...).
     ConfigError
         If ``neuron`` is neither of the two.
     MissingDependencyError
@@ -98,10 +100,11 @@ def export_nir(
     Notes
     -----
     Read by NIR's own definition an IF node fires at ``v > 1`` and is then set to 0; ours fires at
-    ``v >= 1``, loses 1, and starts at 1/2. The metadata of every neuron node says so
-    (``reset="subtract"``, ``v_init``, ``fires="at_threshold"``); `read_nir` follows it, and other
-    importers need two lines (docs/stages/export.md). The logits after T steps are the mean of the
-    output over the steps, with the image presented at each of them.
+    ``v >= 1``, loses 1, and starts at 1/2 (where its shift says, if trained with SlipReLU). The
+    metadata of every neuron node says so (``reset="subtract"``, ``v_init``,
+    ``fires="at_threshold"``); `read_nir` follows it, and other importers need two lines
+    (docs/stages/export.md). The logits after T steps are the mean of the output over the steps,
+    with the image presented at each of them.
 
     Examples
     --------
@@ -117,6 +120,7 @@ def export_nir(
     if neuron not in NEURONS:
         raise ConfigError(f"neuron is {neuron!r}; one of {', '.join(NEURONS)} is required.")
     nir = require_nir()
+    require_export(snn.report, "nir")
     check_neurons(snn, binary_axons=binary_axons)
     form = fold(event_form(snn))
     writer = Writer(nir, form, neuron, {la.name: la.links for la in snn.wiring if la.is_sparse})
@@ -181,9 +185,12 @@ def losses(snn: SpikingNetwork, *, binary_axons: bool) -> tuple[str, ...]:
             "differential coding a spike at step t counts 1/t, and biases and image enter once",
             *always,
         )
+    starts = ", ".join(
+        f"{share:g}" for share in sorted({s.neuron.initial_membrane for s in snn.sites.values()})
+    )
     return (
         "the reset by subtraction: NIR sets the membrane to 0 (metadata: reset='subtract')",
-        "the initial membrane of half a threshold: NIR starts at 0 (metadata: v_init=0.5)",
+        f"the initial membrane of {starts} of a threshold: NIR starts at 0 (metadata: v_init)",
         "firing exactly at the threshold: NIR fires above it (metadata: fires='at_threshold')",
         *always,
     )
@@ -278,7 +285,8 @@ class Writer:
         site = population.site
         self.shapes[population.name] = population.shape
         if site is None or isinstance(site.neuron, IntegrateAndFire):
-            metadata = {"reset": "subtract", "v_init": 0.5, "fires": "at_threshold"}
+            start = 0.5 if site is None else site.neuron.initial_membrane
+            metadata = {"reset": "subtract", "v_init": start, "fires": "at_threshold"}
             node = self.neuron_node(population.shape, 1.0, metadata)
             name = self.add(population.name, node, *ends)
             self.outlets[population.name] = [(name, 1.0)]

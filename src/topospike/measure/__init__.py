@@ -10,6 +10,8 @@ from topospike.measure.evaluate import evaluate_conventions as evaluate_conventi
 from topospike.measure.explain import comparison_text as comparison_text
 from topospike.measure.memory import MemoryEnergy as MemoryEnergy
 from topospike.measure.memory import memory_energy as memory_energy
+from topospike.measure.metrics import METRICS as METRICS
+from topospike.measure.metrics import Metric as Metric
 from topospike.measure.operations import OperationCounter as OperationCounter
 from topospike.measure.pareto import FrontPoint as FrontPoint
 from topospike.measure.pareto import area_under_front as area_under_front
@@ -25,10 +27,12 @@ from topospike.measure.saving import split_saving as split_saving
 __all__ = [
     "ENERGY_MODELS",
     "EVERY_CONVENTION",
+    "METRICS",
     "Conventions",
     "EnergyModel",
     "FrontPoint",
     "MemoryEnergy",
+    "Metric",
     "OperationCounter",
     "Saving",
     "area_under_front",

@@ -18,6 +18,7 @@ from torch import Tensor
 from topospike.contracts import ActivationComparison, SiteComparison
 from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.explain import advise, first_jump
+from topospike.models.inputs import Batch
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.snn.split import is_site
@@ -27,7 +28,7 @@ OUTPUT = "output"
 
 def compare_activations(
     snn: SpikingNetwork,
-    batches: Iterable[Tensor | Sequence[Tensor]],
+    batches: Iterable[Batch],
     timesteps: Sequence[int] = (1, 4, 8),
     *,
     images: int | None = None,
@@ -39,7 +40,8 @@ def compare_activations(
     snn
         A converted network.
     batches
-        Batches of ``x`` or ``(x, y)``, (batch, ...); a hundred images say enough.
+        Batches as `topospike.evaluate` takes them, with or without labels; a hundred images say
+        enough.
     timesteps
         Steps t to look at.
     images
@@ -83,12 +85,12 @@ def compare_activations(
         )
     tally = Tally(snn, steps)
     left = math.inf if images is None else images
-    for batch in batches:
-        x = batch if isinstance(batch, Tensor) else batch[0]
-        x = x[: int(left)] if left < len(x) else x
-        if len(x):
-            tally.add_batch(x)
-        left -= len(x)
+    for number, batch in enumerate(batches):
+        x, _ = snn.inputs.split(batch, f"batch {number}")
+        given = len(x[0])
+        if given:
+            tally.add_batch(tuple(t[: int(min(left, given))] for t in x))
+        left -= given
         if left <= 0:
             break
     if not tally.images:
@@ -155,7 +157,7 @@ class Tally:
     sums: dict[tuple[int, str], Sums] = field(default_factory=dict)
 
     @torch.no_grad()
-    def add_batch(self, x: Tensor) -> None:
+    def add_batch(self, x: tuple[Tensor, ...]) -> None:
         """Run ANN and spiking network on one batch and add what they hold."""
         sites = self.snn.sites
         nodes = [node for node in self.snn.ann.graph.nodes if is_site(node, self.snn.ann)]
@@ -168,7 +170,7 @@ class Tally:
                     limit = reach(sites[name], t) if name in sites else None
                     sums = self.sums.setdefault((t, name), Sums())
                     sums.add(analog[name], value, limit)
-        self.images += len(x)
+        self.images += len(x[0])
 
     def records(self) -> tuple[SiteComparison, ...]:
         """Return one record a step and site, in the order in which they run."""

@@ -10,6 +10,7 @@ still spends on them (the first layer) and the ANN beside it are priced at 32-bi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from topospike.errors import ConfigError
@@ -99,3 +100,20 @@ ENERGY_MODELS: Registry[EnergyModel] = Registry("energy model", {m.name: m for m
 def energy_model(model: str | EnergyModel) -> EnergyModel:
     """Return a model by its name, or the model itself."""
     return ENERGY_MODELS[model] if isinstance(model, str) else model
+
+
+def cost_advice(energy_joule: Sequence[float], ann_energy_joule: float) -> tuple[str, ...]:
+    """Say it in a sentence if the spiking network costs more than its ANN at the last step.
+
+    Examples
+    --------
+    >>> cost_advice((0.5e-6, 1.1e-6), 1e-6)[0]
+    'At t = 2 the spiking network costs 1.10 times its ANN; it is cheaper up to t = 1.'
+    """
+    steps = len(energy_joule)
+    if not energy_joule or energy_joule[-1] <= ann_energy_joule:
+        return ()
+    cheaper = sum(energy < ann_energy_joule for energy in energy_joule)
+    until = f"it is cheaper up to t = {cheaper}" if cheaper else "it is cheaper at no step"
+    times = f"{energy_joule[-1] / ann_energy_joule:.2f}" if ann_energy_joule else "infinitely many"
+    return (f"At t = {steps} the spiking network costs {times} times its ANN; {until}.",)

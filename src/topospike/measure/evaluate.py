@@ -1,27 +1,36 @@
-"""Accuracy and energy of a spiking network at every time step, in one pass over the data."""
+"""Accuracy (or another metric) and energy of a spiking network at every time step, in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from topospike.contracts import Evaluation, SiteActivity
-from topospike.errors import ConfigError, MissingDataError, ShapeError
+from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.conventions import CHOICES, Conventions
-from topospike.measure.energy import EnergyModel
+from topospike.measure.energy import EnergyModel, cost_advice
 from topospike.measure.energy import energy_model as energy_model_of
+from topospike.measure.metrics import Metric, MetricSums, metrics_of
 from topospike.measure.operations import OperationCounter, images_firing
 from topospike.measure.saturation import saturation_time
+from topospike.models.inputs import Batch
 from topospike.snn.network import SpikingNetwork
+
+Metrics: TypeAlias = (
+    str | Metric | Callable[..., Any] | Sequence["str | Metric | Callable[..., Any]"]
+)
 
 
 def evaluate(
     snn: SpikingNetwork,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     timesteps: int = 32,
     *,
+    metric: Metrics = "accuracy",
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
 ) -> Evaluation:
@@ -32,9 +41,16 @@ def evaluate(
     snn
         A converted network.
     batches
-        Pairs (images, labels): float (batch, ...), int64 (batch,).
+        Pairs (inputs, target): images and the index of each one's class, int64 (batch,), or what
+        the metric takes. Inputs are a tensor, or a tuple or dictionary of them; a dictionary's
+        ``labels`` are its target.
     timesteps
         Longest simulation; every shorter one is read off the same run.
+    metric
+        What is measured of the outputs: ``accuracy``, ``top5``, ``perplexity``, ``mse``,
+        ``mean_iou``, ``agreement`` (the share of answers that are the ANN's; needs no labels), a
+        function ``(outputs, targets) -> (sum, count)``, a `Metric`, or several in a list. The
+        first is the one T0 is taken of.
     conventions
         What to count; default: first layer as MACs once an image, average pools folded, existing
         links only.
@@ -44,14 +60,16 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Cumulative, per image; ``accuracy[t - 1]`` as a fraction, ``energy_joule[t - 1]`` in joules.
+        Cumulative, per image; ``metrics[name][t - 1]`` and, where it was measured,
+        ``accuracy[t - 1]`` as fractions, ``energy_joule[t - 1]`` in joules.
 
     Raises
     ------
     ConfigError
-        If ``timesteps`` is below 1 or the energy model is unknown.
+        If ``timesteps`` is below 1, the energy model or a metric is unknown, or a batch has no
+        labels and the metric needs them.
     ShapeError
-        If a label is not one of the network's classes, or labels and images differ in number.
+        If labels do not fit the outputs, or one is not among the network's classes.
     MissingDataError
         If there is no batch.
 
@@ -59,6 +77,12 @@ def evaluate(
     -----
     ``E(t) = N_MAC(t) E_MAC + N_SOP(t) E_AC`` (Bao et al. 2026, equation 2). The ANN beside it is
     the same network run once with a MAC for each link.
+
+    Classes are along the axis that the labels lack: outputs (batch, classes, height, width) go with
+    labels (batch, height, width), outputs (batch, tokens, classes) with (batch, tokens). Labels of
+    -100 are not counted. ``perplexity`` is ``exp`` of the mean cross entropy, ``mean_iou`` the
+    mean over the classes that occur of intersection over union. A causal language model's targets
+    are the next tokens: nothing is shifted here.
 
     Examples
     --------
@@ -70,8 +94,8 @@ def evaluate(
     >>> len(result.accuracy), result.macs
     (4, 64.0)
     """
-    tally = tallied(snn, batches, timesteps, (conventions or Conventions(),), energy_model)
-    return tally[0]
+    chosen = (conventions or Conventions(),)
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric))[0]
 
 
 EVERY_CONVENTION = (
@@ -88,9 +112,10 @@ EVERY_CONVENTION = (
 
 def evaluate_conventions(
     snn: SpikingNetwork,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     timesteps: int = 32,
     *,
+    metric: Metrics = "accuracy",
     conventions: Sequence[Conventions] = EVERY_CONVENTION,
     energy_model: str | EnergyModel = "45nm",
 ) -> tuple[Evaluation, ...]:
@@ -98,7 +123,7 @@ def evaluate_conventions(
 
     Parameters
     ----------
-    snn, batches, timesteps, energy_model
+    snn, batches, timesteps, metric, energy_model
         As in `evaluate`.
     conventions
         What to count; default: the default conventions, then every single departure from them.
@@ -125,25 +150,28 @@ def evaluate_conventions(
     """
     if not conventions:
         raise ConfigError("there is no convention to count by; give at least one.")
-    return tallied(snn, batches, timesteps, tuple(conventions), energy_model)
+    chosen = tuple(conventions)
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric))
 
 
 def tallied(
     snn: SpikingNetwork,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     timesteps: int,
     conventions: tuple[Conventions, ...],
     model: str | EnergyModel,
+    metrics: tuple[Metric, ...],
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
     prices = energy_model_of(model)
     if timesteps < 1:
         raise ConfigError(f"timesteps is {timesteps}; at least 1 is required.")
     tally: Tally | None = None
-    for images, labels in batches:
+    for number, batch in enumerate(batches):
+        x, targets = snn.inputs.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions)
-        tally.add_batch(images, labels)
+            tally = Tally(snn, timesteps, conventions, metrics)
+        tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
     return tuple(tally.result(prices, counter) for counter in tally.counters)
@@ -157,28 +185,29 @@ class Tally:
         snn: SpikingNetwork,
         timesteps: int,
         conventions: tuple[Conventions, ...],
+        metrics: tuple[Metric, ...],
     ) -> None:
         self.snn = snn
         self.timesteps = timesteps
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
-        self.correct = [0] * timesteps
-        self.ann_correct = 0
+        self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
         self.sites = snn.sites
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
 
-    def add_batch(self, images: Tensor, labels: Tensor) -> None:
+    def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
         """Simulate one batch and add what it did."""
-        analog = self.snn.analog(images)
-        check_labels(labels, analog)
-        self.ann_correct += int((analog.argmax(1) == labels).sum())
+        analog = self.snn.analog(x)
+        for sums in self.metrics:
+            sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
-            counter.begin_batch(len(images))
-        for step in self.snn.watch(images, self.timesteps, self.watched):
+            counter.begin_batch(len(x[0]))
+        for step in self.snn.watch(x, self.timesteps, self.watched):
             t, held = step.t, step.sites
-            self.correct[t - 1] += int((step.logits.argmax(1) == labels).sum())
+            for sums in self.metrics:
+                sums.add(t, step.logits)
             values = dict(zip(self.watched, step.values, strict=True))
             fired = {
                 site: images_firing(spikes, self.populations[name].images)
@@ -198,24 +227,29 @@ class Tally:
         layers = counter.per_image()
         macs = counter.macs_per_image()
         sops = [sum(layer.sops[t] for layer in layers) for t in range(self.timesteps)]
-        accuracy = tuple(count / images for count in self.correct)
+        measured = {sums.metric.name: sums.values() for sums in self.metrics}
+        curves = {name: tuple(values[1:]) for name, values in measured.items()}
+        of_ann = {name: values[0] for name, values in measured.items()}
+        first = self.metrics[0].metric
         conventions = counter.conventions
+        energy = tuple(model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True))
+        ann_energy = model.joule(macs=sum(layer.macs for layer in layers), sops=0)
         return Evaluation(
             timesteps=tuple(range(1, self.timesteps + 1)),
-            accuracy=accuracy,
-            energy_joule=tuple(
-                model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True)
-            ),
+            accuracy=curves.get("accuracy", ()),
+            energy_joule=energy,
             sops=tuple(sops),
             macs_per_step=tuple(macs),
-            ann_accuracy=self.ann_correct / images,
-            ann_energy_joule=model.joule(macs=sum(layer.macs for layer in layers), sops=0),
+            ann_accuracy=of_ann.get("accuracy", math.nan),
+            ann_energy_joule=ann_energy,
             ann_dense_energy_joule=model.joule(
                 macs=sum(layer.macs_dense for layer in layers), sops=0
             ),
             macs=macs[-1],
             images=images,
-            saturation_time=saturation_time(accuracy),
+            saturation_time=saturation_time(
+                curves[first.name], lower_is_better=first.lower_is_better
+            ),
             conventions={
                 "first_layer": conventions.first_layer,
                 "pooled": conventions.pooled,
@@ -235,20 +269,10 @@ class Tally:
                 for name, counts in self.spikes.items()
                 if self.neurons[name]
             ),
-        )
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Refuse labels that the network cannot answer."""
-    classes = logits.shape[1]
-    if len(labels) != len(logits):
-        raise ShapeError(
-            f"{len(labels)} labels came with {len(logits)} images; one label per image is required."
-        )
-    highest, lowest = int(labels.max()), int(labels.min())
-    if highest >= classes or lowest < 0:
-        wrong = highest if highest >= classes else lowest
-        raise ShapeError(
-            f"a label is {wrong}, but the network has {classes} classes (0 to {classes - 1}). "
-            "Check the label column, or convert a network with as many outputs as classes."
+            metrics=curves,
+            ann_metrics=of_ann,
+            lower_is_better=tuple(
+                sums.metric.name for sums in self.metrics if sums.metric.lower_is_better
+            ),
+            advice=cost_advice(energy, ann_energy),
         )

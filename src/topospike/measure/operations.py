@@ -38,15 +38,16 @@ class CountedLayer:
     at_sites: dict[fx.Node, tuple[Tensor, ImageAxis]]
 
 
-def counted(layer: Layer, conventions: Conventions) -> CountedLayer:
-    """Choose from the wiring of a layer what these conventions count."""
+def counted(layer: Layer, conventions: Conventions, device: torch.device) -> CountedLayer:
+    """Choose from the wiring of a layer what these conventions count, where the spikes are."""
     dense = conventions.links == "dense"
     folded = conventions.pooled == "fold" or not layer.pooled
+    leaving = layer.leaving_dense if dense else layer.leaving
     return CountedLayer(
         layer,
-        layer.leaving_dense if dense else layer.leaving,
+        None if leaving is None else leaving.to(device),
         {
-            feed.node: (feed.fan_out_dense if dense else feed.fan_out, feed.images)
+            feed.node: ((feed.fan_out_dense if dense else feed.fan_out).to(device), feed.images)
             for feed in layer.feeds
             if folded
         },
@@ -101,7 +102,7 @@ def images_firing(spikes: Tensor, images: ImageAxis = FIRST) -> Tensor:
 
 def weighted_sum(counts: Tensor, links: Tensor) -> float:
     """Return the sum of counts times links, exact in float64."""
-    return float(torch.dot(counts.flatten().double(), links.flatten().to(counts.device)))
+    return float(torch.dot(counts.flatten().double(), links.flatten()))
 
 
 class OperationCounter:
@@ -120,7 +121,7 @@ class OperationCounter:
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
         self.conventions = conventions
         self.network = snn.ann
-        self.layers = [counted(layer, conventions) for layer in snn.wiring]
+        self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
         self.differential = not any(s.coding.averages for s in snn.sites.values())
         self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}

@@ -1,7 +1,7 @@
-"""Accuracy against energy: fronts over the time steps of any set of runs.
+"""Accuracy, or another metric, against energy: fronts over the time steps of any set of runs.
 
-Each time step of each run is a point. A point is on the front if no other is at least as accurate
-for at most as much energy.
+Each time step of each run is a point. A point is on the front if no other is at least as good for
+at most as much energy.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from topospike.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class FrontPoint:
-    """One time step of one run: joules per image and accuracy as a fraction."""
+    """One time step of one run: joules per image and the metric, accuracy as a fraction."""
 
     run: str
     timestep: int
     energy_joule: float
-    accuracy: float
+    value: float
 
 
-def pareto_front(runs: Mapping[str, Evaluation]) -> tuple[FrontPoint, ...]:
+def pareto_front(
+    runs: Mapping[str, Evaluation], metric: str = "accuracy"
+) -> tuple[FrontPoint, ...]:
     """Return the points of all runs that no other point beats, cheapest first.
 
     Parameters
@@ -32,30 +34,45 @@ def pareto_front(runs: Mapping[str, Evaluation]) -> tuple[FrontPoint, ...]:
     runs
         Name -> evaluation. Compare only evaluations of the same data, energy model and
         conventions.
+    metric
+        What is good: a name in the ``metrics`` of every run. Whether high or low, the runs say.
 
     Raises
     ------
     ConfigError
-        If there is no run, or the runs differ in energy model or conventions.
+        If there is no run, a run lacks the metric, or they differ in energy model or conventions.
 
     Notes
     -----
-    Sorted by energy (of equal energies the more accurate first), a point is on the front if its
-    accuracy exceeds that of every cheaper one.
+    Sorted by energy (of equal energies the better first), a point is on the front if it is better
+    than every cheaper one.
     """
     if not runs:
         raise ConfigError("there is no run to compare; at least one evaluation is required.")
     refuse_mixed_conventions(runs)
     points = [
-        FrontPoint(name, t, energy, accuracy)
+        FrontPoint(name, t, energy, value)
         for name, run in runs.items()
-        for t, energy, accuracy in zip(run.timesteps, run.energy_joule, run.accuracy, strict=True)
+        for t, energy, value in zip(
+            run.timesteps, run.energy_joule, curve_of(run, metric, name), strict=True
+        )
     ]
+    sign = -1 if metric in next(iter(runs.values())).lower_is_better else 1
     front: list[FrontPoint] = []
-    for point in sorted(points, key=lambda p: (p.energy_joule, -p.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
+    for point in sorted(points, key=lambda p: (p.energy_joule, -sign * p.value)):
+        if not front or sign * point.value > sign * front[-1].value:
             front.append(point)
     return tuple(front)
+
+
+def curve_of(run: Evaluation, metric: str, name: str = "the run") -> tuple[float, ...]:
+    """Return the values of a metric at t = 1, 2, ...; `ConfigError` if it was not measured."""
+    if metric not in run.metrics:
+        raise ConfigError(
+            f"{name} has no {metric!r}; it was measured for {', '.join(run.metrics)}. Evaluate "
+            f"with metric={metric!r}."
+        )
+    return run.metrics[metric]
 
 
 def refuse_mixed_conventions(runs: Mapping[str, Evaluation]) -> None:
@@ -72,6 +89,8 @@ def refuse_mixed_conventions(runs: Mapping[str, Evaluation]) -> None:
 
 def area_under_front(front: Sequence[FrontPoint], *, low_joule: float, high_joule: float) -> float:
     """Return the mean accuracy that a front offers between two budgets, on a log energy axis.
+
+    For metrics that are shares, such as accuracy: nothing bought counts as 0.
 
     Parameters
     ----------
@@ -111,11 +130,13 @@ def area_under_front(front: Sequence[FrontPoint], *, low_joule: float, high_joul
     for point, end in zip(front, ends, strict=True):
         begin, stop = max(point.energy_joule, low_joule), min(end, high_joule)
         if stop > begin:
-            total += point.accuracy * math.log(stop / begin)
+            total += point.value * math.log(stop / begin)
     return total / math.log(high_joule / low_joule)
 
 
-def iso_accuracy_energy(run: Evaluation, accuracy: float) -> FrontPoint | None:
+def iso_accuracy_energy(
+    run: Evaluation, accuracy: float, metric: str = "accuracy"
+) -> FrontPoint | None:
     """Return the first time step at which a run reaches an accuracy, ``None`` if it never does.
 
     Energy grows with time, so the first step is the cheapest.
@@ -125,16 +146,20 @@ def iso_accuracy_energy(run: Evaluation, accuracy: float) -> FrontPoint | None:
     run
         An evaluation.
     accuracy
-        The accuracy to reach, as a fraction.
+        The accuracy to reach, as a fraction, or the value of another metric.
+    metric
+        A name in the run's ``metrics``.
 
     Raises
     ------
     ConfigError
-        If ``accuracy`` is outside 0..1.
+        If ``accuracy`` is outside 0..1, or the metric was not measured.
     """
-    if not 0 <= accuracy <= 1:
+    if metric == "accuracy" and not 0 <= accuracy <= 1:
         raise ConfigError(f"accuracy is {accuracy}; a fraction between 0 and 1 is required.")
-    for t, energy, reached in zip(run.timesteps, run.energy_joule, run.accuracy, strict=True):
-        if reached >= accuracy:
+    sign = -1 if metric in run.lower_is_better else 1
+    curve = curve_of(run, metric)
+    for t, energy, reached in zip(run.timesteps, run.energy_joule, curve, strict=True):
+        if sign * reached >= sign * accuracy:
             return FrontPoint("", t, energy, reached)
     return None

@@ -1,4 +1,4 @@
-"""When accuracy stops improving with time: the saturation time T0."""
+"""When accuracy, or another metric, stops improving with time: the saturation time T0."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from topospike.errors import ConfigError
 
 
 def saturation_time(
-    accuracy: Sequence[float], window: int = 5, epsilon: float = 0.01
+    accuracy: Sequence[float],
+    window: int = 5,
+    epsilon: float = 0.01,
+    *,
+    lower_is_better: bool = False,
 ) -> int | None:
     """Return the first time step after which accuracy has stopped improving.
 
     Parameters
     ----------
     accuracy
-        Accuracy at t = 1, 2, ..., T, as fractions or per cent.
+        Accuracy at t = 1, 2, ..., T, as fractions or per cent; or any other metric.
     window
         How many consecutive steps must bring no improvement.
     epsilon
         Largest relative improvement from one step to the next that counts as none.
+    lower_is_better
+        Whether the metric improves by falling, as an error does.
 
     Returns
     -------
@@ -45,12 +51,15 @@ def saturation_time(
     8
     >>> saturation_time([0.1, 0.2, 0.3]) is None
     True
+    >>> saturation_time([8.0, 4.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0], lower_is_better=True)
+    8
     """
     if window < 1 or epsilon < 0:
         raise ConfigError(
             f"window is {window} and epsilon {epsilon}; window >= 1 and epsilon >= 0 are required."
         )
-    gains = [relative_gain(a, b) for a, b in itertools.pairwise(accuracy)]
+    sign = -1 if lower_is_better else 1
+    gains = [sign * relative_gain(a, b) for a, b in itertools.pairwise(accuracy)]
     for end in range(window, len(accuracy) + 1):
         # gains[k] is the improvement of step k + 2, so steps end-window+1..end are this slice
         recent = gains[max(0, end - window - 1) : end - 1]

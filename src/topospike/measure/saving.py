@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
-from topospike.measure.energy import EnergyModel, energy_model
+from topospike.measure.energy import EnergyModel, cost_advice, energy_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +177,16 @@ def reprice(run: Evaluation, model: str | EnergyModel) -> Evaluation:
     'loihi'
     """
     chosen = energy_model(model)
+    energy = tuple(
+        chosen.joule(macs=macs, sops=sops)
+        for macs, sops in zip(run.macs_per_step, run.sops, strict=True)
+    )
+    ann_energy = chosen.joule(macs=sum(la.macs for la in run.layers), sops=0)
     return replace(
         run,
-        energy_joule=tuple(
-            chosen.joule(macs=macs, sops=sops)
-            for macs, sops in zip(run.macs_per_step, run.sops, strict=True)
-        ),
-        ann_energy_joule=chosen.joule(macs=sum(la.macs for la in run.layers), sops=0),
+        energy_joule=energy,
+        ann_energy_joule=ann_energy,
+        advice=cost_advice(energy, ann_energy),
         ann_dense_energy_joule=chosen.joule(macs=sum(la.macs_dense for la in run.layers), sops=0),
         conventions={
             **run.conventions,

@@ -3,11 +3,11 @@
 from topospike.models.build import MODELS as MODELS
 from topospike.models.build import build_model as build_model
 from topospike.models.capture import capture as capture
-from topospike.models.conv6fc2 import conv6fc2 as conv6fc2
 from topospike.models.mlp import mlp as mlp
+from topospike.models.plain import conv6fc2 as conv6fc2
+from topospike.models.plain import small_cnn as small_cnn
+from topospike.models.plain import vgg16 as vgg16
 from topospike.models.resnet import resnet18 as resnet18
-from topospike.models.small_cnn import small_cnn as small_cnn
-from topospike.models.vgg import vgg16 as vgg16
 from topospike.models.vit import vit as vit
 
 __all__ = [

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
-from topospike.models.conv6fc2 import conv6fc2
 from topospike.models.mlp import mlp
+from topospike.models.mobilenet import mobilenet_v2
+from topospike.models.plain import conv6fc2, small_cnn, vgg16
 from topospike.models.resnet import resnet18
-from topospike.models.small_cnn import small_cnn
-from topospike.models.vgg import vgg16
 from topospike.models.vit import vit
 from topospike.recipe import ModelSettings
 from topospike.registry import Registry
@@ -25,6 +24,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "resnet18": resnet18,
         "conv6fc2": conv6fc2,
         "mlp": mlp,
+        "mobilenet-v2": mobilenet_v2,
         "small_cnn": small_cnn,
         "vit": vit,
     },

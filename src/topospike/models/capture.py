@@ -8,18 +8,25 @@ layers feed which) read it. This module only captures; it changes nothing and in
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._ops import OperatorBase
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
-from topospike.errors import ConversionError, ShapeError
+from topospike.errors import ConfigError, ConversionError, ShapeError
+from topospike.models.inputs import Inputs, evaluation_mode, leaves, mapped
+
+MAX_AXES = 8
+"""Whole-number buffers of at most so many entries may hold a shape."""
 
 CHECK_OPS = (
     torch.ops.aten._assert_tensor_metadata.default,
@@ -58,41 +65,62 @@ def attention_in_two_products(
     return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
+def linear_layer(
+    bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """Write ``beta bias + alpha x weight`` as the linear layer it is (Hugging Face's Conv1D)."""
+    if (beta, alpha) == (1, 1) and bias.ndim == 1:
+        return torch.nn.functional.linear(x, weight.t(), bias)
+    return beta * bias + alpha * torch.matmul(x, weight)
+
+
 DECOMPOSITIONS: dict[OperatorBase, Callable[..., Tensor]] = {
-    torch.ops.aten.scaled_dot_product_attention.default: attention_in_two_products
+    torch.ops.aten.scaled_dot_product_attention.default: attention_in_two_products,
+    torch.ops.aten.addmm.default: linear_layer,
 }
 
 
-def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    """Record ``model(example)`` in evaluation mode as a functional ATen graph.
+def capture(
+    model: nn.Module, example: Inputs, *, output: str | int | None = None
+) -> fx.GraphModule:
+    """Record the model's call on an example, in evaluation mode, as a functional ATen graph.
 
     Parameters
     ----------
     model
-        Any module that takes one tensor and returns one tensor, or a tuple, dictionary or data
-        class whose first tensor is the result (as Hugging Face image classifiers do).
-    example : Tensor, shape (batch, ...)
-        One batch of real input. The batch axis is left free; all other sizes are fixed.
+        Any module that takes tensors and returns tensors in any structure.
+    example
+        One batch of real input: a tensor for ``model(example)``, a tuple or list for
+        ``model(*example)``, a dictionary for ``model(**example)``. The batch axis, the first of
+        every tensor, is left free; all other sizes are fixed.
+    output
+        Which tensor of the result is kept: a key or attribute of a dictionary or data class, or a
+        place in a tuple (``"logits"``, ``1``; parts inside parts as ``"decoder.0"``). Needed where
+        more than one floating-point tensor with a batch axis comes back.
 
     Returns
     -------
     torch.fx.GraphModule
         Nodes are ``call_function`` of ``torch.ops.aten``; parameters and buffers are ``get_attr``
-        nodes named exactly as in the model and *share* its tensors. One placeholder (the input),
-        one output (the result). ``node.meta["val"]`` holds the shape, ``node_module(node)`` the
-        path of the module that ran it.
+        nodes named exactly as in the model and *share* its tensors. One placeholder for each input
+        tensor, named as the argument of ``forward``; one output. ``node.meta["val"]`` holds the
+        shape, ``node_module(node)`` the path of the module that ran it.
 
     Raises
     ------
     ConversionError
-        If the model cannot be captured (for example data-dependent control flow).
+        If the model cannot be captured (for example data-dependent control flow), or its result
+        has no floating-point tensor with the batch first.
+    ConfigError
+        If ``forward`` does not take such an example, or ``output`` names nothing of the result, or
+        is needed and missing.
     ShapeError
-        If ``example`` has no batch axis or an empty one.
+        If a tensor of ``example`` has no batch axis or an empty one.
 
     Notes
     -----
     The model's own training flags are restored, its parameters are not touched. The output equals
-    ``model.eval()(example)``.
+    that of ``model.eval()``.
 
     Examples
     --------
@@ -100,19 +128,16 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     >>> [node.name for node in graph.graph.nodes if node.op == "call_function"]
     ['linear', 'relu']
     """
-    if example.ndim < 2 or example.shape[0] == 0:
-        raise ShapeError(
-            f"the example input has shape {tuple(example.shape)}; a non-empty batch axis and at "
-            "least one more axis are required. Pass one batch of real input."
-        )
-    program = export_in_eval_mode(model, two_rows(example))
+    require_axes(example)
+    program = export_in_eval_mode(model, mapped(two_rows, example))
     graph = parameters_as_attributes(program)
     require_free_batch_axis(graph, model)
     drop_checks(graph)
-    keep_one_output(graph, program)
+    chosen = keep_one_output(graph, program, output, type(model).__name__)
     used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     state = {name: tensor for name, tensor in tensors_of(program, model).items() if name in used}
     captured = fx.GraphModule(state, graph)
+    captured.meta["output"] = chosen
     captured.graph.eliminate_dead_code()
     captured.recompile()
     return captured
@@ -131,21 +156,72 @@ def clean_path(path: str) -> str:
     return "" if path.startswith("_empty_nn_module_stack") else path.split("@")[0]
 
 
+def require_axes(example: Inputs) -> None:
+    """Raise `ShapeError` unless an example has rows: a batch axis, and numbers for each of them."""
+    for tensor in leaves(example):
+        if tensor.ndim == 0 or len(tensor) == 0:
+            raise ShapeError(
+                f"the example input has shape {tuple(tensor.shape)}; a non-empty batch axis and at "
+                "least one more axis are required. Pass one batch of real input."
+            )
+    if all(tensor.ndim == 1 and tensor.is_floating_point() for tensor in leaves(example)):
+        raise ShapeError(
+            f"the images have shape {tuple(leaves(example)[0].shape)}; a batch axis and at least "
+            "one more are required. Add the batch axis: images[None]."
+        )
+
+
 def two_rows(example: Tensor) -> Tensor:
     """Return two rows of the example: a batch of one would be recorded as a constant size."""
     rows = example[:2]
     return rows if len(rows) == 2 else rows.repeat(2, *([1] * (example.ndim - 1)))
 
 
-def export_in_eval_mode(model: nn.Module, example: Tensor) -> ExportedProgram:
-    """Export in evaluation mode, restore every training flag, and explain a failure."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
+def bound(model: nn.Module, example: Inputs) -> dict[str, Any]:
+    """Return the example by the names of ``forward``'s arguments.
+
+    Raises
+    ------
+    ConfigError
+        If ``forward`` cannot be called so.
+    """
+    args, kwargs = arguments(example)
+    signature = inspect.signature(model.forward)
+    open_names = [p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        found = dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        given = ", ".join(kwargs) if kwargs else f"{len(args)} tensors"
+        raise ConfigError(
+            f"{type(model).__name__}.forward{signature} cannot be called with the inputs given "
+            f"({given}): {error}. Pass a tensor, a tuple in the order of forward's arguments, or a "
+            "dictionary of their names."
+        ) from error
+    if any(name in found for name in open_names):
+        raise ConfigError(
+            f"{type(model).__name__}.forward{signature} does not name the inputs "
+            f"{', '.join(kwargs)}, so they cannot be told apart in a graph. Pass the module inside "
+            "(model.module of an AveragedModel), or a tuple of tensors."
+        )
+    return found
+
+
+def arguments(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Return an example as positional and keyword arguments."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return leaves(example), {}
+
+
+def export_in_eval_mode(model: nn.Module, example: Inputs) -> ExportedProgram:
+    """Export in evaluation mode, restore every flag, and explain a failure."""
+    free = pytree.tree_map(lambda _: {0: Dim.AUTO}, bound(model, example))
+    args, kwargs = arguments(example)
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), evaluation_mode(model):
             # torch 2.13 warns inside export about its own use of a name it has deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
-            program = export(model, (example,), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+            program = export(model, args, kwargs, dynamic_shapes=free, strict=False)
             return program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:
         # torch.export has no common base class for what it can raise; every one of them means the
@@ -153,14 +229,35 @@ def export_in_eval_mode(model: nn.Module, example: Tensor) -> ExportedProgram:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ConversionError(
             f"{type(model).__name__} could not be captured as a graph"
-            f"{failing_place(model, error)} ({type(error).__name__}: {reason}). The forward pass "
-            "must be expressible without data-dependent Python control flow and take one tensor; "
-            "rewrite that branch with torch operations (torch.where, torch.cond) or convert the "
-            "part that can be exported."
+            f"{failing_place(model, error)} ({type(error).__name__}: {reason}). "
+            f"{remedy(model, error)}"
         ) from error
-    finally:
-        for module, flag in training.items():
-            module.training = flag
+
+
+def remedy(model: nn.Module, error: Exception) -> str:
+    """Return what to do about a failed capture."""
+    numbers = [
+        name for name, buffer in model.named_buffers()
+        if not buffer.is_floating_point() and buffer.ndim < 2 and buffer.numel() <= MAX_AXES
+        and not name.endswith("num_batches_tracked")
+    ]  # fmt: skip
+    if numbers and "data-dependent" in str(error).lower():
+        return (
+            f"The model keeps whole numbers in buffers ({', '.join(numbers[:5])}), as networks "
+            "made from ONNX do with sizes; a capture sees their shape, not their values. Replace "
+            "them by Python numbers: value = module.shape.tolist(); del module.shape; "
+            "module.shape = value."
+        )
+    if "Cache" in str(error):
+        return (
+            "The model returns a cache of keys and values, which is no tensor. Set "
+            "model.config.use_cache = False, or pass use_cache=False inside its forward."
+        )
+    return (
+        "The forward pass must be expressible without data-dependent Python control flow; rewrite "
+        "that branch with torch operations (torch.where, torch.cond) or convert the part that can "
+        "be exported."
+    )
 
 
 def failing_place(model: nn.Module, error: BaseException) -> str:
@@ -220,21 +317,83 @@ def drop_checks(graph: fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def keep_one_output(graph: fx.Graph, program: ExportedProgram) -> None:
-    """Return the first result alone, whatever container the model returned."""
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1:
-        names = [node.name for node in inputs]
-        raise ConversionError(
-            f"the model takes {len(inputs)} tensors {names}; exactly one is required. "
-            "Wrap it in a module whose forward takes the image alone."
-        )
+def keep_one_output(
+    graph: fx.Graph, program: ExportedProgram, wanted: str | int | None, model: str
+) -> str:
+    """Make the graph return one tensor of the result, whatever its container; return its name.
+
+    Raises
+    ------
+    ConfigError
+        If ``wanted`` is not there, or is needed to choose.
+    ConversionError
+        If the result has no tensor that could be simulated.
+    """
+    sizes = [n.meta["val"].shape[0] for n in graph.nodes if n.op == "placeholder"]
     mutated = len(program.graph_signature.buffers_to_mutate)
-    output = next(node for node in graph.nodes if node.op == "output")
-    results = [item for item in output.args[0][mutated:] if isinstance(item, fx.Node)]
-    if not results:
-        raise ConversionError("the model returns no tensor; it must return its logits.")
-    output.args = (results[0],)
+    node = next(node for node in graph.nodes if node.op == "output")
+    results = dict(zip(result_names(program), node.args[0][mutated:], strict=True))
+    held = "; ".join(f"{name or 'result'}: {in_words(item)}" for name, item in results.items())
+    fitting = [name for name, item in results.items() if is_answer(item, sizes)]
+    if not fitting:
+        raise ConversionError(
+            f"{model} returns nothing that can be simulated ({held}): a floating-point tensor with "
+            "the batch as its first axis is required. Return the logits instead of their arg-max, "
+            "values for each image instead of a mean over them, and put the batch first."
+        )
+    chosen = fitting[0] if wanted is None and len(fitting) == 1 else str(wanted)
+    if chosen not in fitting:
+        asked = "there is more than one" if wanted is None else f"output is {wanted!r}"
+        raise ConfigError(
+            f"{model} returns {held}; one floating-point tensor with the batch first is simulated, "
+            f"but {asked}. Pass output= one of {', '.join(map(repr, fitting))}."
+        )
+    node.args = (results[chosen],)
+    return chosen
+
+
+def result_names(program: ExportedProgram) -> list[str]:
+    """Return a name for every leaf of the model's result, ``""`` for a plain tensor."""
+    spec = program.call_spec.out_spec
+    if spec is None:
+        return [""]
+    return list(named_results(pytree.tree_unflatten(list(range(spec.num_leaves)), spec)))
+
+
+def named_results(result: Any) -> dict[str, Any]:
+    """Return every leaf of a model's result by its name."""
+    paths = pytree.tree_flatten_with_path(result)[0]
+    return {".".join(str(step_name(step)) for step in path): leaf for path, leaf in paths}
+
+
+def answer(result: Any, name: str) -> Tensor:
+    """Return the tensor of a model's result that a captured graph of it returns."""
+    return named_results(result)[name]
+
+
+def step_name(step: Any) -> object:
+    """Return a key, an index or an attribute's name."""
+    for kind in ("key", "idx", "name"):
+        if hasattr(step, kind):
+            return getattr(step, kind)
+    return step
+
+
+def is_answer(item: object, sizes: list[Any]) -> bool:
+    """Tell whether a result is a floating-point tensor with the batch as its first axis."""
+    value = item.meta.get("val") if isinstance(item, fx.Node) else None
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim == 0:
+        return False
+    return any(str(value.shape[0]) == str(size) for size in sizes)
+
+
+def in_words(item: object) -> str:
+    """Return the type and shape of a result; free sizes appear as ``batch``."""
+    value = item.meta.get("val") if isinstance(item, fx.Node) else item
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    shape = ", ".join("batch" if not is_constant(s) else str(int(s)) for s in value.shape)
+    return f"{str(value.dtype).removeprefix('torch.')} ({shape})"
 
 
 def tensors_of(program: ExportedProgram, model: nn.Module) -> dict[str, Tensor | nn.Parameter]:

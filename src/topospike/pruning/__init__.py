@@ -1,7 +1,6 @@
 """The baselines: prune a trained network, single links or whole channels."""
 
 from topospike.pruning.api import prune as prune
-from topospike.pruning.kept import KeptTopology as KeptTopology
 from topospike.pruning.methods import PRUNING_METHODS as PRUNING_METHODS
 from topospike.pruning.methods import Method as Method
 from topospike.pruning.report import LayerPruning as LayerPruning
@@ -10,7 +9,6 @@ from topospike.pruning.shrink import shrink as shrink
 
 __all__ = [
     "PRUNING_METHODS",
-    "KeptTopology",
     "LayerPruning",
     "Method",
     "PruneReport",

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from topospike.data.calibration import Batch
 from topospike.errors import ConfigError, MissingDataError
-from topospike.pruning.calibration import CalibrationImages, check_fit
-from topospike.pruning.layers import Sparsity, find_targets
-from topospike.pruning.methods import PRUNING_METHODS, Method
-from topospike.pruning.ranking import RankingSettings
-from topospike.pruning.report import LayerPruning, PruneReport
-from topospike.pruning.selection import Comparison, check_comparison
-from topospike.pruning.structured import prune_channels
-from topospike.pruning.unstructured import install, prune_with_images, prune_without_images
+from topospike.models.inputs import Batch
+from topospike.pruning.channels import nothing_to_prune, prune_channels
+from topospike.pruning.links import LinkSettings, prune_links
+from topospike.pruning.methods import PRUNING_METHODS, Method, comparison_of
+from topospike.pruning.moments import CalibrationImages
+from topospike.pruning.report import PruneReport
 from topospike.pruning.walk import check_inputs
-from topospike.topology.classifier import CONVOLUTIONS
+from topospike.topology import original, select, weight_layers
+from topospike.topology.layers import listed
 
+Sparsity = float | Mapping[str, float]
 DEFAULT_SPARSITY = 0.7
 STRUCTURED_SPARSITY = {"conv": 0.78, "linear": 0.99}
 
@@ -97,7 +95,8 @@ def prune(
     ------
     ConfigError
         If an option is unknown or does not belong to the method, a sparsity lies outside [0, 1)
-        or would leave nothing of a layer, or no layer is selected.
+        or would leave nothing of a layer, no layer is selected, or one that is shares its weight,
+        is parametrized or masked already; for ``depgraph``, if channels cannot go alone.
     MissingDataError, ShapeError, NonFiniteError
         If the method needs images and there are none, they do not fit the model, or they, or
         activations, hold NaN or infinity; the last names the layer.
@@ -108,11 +107,12 @@ def prune(
 
     Notes
     -----
-    A call that fails leaves the model as it was. Sparsity 0 is allowed and does nothing. Shared
-    weights are pruned once. The classifier stays dense; so do grouped convolutions with one
-    channel a group.
+    A call that fails leaves the model as it was. Sparsity 0 is allowed and does nothing. The
+    classifier, the layer of the last weighted operation, stays dense unless it is named; so do
+    grouped convolutions with one channel a group. Which layers are meant, and what is refused
+    (shared weights among it), is decided as for `topospike.sparsify`.
 
-    Differs from the reference codes in exact counts (`topospike.pruning.selection`), and in 0 / 0 =
+    Differs from the reference codes in exact counts (`topospike.pruning.methods`), and in 0 / 0 =
     0 for relative importance.
 
     Examples
@@ -124,13 +124,13 @@ def prune(
     (32, 32)
     """
     started = time.perf_counter()
-    chosen = PRUNING_METHODS[method]
+    model = original(model)
+    chosen = method_named(method)
     check_inputs(inputs)
     ranked_within = comparison_of(chosen, comparison)
     images = None
     if calibration is not None:
-        images = CalibrationImages(calibration, chunk=chunk)
-        check_fit(model, images.first)
+        images = CalibrationImages(calibration, model, chunk=chunk)
     elif chosen.needs_inputs:
         raise MissingDataError(
             f"method {method!r} looks at activations; pass calibration=batches with training "
@@ -143,9 +143,14 @@ def prune(
             model, images.first[:2], target, widths=widths, tolerance=tolerance
         )
     else:
-        settings = RankingSettings(
+        found = weight_layers(model, None if images is None else images.first[:2])
+        targets = dict(select(found, target))
+        if not targets and any(target.values()):
+            raise ConfigError(nothing_to_prune(found, sparsity))
+        settings = LinkSettings(
             method=chosen,
             comparison=ranked_within,
+            inputs=inputs,
             exponent=exponent,
             block=block,
             damping=damping,
@@ -153,7 +158,7 @@ def prune(
             precision=precision,
             measure_errors=measure_errors,
         )
-        layers = prune_links(model, target, settings, images=images, inputs=inputs)
+        layers = prune_links(targets, settings, model=model, images=images)
     is_walked = images is not None and images.count > 0
     return PruneReport(
         method=method,
@@ -168,28 +173,21 @@ def prune(
     )
 
 
-def prune_links(
-    model: nn.Module,
-    target: Mapping[str, float],
-    settings: RankingSettings,
-    *,
-    images: CalibrationImages | None,
-    inputs: str,
-) -> tuple[LayerPruning, ...]:
-    """Prune single links, and return the record of every layer in order of execution."""
-    targets = find_targets(model, target, None if images is None else images.first[:2])
-    if images is None or not targets:
-        pruned = prune_without_images(targets, settings)
-    else:
-        pruned = prune_with_images(model, targets, settings, images=images, inputs=inputs)
-    install(targets, pruned)
-    return tuple(layer.record for layer in pruned.values())
+def method_named(method: str) -> Method:
+    """Return a method, and catch what was meant for ``sparsity``."""
+    if not isinstance(method, str):
+        raise ConfigError(
+            f"method is {method!r}; the name of a method is required here. Known: "
+            f"{', '.join(PRUNING_METHODS)}. Numbers by layer go to sparsity=."
+        )
+    return PRUNING_METHODS[method]
 
 
 def count_weights(model: nn.Module) -> int:
-    """Count the weights of all convolutions and linear layers, without biases."""
-    layers = (m for m in model.modules() if isinstance(m, (nn.Linear, *CONVOLUTIONS)))
-    return sum(layer.weight.numel() for layer in layers)
+    """Count the weights of all convolutions and linear layers, each once, without biases."""
+    # of a parametrized layer the product counts, which is made anew at each look
+    weights = {id(weight): weight for weight in (layer.module.weight for layer in listed(model))}
+    return sum(weight.numel() for weight in weights.values())  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
 
 def target_of(method: Method, sparsity: Sparsity | None) -> dict[str, float]:
@@ -200,16 +198,3 @@ def target_of(method: Method, sparsity: Sparsity | None) -> dict[str, float]:
         both = STRUCTURED_SPARSITY if sparsity is None else {"conv": sparsity, "linear": sparsity}
         return dict(both)
     return {"linear": DEFAULT_SPARSITY if sparsity is None else sparsity}
-
-
-def comparison_of(method: Method, given: str | None) -> str:
-    """Return within what weights are ranked."""
-    if given is None:
-        return method.comparison
-    check_comparison(given)
-    if method.comparison not in get_args(Comparison):
-        raise ConfigError(
-            f"comparison={given!r} does not go with method {method.name!r}, which ranks within "
-            f"its own {method.comparison}s; leave comparison out."
-        )
-    return given

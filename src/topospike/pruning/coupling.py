@@ -9,9 +9,9 @@ indices and scores on the dense network, and asks nothing else of the library.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from topospike.topology.classifier import CONVOLUTIONS
 
 Role = Literal["out", "in", "norm"]
 LAYERS = (nn.Linear, *CONVOLUTIONS)
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+# What normalises each channel by itself, and what takes its mean over channels.
+NORMS = (nn.modules.batchnorm._NormBase,)
+MIXING_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class ChannelGroup:
     scores : Tensor, shape (channels,)
         Mean over the members of the squared norm of what belongs to a channel, divided by the
         mean over channels.
+    mixed_by
+        A norm on the way that takes its mean over these channels, so that none can be removed
+        without changing the others; empty if there is none.
     """
 
     root: str
@@ -70,6 +75,7 @@ class ChannelGroup:
     channels: int
     members: tuple[tuple[str, Role], ...]
     scores: Tensor
+    mixed_by: str
 
     def makers(self) -> list[str]:
         """Return the layers that make the channels."""
@@ -108,12 +114,14 @@ class Coupling:
     """
 
     def __init__(self, model: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> None:
-        library = torch_pruning()
+        require("torch_pruning", purpose="method 'depgraph'")
+        import torch_pruning as library
+
         self.twin = without_masks(model)
         self.names = {module: name for name, module in self.twin.named_modules()}
         self.modules = {name: module for module, name in self.names.items()}
         with torch.enable_grad():
-            self.graph = library.DependencyGraph().build_dependency(self.twin, example)
+            self.graph: Any = library.DependencyGraph().build_dependency(self.twin, example)
         score = library.importance.GroupMagnitudeImportance(p=2)
         kept = [self.modules[name] for name in keep]
         self.groups = [
@@ -133,7 +141,12 @@ class Coupling:
             channels=len(scores),
             members=tuple((member.name, member.role) for member in members),
             scores=scores.detach(),
+            mixed_by=next((m.name for m in members if self.is_mixing(m.name)), ""),
         )
+
+    def is_mixing(self, name: str) -> bool:
+        """Tell whether a member takes a mean over channels."""
+        return isinstance(self.modules[name], MIXING_NORMS)
 
     def affected(self, root: str, channels: Sequence[int]) -> list[Member]:
         """Return everything that goes with some channels of a layer."""
@@ -159,7 +172,7 @@ class Coupling:
                 refuse_groups(module, self.names[module])
                 out = self.graph.is_out_channel_pruning_fn(item.dep.pruning_fn)
                 role = "out" if out else "in"
-            elif isinstance(module, NORMS):
+            elif isinstance(module, (*NORMS, *MIXING_NORMS)):
                 role = "norm"
             if role is not None:
                 indices, channels = tuple(item.idxs), tuple(item.root_idxs)
@@ -193,9 +206,36 @@ def without_masks(model: nn.Module) -> nn.Module:
     return twin
 
 
-def torch_pruning() -> Any:
-    """Import torch-pruning, or say how to get it."""
-    require("torch_pruning", purpose="method 'depgraph'")
-    import torch_pruning as library
+@torch.no_grad()
+def require_equal(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
+    """Refuse a smaller network that computes something else than the masked one.
 
-    return library
+    Raises
+    ------
+    ConfigError
+        If the results for the example differ by more than rounding explains.
+    """
+    try:
+        results = [outputs_of(model.eval()(example)) for model in (small, masked)]
+        pairs = list(zip(*results, strict=True))
+        precision = max((torch.finfo(ours.dtype).eps for ours, _ in pairs), default=0.0)
+        same = all(
+            bool((ours - theirs).abs().max() <= 1e3 * precision * theirs.abs().max().clamp_min(1.0))
+            for ours, theirs in pairs
+        )
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        same = False  # it does not even run
+    if not same:
+        raise ConfigError(
+            f"{type(masked).__name__} without these channels computes something else than with "
+            "them at 0: some operation mixes channels (a norm, a softmax or a mean over them, a "
+            "reshape), or they are results themselves. Prune single links instead."
+        )
+
+
+def outputs_of(result: object) -> list[Tensor]:
+    """Return the tensors that a model returned, alone, in a tuple or in a dictionary."""
+    if isinstance(result, Tensor):
+        return [result]
+    parts = result.values() if isinstance(result, Mapping) else result
+    return [part for part in cast("Iterable[object]", parts) if isinstance(part, Tensor)]

@@ -1,4 +1,4 @@
-r"""Stage prune: what the calibration images look like at the input of a layer, in one pass.
+r"""Stage prune: the calibration images, and what they look like at the input of a layer.
 
 The second moment :math:`H = \frac{2}{N} \sum x x^T` over all tokens or positions of N images, or
 only its diagonal. N counts images, not tokens. A convolution's inputs are the patches its kernel
@@ -9,19 +9,94 @@ memory does not grow with the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from topospike.errors import NonFiniteError
+from topospike.errors import ConfigError, MissingDataError, NonFiniteError, ShapeError
+from topospike.models.inputs import Batch, Inputs, calibration_batches, leaves
 
 # Values of unfolded patches held at a time.
 PATCH_VALUES = 1 << 24
+
+
+class CalibrationImages:
+    """Images from whatever the user gave, checked as they come, handed on a few at a time, once.
+
+    Attributes
+    ----------
+    first : Tensor
+        The first batch, for shapes.
+    count : int
+        Images handed on so far.
+
+    Raises
+    ------
+    MissingDataError
+        If there is not a single image.
+    ShapeError
+        If the model cannot be run on them.
+    """
+
+    def __init__(
+        self, calibration: Iterable[Batch] | Tensor, model: nn.Module, *, chunk: int
+    ) -> None:
+        if chunk < 1:
+            raise ConfigError(f"chunk is {chunk}; 1 or more images at a time are required.")
+        self.chunk = chunk
+        self.count = 0
+        self.batches = map(only_tensor, calibration_batches(calibration, model))
+        first = next(self.batches, None)
+        if first is None:
+            raise MissingDataError(
+                "there are no calibration images; pass calibration=batches with at least one "
+                "batch of training images, normalised as in training."
+            )
+        check_fit(model, first)
+        self.first = first
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Hand on the images."""
+        batch: Tensor | None = self.first
+        while batch is not None:
+            for images in batch.split(self.chunk):
+                self.count += len(images)
+                yield images
+            batch = next(self.batches, None)
+
+
+def only_tensor(x: Inputs) -> Tensor:
+    """Return the one input tensor of a model; pruning walks through layers with one value."""
+    found = leaves(x)
+    if len(found) != 1:
+        raise ConfigError(
+            f"the model takes {len(found)} input tensors; pruning with images walks through models "
+            "of one. Use magnitude or ri, which need no images."
+        )
+    return found[0]
+
+
+@torch.no_grad()
+def check_fit(model: nn.Module, images: Tensor) -> None:
+    """Raise `ShapeError` unless the model can be run on such images."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()(images[:1])
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ShapeError(
+            f"{type(model).__name__} cannot be run on calibration images of shape "
+            f"{tuple(images.shape)} ({reason}). Pass batches as in training: (batch, channel, "
+            "height, width) for images, on the device and in the dtype of the model."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +108,6 @@ class Geometry:
     padding: tuple[tuple[int, int], ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
-
-    @property
-    def inputs_per_channel(self) -> int:
-        """Inputs of the unfolded layer for each channel it reads."""
-        return math.prod(self.kernel)
 
 
 def geometry_of(node: fx.Node, kernel: tuple[int, ...]) -> Geometry:
@@ -89,7 +159,7 @@ def input_columns(
     if not geometry.kernel:
         yield x.reshape(1, -1, x.shape[-1]).transpose(1, 2)
         return
-    per_image = math.prod(x.shape[1:]) * geometry.inputs_per_channel
+    per_image = math.prod(x.shape[1:]) * math.prod(geometry.kernel)
     for images in x.split(max(1, PATCH_VALUES // max(1, per_image))):
         yield patches(images, geometry)
 
@@ -108,7 +178,7 @@ def patches(
     x = x.reshape(x.shape[0], geometry.groups, channels, *x.shape[2:])
     space, kernel = range(3, 3 + axes), range(3 + axes, 3 + 2 * axes)
     x = x.permute(1, 2, *kernel, 0, *space)
-    return x.reshape(geometry.groups, channels * geometry.inputs_per_channel, -1)
+    return x.reshape(geometry.groups, channels * math.prod(geometry.kernel), -1)
 
 
 class InputMoments:

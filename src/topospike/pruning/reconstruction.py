@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topospike.errors import ConfigError, NonFiniteError
-from topospike.pruning.selection import check_sparsity, keep_largest
+from topospike.pruning.methods import keep_largest
+from topospike.topology import check_shares
 
 DAMPING_RETRIES = (1.0, 10.0, 100.0)
 
@@ -90,7 +91,7 @@ def reconstruct(
             f"{layer}: block is {block} and damping {damping}; both must be positive."
         )
     if sparsity is not None:
-        check_sparsity(sparsity)
+        check_shares("sparsity", sparsity)
     current = weight.to(moments.dtype, copy=True)
     dead = moments.diagonal(dim1=1, dim2=2) == 0
     current.masked_fill_(dead.unsqueeze(1), 0.0)

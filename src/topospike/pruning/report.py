@@ -43,9 +43,9 @@ class LayerPruning:
     shape: tuple[int, ...]
     links: int
     possible: int
-    error_before: float | None
-    error_after: float | None
-    seconds: float
+    error_before: float | None = None
+    error_after: float | None = None
+    seconds: float = 0.0
     is_classifier: bool = False
 
     @property

@@ -1,6 +1,6 @@
 """Stage prune: the smaller network that a network with isolated channels computes.
 
-The inverse view of `topospike.pruning.structured`: rows and columns without links become rows and
+The inverse view of `topospike.pruning.channels`: rows and columns without links become rows and
 columns that do not exist. Only for speed; everything else in the library reads masks.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from topospike.pruning.coupling import ChannelGroup, Coupling
-from topospike.pruning.structured import Cut
-from topospike.topology import get_mask, register_mask, weight_layers
+from topospike.pruning.channels import Cut
+from topospike.pruning.coupling import ChannelGroup, Coupling, require_equal
+from topospike.topology import original, register_mask, weight_layers
 
 
 def shrink(model: nn.Module, example: Tensor) -> nn.Module:
@@ -36,10 +36,14 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
     ------
     MissingDependencyError
         If torch-pruning is not installed.
+    ConfigError
+        If channels reach something that cannot lose any, or the smaller network would compute
+        something else, since an operation mixes channels.
 
     Notes
     -----
-    Exact up to rounding: a channel goes only if all layers that read it have no link to it.
+    Exact up to rounding, which is checked on the example: a channel goes only if all layers that
+    read it have no link to it, and no layer or group norm takes a mean over it.
 
     Examples
     --------
@@ -50,10 +54,11 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
     >>> shrink(model, torch.rand(1, 4))[0]
     Linear(in_features=4, out_features=2, bias=True)
     """
+    model = original(model)
     layers = weight_layers(model, example[:1])
     coupling = Coupling(model, example, keep=[x.name for x in layers if x.is_classifier])
     shapes = {layer.name: layer.weight.shape for layer in layers}
-    old = {layer.name: get_mask(layer.module) for layer in layers}
+    old = {layer.name: layer.mask for layer in layers}
     gone = Cut()
     for group in coupling.groups:
         indices = unread(coupling, group, old)
@@ -67,6 +72,10 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
         left = mask if stays is None else inside(mask, stays.to(mask.device))
         if not bool(left.all()):
             register_mask(coupling.twin.get_submodule(name), left)
+    modes = {module: module.training for module in model.modules()}
+    require_equal(coupling.twin, model, example)
+    for module, mode in modes.items():
+        module.training = mode
     return coupling.twin
 
 
@@ -74,7 +83,7 @@ def unread(
     coupling: Coupling, group: ChannelGroup, masks: Mapping[str, Tensor | None]
 ) -> tuple[int, ...]:
     """Return the channels of a group that no layer has a link to; at least one stays."""
-    if not group.readers():
+    if group.mixed_by or not group.readers():
         return ()
     read = torch.zeros(group.channels, dtype=torch.bool)
     for member in coupling.affected(group.root, range(group.channels)):

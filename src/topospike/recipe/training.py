@@ -1,8 +1,24 @@
-"""Settings of the data, of the network and of its training."""
+"""Settings of the data, of the network and of its training.
+
+Ranges are checked here, when settings are made, and nowhere else. Names (of a schedule, an
+augmentation) are looked up by the stages whose tables they are in.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from topospike.errors import ConfigError
+
+Requirement = tuple[str, bool, str]
+
+
+def check_ranges(section: str, settings: object, *requirements: Requirement) -> None:
+    """Raise `ConfigError` for the first field whose condition does not hold; NaN meets none."""
+    for field, holds, required in requirements:
+        if not holds:
+            value = getattr(settings, field)
+            raise ConfigError(f"{section}.{field} is {value!r}; {required} is required.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,11 @@ class DataSettings:
         Processes that decode images, for sets too large to be held in memory.
     memory_gib
         Sets up to this size are decoded once and held in memory; 0 decodes every batch anew.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range, or one split for training and for the test.
     """
 
     source: str = "digits"
@@ -61,6 +82,28 @@ class DataSettings:
     limit_test: int | None = None
     workers: int = 0
     memory_gib: float = 2.0
+
+    def __post_init__(self) -> None:
+        size, limits = self.image_size, (self.limit_train, self.limit_test)
+        check_ranges(
+            "data",
+            self,
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("eval_batch_size", self.eval_batch_size >= 1, "1 or more"),
+            ("validation_fraction", 0 <= self.validation_fraction < 1, "at least 0 and below 1"),
+            ("limit_train", limits[0] is None or limits[0] >= 1, "1 or more, or null,"),
+            ("limit_test", limits[1] is None or limits[1] >= 1, "1 or more, or null,"),
+            ("workers", self.workers >= 0, "0 or more"),
+            ("memory_gib", self.memory_gib >= 0, "0 or more"),
+            ("channels", self.channels in (None, 1, 3), "1, 3 or null"),
+            ("image_size", size is None or min(size) >= 1, "1 or more on each side"),
+            ("std", self.std is None or all(x > 0 for x in self.std), "above 0 everywhere"),
+            (
+                "test_split",
+                self.test_split != self.train_split,
+                "another split than train_split, of images that are not trained on,",
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -122,6 +165,11 @@ class TrainSettings:
         ``masked`` multiplies whole weights whose absent links are 0. ``compact`` computes ultra-
         sparse linear layers on their links alone: several times faster, and equal up to the order
         of floating-point sums (`topospike.train.on_links`).
+
+    Raises
+    ------
+    ConfigError
+        A number out of range, or numbers that contradict each other.
     """
 
     epochs: int = 200
@@ -144,3 +192,57 @@ class TrainSettings:
     accumulate: int = 1
     ema_decay: float = 0.0
     execution: str = "masked"
+
+    def __post_init__(self) -> None:
+        end, final = f"epochs={self.epochs}", self.final_learning_rate_fraction
+        check_ranges(
+            "train",
+            self,
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("momentum", 0 <= self.momentum < 1, "at least 0 and below 1"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+            (
+                "gradient_clip",
+                self.gradient_clip is None or self.gradient_clip > 0,
+                "above 0, or null for no clipping,",
+            ),
+            ("checkpoint_every", self.checkpoint_every >= 1, "1 or more (epochs)"),
+            ("accumulate", self.accumulate >= 1, "1 or more (batches)"),
+            ("ema_decay", 0 <= self.ema_decay < 1, "at least 0 (off) and below 1"),
+            (
+                "warmup_epochs",
+                0 <= self.warmup_epochs < self.epochs,
+                f"at least 0 and below {end}",
+            ),
+            (
+                "milestones",
+                not self.milestones or self.schedule == "step",
+                "nothing, unless schedule='step',",
+            ),
+            (
+                "milestones",
+                all(0 < epoch < self.epochs for epoch in self.milestones)
+                and list(self.milestones) == sorted(set(self.milestones)),
+                f"a rising list of epochs above 0 and below {end}",
+            ),
+            ("milestone_factor", 0 < self.milestone_factor <= 1, "above 0 and at most 1"),
+            ("restart_every_epochs", self.restart_every_epochs >= 0, "0 (off) or more"),
+            (
+                "restart_warmup_epochs",
+                0 <= self.restart_warmup_epochs <= self.restart_every_epochs,
+                f"at least 0 and at most restart_every_epochs={self.restart_every_epochs}",
+            ),
+            ("final_learning_rate_fraction", 0 <= final <= 1, "between 0 and 1"),
+            (
+                "final_learning_rate_fraction",
+                self.schedule != "linear" or final > 0,
+                "above 0 with schedule='linear', whose last tenth trains at that rate (try 0.01),",
+            ),
+            (
+                "final_learning_rate_fraction",
+                self.schedule not in ("step", "constant") or final == 0,
+                f"0 with schedule={self.schedule!r}, which does not use it,",
+            ),
+        )

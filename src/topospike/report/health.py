@@ -93,6 +93,7 @@ def settings(report: ConversionReport) -> str:
         f"{report.granularity}; calibrated on "
         f"{count(report.calibration_images)} images; {folded} batch "
         f"normalisation{'' if folded == 1 else 's'} folded."
+        + (f" Options: {report.settings}." if report.options else "")
     )
 
 

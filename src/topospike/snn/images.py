@@ -82,11 +82,11 @@ def image_axes(batches: tuple[Tensor, ...]) -> list[ImageAxis]:
     if axis is None:
         return []
     ways = [axis] if axis.within == 1 else [axis, ImageAxis(axis.axis, axis.within, leading=False)]
-    return [way for way in ways if all(is_same(way.by_image(batch)) for batch in batches)]
+    return [way for way in ways if is_same(torch.cat([way.by_image(b) for b in batches]))]
 
 
 def is_same(images: Tensor) -> bool:
-    """Tell whether all images of a batch are equal."""
+    """Tell whether all images are equal."""
     return bool((images == images[:1]).all())
 
 

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
-from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.errors import ConfigError
+from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
 from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
@@ -95,6 +96,7 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         self.ann = ann
         self.input_shape = input_shape
+        self.inputs = InputForm.of(ann)
         self.report = report
         self.executor = "decoded"
         self.costs = CostModel()
@@ -139,7 +141,7 @@ class SpikingNetwork(nn.Module):
         """Do nothing: every call starts anew, and a run's state belongs to the run alone."""
 
     def forward(
-        self, x: Float[Tensor, "batch ..."], timesteps: int, *, executor: str | None = None
+        self, x: Inputs, timesteps: int, *, executor: str | None = None
     ) -> Float[Tensor, "time batch classes"]:
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
@@ -149,7 +151,8 @@ class SpikingNetwork(nn.Module):
         Parameters
         ----------
         x
-            Images.
+            Images: a tensor, or, for a network of several inputs, a tuple in their order or a
+            dictionary of their names.
         timesteps
             How many steps.
         executor : {"decoded", "bf16", "event"}, optional
@@ -160,7 +163,8 @@ class SpikingNetwork(nn.Module):
         Raises
         ------
         ConfigError
-            If ``timesteps`` is below 1, or the executor is unknown or cannot run here.
+            If ``timesteps`` is below 1, the executor is unknown or cannot run here, or the inputs
+            are not those of the network.
         ShapeError
             If the images do not have the shape the network was converted for.
         NonFiniteError
@@ -170,7 +174,7 @@ class SpikingNetwork(nn.Module):
         chosen = self._executor(executor)
         parts = 1
         if inputs[0].device.type == "cpu":
-            parts = max(1, len(inputs[0]) // self.images_at_once)
+            parts = max(1, rows_of(inputs) // self.images_at_once)
         divided = zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True)
         logits = [self._simulate(part, timesteps, chosen) for part in divided]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
@@ -201,7 +205,7 @@ class SpikingNetwork(nn.Module):
         them one after the other. That needs a CPU, layers that keep nothing from step to step, and
         a graph in which the first axis counts images wherever a site is.
         """
-        images = len(inputs[0])
+        images = rows_of(inputs)
         if executor.follows_events or inputs[0].device.type != "cpu" or images == 0:
             return 1
         together = self.images_at_once // images
@@ -245,7 +249,7 @@ class SpikingNetwork(nn.Module):
         return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
 
     def steps(
-        self, x: Tensor, timesteps: int, *, executor: str | None = None
+        self, x: Inputs, timesteps: int, *, executor: str | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
 
@@ -257,7 +261,7 @@ class SpikingNetwork(nn.Module):
     @torch.no_grad()
     def watch(
         self,
-        x: Tensor,
+        x: Inputs,
         timesteps: int,
         nodes: Sequence[fx.Node] = (),
         *,
@@ -299,33 +303,21 @@ class SpikingNetwork(nn.Module):
         return next(iter(self.sites.values())).threshold
 
     @torch.no_grad()
-    def analog(self, x: Tensor) -> Tensor:
+    def analog(self, x: Inputs) -> Tensor:
         """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
         return self.ann(*self._checked(x, 1))
 
     def _executor(self, name: str | None) -> Executor:
         return EXECUTORS[self.executor if name is None else name]
 
-    def _checked(self, x: Tensor, timesteps: int) -> tuple[Tensor, ...]:
-        """Return the inputs in the order of the graph, once a run can begin."""
+    def _checked(self, x: Inputs, timesteps: int) -> tuple[Tensor, ...]:
+        """Return the input tensors in the order of the graph, once a run can begin."""
         if timesteps < 1:
             raise ConfigError(
                 f"timesteps is {timesteps}; at least 1 is required. Pass timesteps=8 for DCGS, "
                 "16 or more for rate coding."
             )
-        if tuple(x.shape[1:]) != self.input_shape:
-            raise ShapeError(
-                f"the images have shape {tuple(x.shape)}; (batch, "
-                f"{', '.join(map(str, self.input_shape))}) is required, the shape the network "
-                "was converted for. Resize the images or convert again."
-            )
-        if not bool(torch.isfinite(x).all()):
-            bad = int((~torch.isfinite(x)).sum())
-            raise NonFiniteError(
-                f"{bad} of {x.numel()} input values are NaN or infinite; finite images are "
-                "required. Check the data loading and normalisation."
-            )
-        return (x,)
+        return self.inputs.leaves(x)
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.

@@ -44,6 +44,7 @@ from topospike.topology.schedules import ZETA_SCHEDULES as ZETA_SCHEDULES
 from topospike.topology.schedules import density_at as density_at
 from topospike.topology.schedules import sparsity_at as sparsity_at
 from topospike.topology.schedules import zeta_at as zeta_at
+from topospike.topology.series import TopologySeries as TopologySeries
 from topospike.topology.series import saved_series as saved_series
 from topospike.topology.series import series_path as series_path
 from topospike.topology.weight_init import WEIGHT_INITS as WEIGHT_INITS
@@ -58,6 +59,7 @@ __all__ = [
     "Layer",
     "PackedMask",
     "Topology",
+    "TopologySeries",
     "active_count",
     "best",
     "bipartite_graphs",

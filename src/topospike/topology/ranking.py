@@ -114,6 +114,8 @@ def draw(
     >>> draw(weights, everyone, 2, generator=generator)
     tensor([ True, False,  True])
     """
+    if k <= 0:
+        return torch.zeros_like(candidates, memory_format=torch.contiguous_format)
     weights = weights.contiguous()
     positive = (weights > 0) & candidates
     n_positive = int(positive.count_nonzero())

@@ -1,6 +1,5 @@
 """Stage train: one readable loop, and checkpoints that resume it bit for bit."""
 
-from topospike.train.average import WeightAverage as WeightAverage
 from topospike.train.checkpoint import CheckpointWarning as CheckpointWarning
 from topospike.train.checkpoint import list_checkpoints as list_checkpoints
 from topospike.train.checkpoint import load_checkpoint as load_checkpoint
@@ -13,22 +12,19 @@ from topospike.train.distributed import Processes as Processes
 from topospike.train.distributed import connect as connect
 from topospike.train.distributed import current_processes as current_processes
 from topospike.train.distributed import process_group as process_group
-from topospike.train.distributed import shard_fully as shard_fully
 from topospike.train.distributed import wrap as wrap
-from topospike.train.epoch import train_epoch as train_epoch
-from topospike.train.evaluation import evaluate_accuracy as evaluate_accuracy
+from topospike.train.epoch import evaluate_accuracy as evaluate_accuracy
 from topospike.train.finite import check_weights as check_weights
-from topospike.train.loop import FitResult as FitResult
 from topospike.train.loop import fit as fit
-from topospike.train.method import TrainingMethod as TrainingMethod
-from topospike.train.metrics import MetricsLog as MetricsLog
+from topospike.train.optim import TrainingMethod as TrainingMethod
 from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
-from topospike.train.optim import learning_rate_factor as learning_rate_factor
 from topospike.train.protocols import ImageBatches as ImageBatches
 from topospike.train.protocols import SharedController as SharedController
 from topospike.train.protocols import TopologyController as TopologyController
 from topospike.train.protocols import TrainingData as TrainingData
+from topospike.train.resume import FitResult as FitResult
+from topospike.train.resume import MetricsLog as MetricsLog
 
 __all__ = [
     "CheckpointWarning",
@@ -42,7 +38,6 @@ __all__ = [
     "TopologyController",
     "TrainingData",
     "TrainingMethod",
-    "WeightAverage",
     "build_optimizer",
     "check_weights",
     "connect",
@@ -50,14 +45,11 @@ __all__ = [
     "evaluate_accuracy",
     "fit",
     "learning_rate_at",
-    "learning_rate_factor",
     "list_checkpoints",
     "load_checkpoint",
     "load_latest",
     "on_links",
     "process_group",
     "save_checkpoint",
-    "shard_fully",
-    "train_epoch",
     "wrap",
 ]

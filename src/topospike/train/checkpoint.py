@@ -1,38 +1,35 @@
-"""Stage train: folders on disk that hold everything a run needs to go on.
+"""Stage train: files on disk that hold everything a run needs to go on.
 
-One folder per checkpoint, ``epoch-00012`` after twelve finished epochs::
-
-    tensors.safetensors   every tensor of the payload
-    state.json            everything else; a tensor's place holds its name in the file above
-    manifest.json         size and sha256 of the two files
-
-A folder is written aside under a hidden name, flushed to disk and renamed, so a name that exists
-is complete; what a killed process left aside is removed by the next one. Nothing is pickled. This
-module does not know what a payload means (see ``resume``).
+One safetensors file a checkpoint, ``epoch-00012.safetensors`` after twelve finished epochs. A
+tensor of the payload lies there under the name of its place, such as ``model.fc1.weight``;
+everything else is JSON in the header, where ``{"__tensor__": name}`` stands for a tensor. A SHA-256
+of all of it is in the header too. A file is written aside under a hidden name, flushed to disk and
+renamed, so a name that exists is complete; what a killed process left aside is removed by the next
+one. Nothing is pickled. This module does not know what a payload means (see ``resume``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
+from topospike.contracts import write_atomically
 from topospike.errors import CheckpointError
-from topospike.train.packing import own_memory, pack, unpack
 
-FORMAT = "topospike checkpoint"
-VERSION = 2
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-NAME = re.compile(r"epoch-(\d{5,})")
+FORMAT = "topospike checkpoint 3"
+NAME = re.compile(r"epoch-(\d{5,})\.safetensors")
+TENSOR = "__tensor__"
 
 
 class CheckpointWarning(UserWarning):
@@ -40,7 +37,7 @@ class CheckpointWarning(UserWarning):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """The files of a checkpoint are not the files that were written."""
+    """A checkpoint is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -65,44 +62,31 @@ def save_checkpoint(
     number
         Finished epochs; orders the checkpoints.
     payload
-        Nested mappings, lists and tuples of tensors, numbers, strings, booleans and ``None``.
+        Tensors, numbers, strings, booleans and ``None``, in lists and in mappings with string keys.
+        A tuple comes back as a list.
     keep
         How many checkpoints stay.
 
     Returns
     -------
     Path
-        The new checkpoint's folder.
+        The new file.
 
     Raises
     ------
     CheckpointError
         The payload holds something else; names the place.
     """
-    packed, tensors = pack(payload)
-    state = json.dumps(packed)
+    tensors: dict[str, Tensor] = {}
+    state = json.dumps(packed(payload, "", tensors))
+    metadata = {"format": FORMAT, "state": state, "sha256": digest_of(FORMAT, state, tensors)}
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    final = folder / f"epoch-{number:05d}"
-    aside = folder / f".{final.name}.partial"
-    try:
-        aside.mkdir()
-        save_file(own_memory(tensors), aside / TENSORS)
-        (aside / STATE).write_text(state)
-        files = {name: describe(aside / name) for name in (TENSORS, STATE)}
-        manifest = {"format": FORMAT, "version": VERSION, "files": files}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        for path in (aside / TENSORS, aside / STATE, aside / MANIFEST, aside):
-            sync(path)
-        discard(final)
-        aside.rename(final)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    sync(folder)
-    for _, path in list_checkpoints(folder)[:-keep]:
-        discard(path)
-    return final
+    path = folder / f"epoch-{number:05d}.safetensors"
+    write_atomically(path, save(tensors, metadata))
+    for _, old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -119,28 +103,26 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     DamagedCheckpointError
-        A file is missing, truncated or altered; names the file.
+        The file is missing, truncated or altered.
     CheckpointError
-        The folder was written by another version of the format.
+        The file was written by another version of the format.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = dict(manifest["files"])
-        written_by = (manifest["format"], manifest["version"])
-        expected = {name: files[name] for name in (TENSORS, STATE)}
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpointError(
-            f"checkpoint {path} is damaged: {MANIFEST} cannot be read ({error!r}). "
-            f"Delete the folder to go on without it."
-        ) from error
-    if written_by != (FORMAT, VERSION):
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        written_by, state, expected = (metadata[key] for key in ("format", "state", "sha256"))
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise damaged(path, f"it cannot be read ({type(error).__name__}: {error})") from error
+    found = digest_of(written_by, state, tensors)
+    if found != expected:
+        raise damaged(path, f"it has sha256 {found}, but {expected} was written")
+    if written_by != FORMAT:
         raise CheckpointError(
-            f"checkpoint {path} has format {written_by}; this version reads {(FORMAT, VERSION)}. "
-            "Use the version of topospike that wrote it, or start over with resume=False."
+            f"checkpoint {path} has format {written_by!r}; this version reads {FORMAT!r}. Use the "
+            "version of topospike that wrote it, or start over with resume=False."
         )
-    for name, description in expected.items():
-        verify(path / name, description)
-    return unpack(json.loads((path / STATE).read_text()), load_file(path / TENSORS))
+    return json.loads(state, object_hook=lambda d: tensors[d[TENSOR]] if TENSOR in d else d)
 
 
 def load_latest(folder: Path) -> LoadedCheckpoint | None:
@@ -155,26 +137,23 @@ def load_latest(folder: Path) -> LoadedCheckpoint | None:
         There are checkpoints and every one is damaged.
     """
     remove_leftovers(folder)
-    complaints: list[str] = []
-    damaged: list[Path] = []
+    bad: dict[Path, str] = {}
     for number, path in reversed(list_checkpoints(folder)):
         try:
             payload = load_checkpoint(path)
         except DamagedCheckpointError as error:
-            complaints.append(str(error))
-            damaged.append(path)
+            bad[path] = str(error)
             continue
-        for bad in damaged:
-            set_aside(bad)
-        for complaint in complaints:
+        for other, complaint in bad.items():
+            other.replace(other.with_name(f"damaged-{other.name}"))
             warnings.warn(
                 f"{complaint} Going on from the older {path}.", CheckpointWarning, stacklevel=3
             )
-        return LoadedCheckpoint(path, number, payload, tuple(complaints))
-    if complaints:
+        return LoadedCheckpoint(path, number, payload, tuple(bad.values()))
+    if bad:
         raise CheckpointError(
-            "no intact checkpoint is left. " + " ".join(complaints) + " Start over with "
-            "resume=False, or restore the files."
+            f"no intact checkpoint is left. {' '.join(bad.values())} Start over with resume=False, "
+            "or restore the files."
         )
     return None
 
@@ -183,53 +162,54 @@ def clear_checkpoints(folder: Path) -> None:
     """Delete every checkpoint, complete or not."""
     remove_leftovers(folder)
     for _, path in list_checkpoints(folder):
-        discard(path)
-
-
-def describe(path: Path) -> dict[str, int | str]:
-    """Size in bytes and sha256 of a file."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def verify(path: Path, expected: Mapping[str, int | str]) -> None:
-    """Compare a file with its description in the manifest."""
-    found = describe(path) if path.is_file() else {"bytes": "no file"}
-    for key, value in expected.items():
-        if found.get(key) != value:
-            raise DamagedCheckpointError(
-                f"checkpoint {path.parent} is damaged: {path.name} has {key} {found.get(key)}, "
-                f"but {value} was written. Delete the folder to go on without it."
-            )
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def discard(path: Path) -> None:
-    """Delete a checkpoint; its name disappears at once, so it never looks complete half deleted."""
-    if path.exists():
-        hidden = path.with_name(f".{path.name}.discarded")
-        path.rename(hidden)
-        shutil.rmtree(hidden)
-
-
-def set_aside(path: Path) -> None:
-    """Keep a damaged checkpoint for inspection under a name that is never read."""
-    target = path.with_name(f"damaged-{path.name}")
-    shutil.rmtree(target, ignore_errors=True)
-    path.rename(target)
+        path.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a process that was killed while writing or deleting left behind."""
-    for pattern in (".epoch-*.partial", ".epoch-*.discarded"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path)
+    """Delete what a process that was killed while writing left behind."""
+    for path in folder.glob(".epoch-*"):
+        path.unlink()
+
+
+def damaged(path: Path, reason: str) -> DamagedCheckpointError:
+    """Build the error about a damaged file."""
+    return DamagedCheckpointError(
+        f"checkpoint {path} is damaged: {reason}. Delete the file to go on without it."
+    )
+
+
+def packed(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """Turn the value at ``place`` into JSON values, moving its tensors to ``tensors``.
+
+    Examples
+    --------
+    >>> tensors = {}
+    >>> packed({"weight": torch.ones(2), "epoch": 3}, "", tensors), list(tensors)
+    ({'weight': {'__tensor__': 'weight'}, 'epoch': 3}, ['weight'])
+    """
+    if isinstance(value, Tensor):
+        while place in tensors:
+            place += "'"
+        # A copy, for a file cannot hold two tensors that share their memory.
+        tensors[place] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        return {TENSOR: place}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    below = f"{place}." if place else ""
+    if isinstance(value, (list, tuple)):
+        return [packed(item, f"{below}{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) and key != TENSOR for key in value):
+        return {key: packed(item, f"{below}{key}", tensors) for key, item in value.items()}
+    raise CheckpointError(
+        f"cannot checkpoint {place!r}: it is a {type(value).__name__}. State must be made of "
+        "tensors, numbers, strings, booleans, None, lists, and mappings with string keys."
+    )
+
+
+def digest_of(written_by: str, state: str, tensors: Mapping[str, Tensor]) -> str:
+    """Compute the SHA-256 of everything in a checkpoint."""
+    digest = hashlib.sha256(f"{written_by}\n{state}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

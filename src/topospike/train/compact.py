@@ -1,6 +1,6 @@
 """Stage train: between topology updates, train ultra-sparse linear layers on their links alone.
 
-For the length of a block every suited layer multiplies by its links only (`link_product`), and the
+For the length of a block every suited layer multiplies by its links only (see `links`), and the
 optimizer holds, in place of the weight, one compact parameter with the values of the links, its
 slots gathered from the weight's. Off the mask weights, gradients and slots are zero, so nothing is
 lost, and the numbers are those of masked training up to the order of sums. After the block all is
@@ -20,14 +20,14 @@ from torch.optim import Optimizer
 
 from topospike.errors import ConfigError
 from topospike.registry import Registry
-from topospike.topology import get_mask, masked_layers
+from topospike.topology import masked_layers
 from topospike.topology.masks import check_absent
-from topospike.train.link_product import LinkProduct
+from topospike.train.links import LinkProduct
 
 # Share of present links up to which the compact step is the faster one; benchmarks/compact.py.
 DENSITY_BOUND = 0.1
-# Optimizers that treat each weight by itself, given its gradient and its own slots.
-ELEMENTWISE = (
+# Optimizers of torch that treat each weight by itself, given its gradient and its own slots.
+ELEMENTWISE = [
     "ASGD",
     "Adadelta",
     "Adagrad",
@@ -39,7 +39,7 @@ ELEMENTWISE = (
     "RMSprop",
     "Rprop",
     "SGD",
-)
+]
 
 
 class CompactLayer:
@@ -103,14 +103,6 @@ class CompactLayer:
         dense[self.links] = slot
         return dense
 
-    def require_unused_weight(self) -> None:
-        """Raise if something else than the layer itself has computed with the weight."""
-        if self.module.weight.grad is not None:
-            raise ConfigError(
-                f"{self.name}.weight is used outside of its layer, where execution='compact' "
-                "cannot follow it: its gradient would be lost. Train with execution='masked'."
-            )
-
 
 class CompactLayers:
     """The layers of a model that run on their links until `leave`; ``names`` are theirs."""
@@ -140,7 +132,11 @@ class CompactLayers:
             A weight was used outside of its layer.
         """
         for layer in self.layers:
-            layer.require_unused_weight()
+            if layer.module.weight.grad is not None:
+                raise ConfigError(
+                    f"{layer.name}.weight is used outside of its layer, where execution='compact' "
+                    "cannot follow it: its gradient would be lost. Train with execution='masked'."
+                )
 
 
 @contextmanager
@@ -215,26 +211,25 @@ EXECUTIONS: Registry[Callable[[nn.Module, Optimizer], AbstractContextManager[Com
 def suited_layers(model: nn.Module, optimizer: Optimizer, bound: float) -> list[CompactLayer]:
     """Build a compact layer for every suited one, in module order."""
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    found = []
-    for name, module in linear_layers(model):
-        mask = get_mask(module)
-        links = 0 if mask is None else int(mask.count_nonzero())
-        if mask is None or id(module.weight) not in trained or not module.weight.requires_grad:
-            continue
-        if 0 < links <= bound * mask.numel():
-            found.append(CompactLayer(name, module, mask))
-    return found
+    return [
+        CompactLayer(name, module, mask)
+        for name, module, mask in linear_layers(model)
+        if id(module.weight) in trained and 0 < int(mask.sum()) <= bound * mask.numel()
+    ]
 
 
-def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield the masked linear layers that can run on their links, whatever their density."""
+def linear_layers(model: nn.Module) -> list[tuple[str, nn.Linear, Tensor]]:
+    """List the masked linear layers that can run on their links, whatever their density."""
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-    for name, module in ((layer.name, layer.module) for layer in masked_layers(model)):
+    found = []
+    for layer in masked_layers(model):
+        module, weight, mask = layer.module, layer.weight, layer.mask
         # A subclass may compute something else with its weight, or let others do so.
-        if type(module) is not nn.Linear or "forward" in module.__dict__:
-            continue
-        if uses[id(module.weight)] == 1 and module.weight.dtype in (torch.float32, torch.float64):
-            yield name, module
+        is_plain = type(module) is nn.Linear and "forward" not in module.__dict__
+        is_own = uses[id(weight)] == 1 and layer.trains
+        if is_plain and is_own and weight.dtype in (torch.float32, torch.float64):
+            found.append((layer.name, module, mask))
+    return found
 
 
 def check_execution(execution: str, model: nn.Module, *, processes: int) -> None:
@@ -259,22 +254,18 @@ def check_execution(execution: str, model: nn.Module, *, processes: int) -> None
         )
     require_uncompiled(model)
     masked = [layer.name for layer in masked_layers(model)]
-    if masked and not any(linear_layers(model)):
+    if masked and not linear_layers(model):
         raise ConfigError(
             f"train.execution is 'compact', but none of the masked layers ({', '.join(masked)}) "
-            "is an nn.Linear with a float32 or float64 weight of its own. Use "
+            "is an nn.Linear with a float32 or float64 weight of its own that is trained. Use "
             "execution='masked'."
         )
 
 
 def require_elementwise(optimizer: Optimizer) -> None:
     """Refuse an optimizer whose step needs the shape of a weight."""
-    names = {
-        kind.__name__
-        for kind in type(optimizer).__mro__
-        if kind.__module__.startswith("torch.optim")
-    }
-    if not names & set(ELEMENTWISE):
+    kinds = [k for k in type(optimizer).__mro__ if k.__module__.startswith("torch.optim")]
+    if not any(kind.__name__ in ELEMENTWISE for kind in kinds):
         raise ConfigError(
             f"execution='compact' does not work with {type(optimizer).__name__}, which may treat "
             f"the weights of a layer together. Use one of {', '.join(ELEMENTWISE)}, or "

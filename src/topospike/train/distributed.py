@@ -1,36 +1,37 @@
 """Stage train: everything about several processes; a single one never gets here.
 
-Started by ``torchrun --nproc-per-node N``, every process trains a copy of the model on its share
-of each batch, and gradients are averaged (DDP), so N processes do what one does with the whole
-batch, up to the order of sums. Process 0 decides the topology and alone writes files. The model
-may also be spread over the processes (FSDP2). Which links change is not known here.
+Started by ``torchrun --nproc-per-node N``, every process trains a copy of the model on its share of
+each batch, and gradients are averaged (DDP), so N processes do what one does with the whole batch,
+up to the order of sums. Batch norms take mean and variance over all images, ``mu = sum(x) / n`` and
+``sum((x - mu)^2) / n`` with both sums over processes; outside of training steps they are torch's
+own. Process 0 decides the topology and alone writes files. Which links change is not known here.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import islice
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from topospike.errors import ConfigError, TopospikeError
-from topospike.topology import masks_of
 from topospike.train.protocols import SharedController
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT = timedelta(minutes=30)
-RANK_STRIDE = 1_000_003
 T = TypeVar("T")
 
 
@@ -67,30 +68,32 @@ class Processes:
         """Whether this process writes files and decides."""
         return self.rank == 0
 
-    def broadcast(self, message: Tensor) -> Tensor:
-        """Return process 0's tensor; the others pass one of the same shape and dtype."""
+    def broadcast(self, message: T) -> T:
+        """Return process 0's object, whatever the others pass."""
         if self.count == 1:
             return message
-        sent = message.detach().to(self.device, copy=True).contiguous()
-        dist.broadcast(sent, src=0)
-        return sent.to(message.device)
+        sent = [message if self.is_main else None]
+        dist.broadcast_object_list(sent, src=0, device=self.device)
+        return sent[0]  # pyright: ignore[reportReturnType]
 
-    def gather(self, value: Tensor) -> list[Tensor]:
-        """Return the tensors of all processes, of equal shape and dtype, by rank."""
-        if self.count == 1:
-            return [value]
-        own = value.detach().to(self.device).contiguous()
-        received = [torch.empty_like(own) for _ in range(self.count)]
-        dist.all_gather(received, own)
-        return [tensor.to(value.device) for tensor in received]
+    def gather(self, value: T) -> list[T]:
+        """Return the objects of all processes, by rank; every process gets them."""
+        received: list[Any] = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(received, value)
+        return received
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum over processes; the same on all of them."""
-        return torch.stack(self.gather(value)).sum(0) if self.count > 1 else value
+        if self.count == 1:
+            return value
+        total = value.detach().to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(value.device)
 
     def wait(self) -> None:
         """Go on when every process has come here."""
-        self.gather(torch.zeros(1))
+        self.gather(None)
 
     def everywhere(self, flag: Tensor) -> Tensor:
         """Return whether a flag holds on all processes, without waiting for the answer."""
@@ -100,13 +103,12 @@ class Processes:
         dist.all_reduce(holds, dist.ReduceOp.MIN)
         return holds.to(flag.device) > 0
 
-    def number_of_main(self, number: int) -> int:
-        """Return process 0's whole number."""
-        return int(self.broadcast(torch.tensor(number, dtype=torch.int64)))
-
     def seed(self, seed: int) -> int:
         """Return the seed of this process's generators: different noise on every share."""
-        return seed + RANK_STRIDE * self.rank
+        if self.is_main:
+            return seed
+        sequence = np.random.SeedSequence(seed, spawn_key=(self.rank,))
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def share(
         self, x: Float[Tensor, "part ..."], y: Shaped[Tensor, "batch ..."]
@@ -130,15 +132,9 @@ class Processes:
         part_x = x.tensor_split(self.count)[self.rank] if len(x) == len(y) else x
         return (part_x, part_y, len(part_y)) if len(part_y) else (x[:1], y[:1], 0)
 
-    def every_nth(self, batches: Iterator[T]) -> Iterator[T]:
-        """Yield this process's turn of whole batches, for evaluation."""
-        return islice(batches, self.rank, None, self.count)
-
-    def require_same(self, what: str, value: Tensor) -> None:
-        """Raise `ConfigError` where a number that must be equal on all processes is not."""
-        if self.count == 1:
-            return
-        values = [tensor.tolist() for tensor in self.gather(value)]
+    def require_same(self, what: str, value: object) -> None:
+        """Raise `ConfigError` where a value that must be equal on all processes is not."""
+        values = self.gather(value)
         for rank, other in enumerate(values):
             if other != values[0]:
                 raise ConfigError(
@@ -246,20 +242,15 @@ def losses_explained() -> Iterator[None]:
 
 
 def wrap(model: nn.Module, processes: Processes, *, device: torch.device) -> nn.Module:
-    """Average gradients over processes; masks stay out of DDP's broadcast of buffers.
+    """Average gradients over processes (DDP); buffers, masks among them, are not sent in steps.
 
-    Call it after the model has its masks. Without that, DDP would send every mask, a byte a link,
-    before every forward pass, and hide a process whose mask is wrong.
+    Otherwise DDP would send every mask, a byte a link, before every forward pass, and hide a
+    process whose mask is wrong. `take_buffers` settles the other buffers once an epoch.
     """
     if processes.count == 1:
         return model
-    ignored = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
-    # This setter of torch replaces what was set before, so names already there are kept by hand.
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        model, sorted(ignored | {f"{name}_mask" for name in masks_of(model)})
-    )
-    on_cpu = device.type == "cpu"
-    return DistributedDataParallel(model, device_ids=None if on_cpu else [device])
+    devices = None if device.type == "cpu" else [device]
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def without_averaging(network: nn.Module) -> AbstractContextManager[Any]:
@@ -288,48 +279,105 @@ def connect(controller: object, processes: Processes) -> None:
 
 @torch.no_grad()
 def take_buffers(model: nn.Module, processes: Processes) -> None:
-    """Take process 0's buffers (running means and variances), masks excepted, as DDP does."""
-    if processes.count == 1:
-        return
-    masks = {f"{name}_mask" for name in masks_of(model)}
-    for name, buffer in model.named_buffers():
-        if name not in masks:
-            buffer.copy_(processes.broadcast(buffer))
+    """Take process 0's floating-point buffers, such as running means; masks are compared instead.
+
+    Those of batch norms are equal already; a layer of one's own may have seen its share alone.
+    """
+    for buffer in model.buffers():
+        if processes.count > 1 and buffer.is_floating_point():
+            sent = buffer.to(processes.device, copy=True).contiguous()
+            dist.broadcast(sent, src=0)
+            buffer.copy_(sent)
 
 
-def shard_fully(
-    model: nn.Module,
-    controller: SharedController | None = None,
-    *,
-    processes: Processes,
-    shard: Callable[[nn.Module], object] | None = None,
-) -> nn.Module:
-    """Spread the weights of a model over the processes with FSDP2, and its masks alike.
+class SumOverProcesses(torch.autograd.Function):
+    """Sum a tensor over processes; so is the gradient, for every process used the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Return the sum, the same on every process."""
+        total = tensor.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the sum of what the processes need of this process's tensor."""
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+@contextmanager
+def whole_batch_norm(
+    model: nn.Module, processes: Processes, counted: int, *, images: int
+) -> Iterator[None]:
+    """Let every batch norm that trains see the images of all processes, inside a block.
 
     Parameters
     ----------
     model
-        Changed in place; masked already if it is to be sparse. Make the optimizer afterwards.
-    controller
-        The sparsifier of the model.
+        Its layers are not replaced, and ``SyncBatchNorm`` is left alone.
     processes
-        Every process must call this.
-    shard
-        Applies ``torch.distributed.fsdp.fully_shard`` to the modules it chooses; the default makes
-        the whole model one unit.
-
-    Returns
-    -------
-    nn.Module
-        The model itself, for a loop of one's own; `fit` trains with copies (DDP).
+        Of one process nothing changes.
+    counted
+        How many of this process's images count; 0 leaves its one image out of all statistics.
+    images
+        How many images the whole batch has.
     """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+    ]
+    layers = layers if processes.count > 1 else []
+    for layer in layers:
+        # An attribute of the instance comes before the method of its class.
+        layer.forward = partial(normalise, layer, counts=counted > 0, alone=images == 1)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
-    mesh = init_device_mesh(processes.device.type, (processes.count,))
-    apply = shard if shard is not None else lambda whole: fully_shard(whole, mesh=mesh)
-    if controller is None:
-        apply(model)
-    else:
-        controller.shard(apply, peers=processes)
-    return model
+
+def normalise(
+    layer: _BatchNorm, input: Float[Tensor, "batch chan ..."], *, counts: bool, alone: bool
+) -> Tensor:
+    """Do what the layer does, with the statistics of all processes when it trains."""
+    if not layer.training:
+        return type(layer).forward(layer, input)
+    x = input
+    axes = [0, *range(2, x.dim())]
+    values = x.float()
+    if alone and x.numel() == x.shape[1]:
+        raise ConfigError(
+            "batch norm needs more than one value per channel to train on, and this batch has one "
+            "image of one pixel. Leave the last, smaller batch out, or change the batch size."
+        )
+    seen = values if counts else values[:0]
+    count = torch.full((1,), float(seen.numel() / x.shape[1]), device=x.device)
+    total = SumOverProcesses.apply(torch.cat([seen.sum(axes), count]))
+    n = total[-1]
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    centred = values - (total[:-1] / n).view(shape)
+    variance = SumOverProcesses.apply(centred[: len(seen)].square().sum(axes)) / n
+    follow(layer, total[:-1].detach() / n.detach(), variance.detach(), n.detach())
+    result = centred * torch.rsqrt(variance + layer.eps).view(shape)
+    if layer.affine:
+        result = result * layer.weight.view(shape) + layer.bias.view(shape)
+    return result.to(x.dtype)
+
+
+@torch.no_grad()
+def follow(layer: _BatchNorm, mean: Tensor, variance: Tensor, n: Tensor) -> None:
+    """Move the running mean and the running (unbiased) variance, as torch does."""
+    if layer.running_mean is None or layer.running_var is None:
+        return
+    share: float | Tensor = 0.0 if layer.momentum is None else layer.momentum
+    if layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+        if layer.momentum is None:
+            share = 1.0 / layer.num_batches_tracked.to(mean.dtype)
+    layer.running_mean.lerp_(mean, share)
+    layer.running_var.lerp_(variance * n / (n - 1), share)

@@ -1,4 +1,4 @@
-"""Stage train: one pass over the training batches.
+"""Stage train: one pass over the training batches, and the accuracy over any.
 
 A batch is forward (in bf16 if asked), the method's loss, backward; after one
 batch, or as many as gradients are accumulated over: mask the gradients, clip, step. The gradient is
@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, ShapeError
+from topospike.modes import evaluating
 from topospike.recipe import TrainSettings
-from topospike.train.batch_norm import whole_batch_norm
 from topospike.train.compact import EXECUTIONS, CompactLayers
-from topospike.train.distributed import Processes, without_averaging
-from topospike.train.evaluation import check_logits, class_numbers, count_correct
+from topospike.train.distributed import ALONE, Processes, whole_batch_norm, without_averaging
 from topospike.train.finite import LossGuard, diagnose
-from topospike.train.method import CLASSIFICATION, TrainingMethod
 from topospike.train.optim import optimizer_steps, set_learning_rate
-from topospike.train.protocols import TrainingData
-from topospike.train.resume import Trainee
+from topospike.train.resume import Run, Trainee
 
 
 @dataclass(frozen=True)
@@ -46,30 +44,9 @@ class EpochSummary:
 
 
 def train_epoch(
-    trainee: Trainee,
-    data: TrainingData,
-    settings: TrainSettings,
-    *,
-    epoch: int,
-    advance: Callable[[], None] = lambda: None,
-    method: TrainingMethod = CLASSIFICATION,
+    trainee: Trainee, run: Run, *, epoch: int, advance: Callable[[], None] = lambda: None
 ) -> EpochSummary:
-    """Train on every batch once.
-
-    Parameters
-    ----------
-    trainee
-        Model, optimizer, topology controller, device and processes.
-    data
-        Its ``train`` batches are gone through in the order of ``epoch``.
-    settings
-        Precision, clipping, and the numbers that loss and learning rate read.
-    epoch
-        Counted from 0.
-    advance
-        Called after each optimizer step.
-    method
-        Loss and learning rate.
+    """Train on every batch once, in the order of ``epoch``; ``advance`` is called after each step.
 
     Raises
     ------
@@ -81,19 +58,21 @@ def train_epoch(
         The data gave another number of batches than their ``len()``; or layers cannot run on their
         links alone, as was asked.
     """
+    data, settings, method = run.data, run.settings, run.method
     processes, batches = trainee.processes, len(data.train)
     steps = optimizer_steps(settings, batches=batches)
     totals, guard = Totals(trainee.device), LossGuard(trainee.device, processes)
     learning_rate, seen = 0.0, 0
     data.train.set_epoch(epoch)
-    trainee.network.train()
+    if not trainee.model.training:  # in training mode, a module that is in eval mode stays frozen
+        trainee.network.train()
     last_compact = last_compact_step(trainee, epoch=epoch, steps=steps)
     with EXECUTIONS[settings.execution](trainee.model, trainee.optimizer) as layers:
         names = layers.names
         for step, group in enumerate(groups(data.train, settings.accumulate)):
             if step == 0:
-                first_labels = order_of(group[0][1])
-                processes.require_same("the order of the first training batch", first_labels)
+                order = int(order_of(group[0][1]))
+                processes.require_same("the order of the first training batch", order)
             if step > last_compact:
                 layers.leave()
             learning_rate = method.learning_rate(
@@ -102,12 +81,13 @@ def train_epoch(
             set_learning_rate(trainee.optimizer, learning_rate)
             trainee.optimizer.zero_grad()
             images = sum(len(y) for _, y in group)
-            for number, (x, y) in enumerate(group, start=1):
-                x, y, counted = processes.share(x, y)
+            for number, (x, whole) in enumerate(group, start=1):
+                x, y, counted = processes.share(x, whole)
                 x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
                 weight, last = counted * processes.count / images, number == len(group)
                 averaging = nullcontext() if last else without_averaging(trainee.network)
-                with whole_batch_norm(trainee.model, processes), averaging:
+                norms = whole_batch_norm(trainee.model, processes, counted, images=len(whole))
+                with norms, averaging:
                     logits = forward(trainee.network, x, settings)
                     check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
                     loss = method.loss(logits.float(), y, settings)
@@ -120,10 +100,9 @@ def train_epoch(
                         x,
                         lambda x=x: forward(trainee.model, x, settings),
                         loss=float(loss.detach()),
-                        epoch=epoch,
-                        step=seen,
+                        place=f"epoch {epoch}, step {seen}",
                     )
-                totals.add(loss, logits, y, counted=counted)
+                totals.add(logits, y, counted=counted, loss=loss)
                 seen += 1
             descend(trainee, settings, layers)
             advance()
@@ -132,30 +111,29 @@ def train_epoch(
             f"the training batches announced {batches} (their len()) but gave {seen} in epoch "
             f"{epoch}; the learning-rate schedule needs the two to agree."
         )
-    return totals.summary(processes, learning_rate=learning_rate, compact_layers=names)
+    loss, correct, images = totals.over(processes)
+    return EpochSummary(loss / images, correct / images, learning_rate, names)
 
 
 class Totals:
-    """Sums over the images of this process, kept on the device until the epoch has ended."""
+    """Sums over the images of this process, on the device: reading a number would make it wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.images = 0
 
-    def add(self, loss: Tensor, logits: Tensor, y: Tensor, *, counted: int) -> None:
+    def add(self, logits: Tensor, y: Tensor, *, counted: int, loss: Tensor | None = None) -> None:
         """Take up a batch, of whose images the first ``counted`` count."""
-        self.loss += loss.detach().double() * counted
-        self.correct += count_correct(logits[:counted], y[:counted])
+        self.correct += count_correct(logits[:counted], y[:counted]).to(self.correct.device)
         self.images += counted
+        if loss is not None:
+            self.loss += loss.detach().double() * counted
 
-    def summary(
-        self, processes: Processes, *, learning_rate: float, compact_layers: tuple[str, ...]
-    ) -> EpochSummary:
-        """Return the means over the images of all processes."""
+    def over(self, processes: Processes) -> list[float]:
+        """Return loss, correct images and images of all processes."""
         own = [float(self.loss), float(self.correct), float(self.images)]
-        loss, correct, images = processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
-        return EpochSummary(loss / images, correct / images, learning_rate, compact_layers)
+        return processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
 
 
 def last_compact_step(trainee: Trainee, *, epoch: int, steps: int) -> int:
@@ -210,9 +188,92 @@ def descend(trainee: Trainee, settings: TrainSettings, layers: CompactLayers) ->
     trainee.optimizer.step()
     if trainee.average is not None:
         layers.write_weights()
-        trainee.average.update(trainee.model)
+        trainee.average.update_parameters(trainee.model)
 
 
 def trained_parameters(trainee: Trainee) -> list[Tensor]:
     """Return what the optimizer holds at this moment: weights, or the links of compact layers."""
     return [p for group in trainee.optimizer.param_groups for p in group["params"]]
+
+
+def evaluate_accuracy(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    processes: Processes = ALONE,
+) -> float:
+    """Compute the share of images whose largest logit is the label's.
+
+    Parameters
+    ----------
+    model
+        Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``. Evaluated in eval
+        mode, on the device of its first parameter; every module gets its own mode back.
+    batches
+        Pairs of images and int64 labels ``(batch,)``.
+    processes
+        Share every batch, the same ones on every process, and add up their counts.
+
+    Returns
+    -------
+    float
+        Accuracy in [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        There is no image.
+    ShapeError
+        The model does not return one row of logits per image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 2.0]])
+    >>> evaluate_accuracy(torch.nn.Identity(), [(images, torch.tensor([0, 1, 1]))])
+    0.6666666666666666
+    """
+    device = next((parameter.device for parameter in model.parameters()), None)
+    totals = Totals(torch.device("cpu") if device is None else device)
+    with evaluating(model), torch.no_grad():
+        for x, y in batches:
+            x, y, counted = processes.share(x, y)
+            x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
+            logits = model(x)
+            check_logits(logits, batch=len(y), classes=None, model=model)
+            totals.add(logits, y, counted=counted)
+    _, correct, images = totals.over(processes)
+    if images == 0:
+        raise ConfigError("there are no images to evaluate on: give at least one batch.")
+    return correct / images
+
+
+def count_correct(logits: Float[Tensor, "batch classes"], labels: Tensor) -> Int[Tensor, ""]:
+    """Count the images whose largest logit is the label's, on the device."""
+    return (logits.detach().argmax(dim=1) == class_numbers(labels)).sum()
+
+
+def class_numbers(labels: Tensor) -> Int[Tensor, " batch"]:
+    """Return the class of every label; of probabilities of classes, the most probable one."""
+    return labels.argmax(dim=1) if labels.dim() == 2 else labels
+
+
+def check_logits(logits: object, *, batch: int, classes: int | None, model: nn.Module) -> None:
+    """Refuse an output that is not one logit per image and class, of any number if ``None``.
+
+    Raises
+    ------
+    ShapeError
+        Says what came out and what was needed.
+    """
+    name, wanted = type(model).__name__, f"({batch}, {classes or 'classes'})"
+    if not isinstance(logits, Tensor):
+        raise ShapeError(
+            f"{name} returned a {type(logits).__name__}; the logits are needed as a tensor of "
+            f"shape {wanted}. Wrap the model so that it returns them."
+        )
+    if logits.ndim != 2 or len(logits) != batch or classes not in (None, logits.shape[1]):
+        raise ShapeError(
+            f"{name} returned shape {tuple(logits.shape)} for {batch} images; it must be {wanted}. "
+            "Build the model with as many classes as the data have."
+        )

@@ -8,14 +8,17 @@ is written. Nothing is repaired or skipped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from topospike.errors import NonFiniteError
 from topospike.train.distributed import ALONE, Processes
+
+REMEDIES = "A lower learning_rate, a longer warm-up or gradient_clip are the usual remedies"
 
 
 class LossGuard:
@@ -47,74 +50,46 @@ class LossGuard:
 
 
 def diagnose(
-    model: nn.Module,
-    images: Tensor,
-    forward: Callable[[], object],
-    *,
-    loss: float,
-    epoch: int,
-    step: int,
+    model: nn.Module, images: Tensor, forward: Callable[[], object], *, loss: float, place: str
 ) -> NonFiniteError:
-    """Build the error for a batch whose loss is not finite.
+    """Build the error for a batch whose loss is not finite, naming the first layer or the batch.
 
-    Parameters
-    ----------
-    model
-        The network, with the weights the batch failed on.
-    images
-        The batch.
-    forward
-        Runs the forward pass of the batch again, in the same precision.
-    loss
-        The loss that was found; if it is finite, that of another process was not.
-    epoch, step
-        Where: both counted from 0, the step within the epoch.
-
-    Returns
-    -------
-    NonFiniteError
-        To be raised by the caller; its message names the first layer, or the batch.
+    ``forward`` runs the batch again, in the same precision; ``place`` says which epoch and step.
     """
     if math.isfinite(loss):
         return NonFiniteError(
-            f"the training loss of another process is not finite at epoch {epoch}, step {step}; "
-            "the message of that process says where it comes from."
+            f"the training loss of another process is not finite at {place}; the message of that "
+            "process says where it comes from."
         )
     bad = count_nonfinite(images)
-    place = (
+    cause = (
         f"The batch itself holds {bad} non-finite values of {images.numel()}: look at the images "
         "and at their normalisation (a std of 0?)."
         if bad
         else first_nonfinite_layer(model, forward)
     )
     return NonFiniteError(
-        f"the training loss is {loss} at epoch {epoch}, step {step}. {place} A lower "
-        "learning_rate, a longer warm-up or gradient_clip are the usual remedies when the data "
-        "are sound."
+        f"the training loss is {loss} at {place}. {cause} {REMEDIES} when the data are sound."
     )
 
 
 def first_nonfinite_layer(model: nn.Module, forward: Callable[[], object]) -> str:
     """Run ``forward`` and say in which module of ``model`` non-finite values first appear."""
     findings: list[str] = []
+    names = {module: name or type(model).__name__ for name, module in model.named_modules()}
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if findings or not any(count_nonfinite(tensor) for tensor in tensors_in(output)):
-                return
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(output))
-            layer = f"layer {name!r} ({type(module).__name__}, output shape {shapes})"
-            if any(count_nonfinite(tensor) for tensor in tensors_in(inputs)):
-                findings.append(f"They first reach a module as the input of {layer}.")
-            else:
-                findings.append(f"They first appear in {layer}; {weights_of(module)}.")
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        outputs = tensors_in(output)
+        if findings or not any(map(count_nonfinite, outputs)):
+            return
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in outputs)
+        layer = f"layer {names[module]!r} ({type(module).__name__}, output shape {shapes})"
+        if any(map(count_nonfinite, tensors_in(inputs))):
+            findings.append(f"They first reach a module as the input of {layer}.")
+        else:
+            findings.append(f"They first appear in {layer}; {weights_of(module)}.")
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(watch(name or type(model).__name__))
-        for name, module in model.named_modules()
-    ]
+    handles = [module.register_forward_hook(look) for module in names]
     try:
         with torch.no_grad():
             forward()
@@ -133,13 +108,11 @@ def check_weights(model: nn.Module, *, epoch: int) -> None:
         Naming the first such parameter.
     """
     for name, parameter in model.named_parameters():
-        bad = count_nonfinite(parameter)
-        if bad:
+        if bad := count_nonfinite(parameter):
             layer, _, kind = name.rpartition(".")
             raise NonFiniteError(
                 f"at the end of epoch {epoch} the {kind} of layer {layer!r} holds {bad} non-finite "
-                f"values of {parameter.numel()}, though every loss was finite. A lower "
-                "learning_rate, a longer warm-up or gradient_clip are the usual remedies."
+                f"values of {parameter.numel()}, though every loss was finite. {REMEDIES}."
             )
 
 
@@ -153,17 +126,10 @@ def weights_of(module: nn.Module) -> str:
     return " and ".join(parts) or "it has no parameters of its own"
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the floating-point tensors of a nested tuple, list or mapping."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the floating-point tensors of a nested tuple, list or mapping."""
+    found = [x for x in tree_leaves(value) if isinstance(x, Tensor)]
+    return [tensor for tensor in found if tensor.is_floating_point()]
 
 
 def count_nonfinite(tensor: Tensor) -> int:

@@ -11,11 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +21,6 @@ from topospike.contracts import TopologyUpdate, to_json
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError
 from topospike.progress import progress
 from topospike.recipe import TrainSettings
-from topospike.train.average import WeightAverage
 from topospike.train.checkpoint import (
     LoadedCheckpoint,
     clear_checkpoints,
@@ -43,44 +39,29 @@ from topospike.train.distributed import (
     take_buffers,
     wrap,
 )
-from topospike.train.epoch import train_epoch
-from topospike.train.evaluation import evaluate_accuracy
+from topospike.train.epoch import evaluate_accuracy, train_epoch
 from topospike.train.finite import check_weights
-from topospike.train.method import CLASSIFICATION, TrainingMethod
-from topospike.train.metrics import MetricsLog
-from topospike.train.optim import check_settings, optimizer_steps
+from topospike.train.optim import (
+    CLASSIFICATION,
+    SCHEDULES,
+    TrainingMethod,
+    optimizer_steps,
+    project,
+    weight_average,
+)
 from topospike.train.protocols import TopologyController, TrainingData
-from topospike.train.resume import History, Trainee, identity_of, restore, seeded, snapshot
+from topospike.train.resume import (
+    FitResult,
+    MetricsLog,
+    Run,
+    Trainee,
+    identity_of,
+    restore,
+    seeded,
+    snapshot,
+)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a finished training run was.
-
-    Attributes
-    ----------
-    epochs
-        Epochs trained, those before an interruption included.
-    train_loss
-        Mean loss over the images of the last epoch (in nats for cross-entropy).
-    validation_accuracy
-        Of the last epoch's weights, in [0, 1]; ``None`` without validation images.
-    best_epoch
-        The epoch (from 0) with the highest validation accuracy; its weights are not kept.
-    seconds
-        Time spent in epochs, those before an interruption included.
-    folder
-        The run's folder.
-    """
-
-    epochs: int
-    train_loss: float
-    validation_accuracy: float | None
-    best_epoch: int | None
-    seconds: float
-    folder: Path | None
 
 
 def fit(
@@ -103,9 +84,11 @@ def fit(
     ----------
     model
         Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``; moved to ``device``,
-        left in eval mode. With ``ema_decay`` it ends with the averaged weights.
+        left in eval mode. In a model in training mode, a part in eval mode (a frozen batch norm)
+        stays so. With ``ema_decay`` it ends with the averaged weights.
     data
-        Train and validation batches, number of classes.
+        Train and validation batches, number of classes; with an ``identity`` if other data are to
+        be told from these when a run is resumed.
     settings
         Optimizer, schedule, precision, checkpoint interval.
     folder
@@ -135,14 +118,15 @@ def fit(
     Raises
     ------
     ConfigError
-        Settings that cannot be trained with, or no training batches.
+        Settings that cannot be trained with, no training batches, or a topology controller planned
+        for another number of epochs or for steps.
     ShapeError
         The model does not return one logit per image and class.
     NonFiniteError
         The loss or a weight became NaN or infinite; names the layer, the epoch and the step. The
         last checkpoint stays.
     CheckpointError
-        The checkpoint is damaged, or of a run with other settings, data or model.
+        The checkpoint is damaged, or of a run with another method, other settings, data or model.
     LostProcessError
         Another process of a run on several has ended. The last checkpoint stays.
 
@@ -169,61 +153,34 @@ def fit(
     >>> fit(nn.Linear(2, 2), data, settings, folder=None, seed=0).validation_accuracy
     1.0
     """
-    check_settings(settings)
-    if len(data.train) == 0:
+    _ = SCHEDULES[settings.schedule]
+    batches = len(data.train)
+    if batches == 0:
         raise ConfigError("there are no training batches: the training split is empty.")
+    if sparsifier is not None:
+        steps = optimizer_steps(settings, batches=batches)
+        getattr(sparsifier, "check_schedule", lambda *_: None)(settings.epochs, steps)
     device, processes = torch.device(device), current_processes()
     folder = None if folder is None else Path(folder)
     metrics = MetricsLog(
         folder / "metrics.jsonl" if folder is not None and processes.is_main else None
     )
-    run = Run(data, settings, folder, metrics, label, method, after_update)
+    identity = identity_of(model, settings, data, method, seed=seed, sparsifier=sparsifier)
+    run = Run(data, settings, folder, metrics, label, method, after_update, identity)
     try:
         with losses_explained(), seeded(processes.seed(seed), device):
-            trainee = prepare(
-                model,
-                settings,
-                sparsifier=sparsifier,
-                device=device,
-                processes=processes,
-                method=method,
-            )
-            identity = {
-                **identity_of(settings, data, seed=seed, sparsifier=sparsifier),
-                **method.identity,
-            }
-            history = begin(trainee, run, identity=identity, resume=resume)
-            history = train(trainee, run, history, identity=identity)
+            trainee = prepare(model, run, sparsifier, device=device, processes=processes)
+            result = train(trainee, run, begin(trainee, run, resume=resume))
     except (KeyboardInterrupt, NonFiniteError, LostProcessError) as stop:
         stop.add_note(how_to_go_on(stop, folder))
         raise
     if trainee.average is not None:
-        trainee.average.copy_to(model)
+        model.load_state_dict(trainee.average.module.state_dict())
     model.eval()
-    return FitResult(
-        epochs=history.epochs,
-        train_loss=history.train_loss,
-        validation_accuracy=history.validation_accuracy,
-        best_epoch=history.best_epoch,
-        seconds=history.seconds,
-        folder=folder,
-    )
+    return dataclasses.replace(result, folder=folder)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What stays the same during a run: data, settings, and where it is written down."""
-
-    data: TrainingData
-    settings: TrainSettings
-    folder: Path | None
-    metrics: MetricsLog
-    label: str
-    method: TrainingMethod
-    after_update: Callable[[TopologyUpdate], None] | None
-
-
-def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str, Any]) -> History:
+def train(trainee: Trainee, run: Run, history: FitResult) -> FitResult:
     """Train the epochs that are left, each with its record and, when due, its checkpoint."""
     epochs = run.settings.epochs
     steps = optimizer_steps(run.settings, batches=len(run.data.train))
@@ -240,7 +197,7 @@ def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str
             due = history.epochs % run.settings.checkpoint_every == 0 or history.epochs == epochs
             if run.folder is not None and due:
                 payload = snapshot(
-                    trainee, history, identity=identity, metrics_offset=run.metrics.offset
+                    trainee, history, identity=run.identity, metrics_offset=run.metrics.offset
                 )
                 if trainee.processes.is_main:
                     save_checkpoint(run.folder / "checkpoint", history.epochs, payload)
@@ -248,14 +205,12 @@ def train(trainee: Trainee, run: Run, history: History, *, identity: Mapping[str
 
 
 def train_and_record(
-    trainee: Trainee, run: Run, history: History, *, advance: Callable[[], None]
-) -> History:
+    trainee: Trainee, run: Run, history: FitResult, *, advance: Callable[[], None]
+) -> FitResult:
     """Train one epoch, update the topology, validate, and write the metrics."""
     started = time.perf_counter()
     epoch = history.epochs
-    summary = train_epoch(
-        trainee, run.data, run.settings, epoch=epoch, advance=advance, method=run.method
-    )
+    summary = train_epoch(trainee, run, epoch=epoch, advance=advance)
     check_weights(trainee.model, epoch=epoch)
     settle_buffers(trainee)
     if trainee.sparsifier is not None and trainee.sparsifier.is_update_epoch(epoch):
@@ -286,64 +241,63 @@ def change_topology(
     seconds = time.perf_counter() - started
     run.metrics.write("topology_update", {**to_json(update), "seconds": seconds})
     if trainee.average is not None:
-        trainee.average.project(trainee.model)
+        project(trainee.average, trainee.model)
     if run.after_update is not None:
         run.after_update(update)
 
 
 def settle_buffers(trainee: Trainee) -> None:
-    """Let all processes have process 0's buffers; the last step left each its own."""
+    """Let all processes have process 0's buffers; the last step may have left each its own."""
     take_buffers(trainee.model, trainee.processes)
     if trainee.average is not None:
-        trainee.average.take_buffers(trainee.model, trainee.processes)
+        take_buffers(trainee.average.module, trainee.processes)
 
 
 def validate(trainee: Trainee, data: TrainingData) -> float | None:
     """Measure the accuracy on the validation images, of the averaged weights if there are any."""
     if len(data.validation) == 0:
         return None
-    average, model = trainee.average, trainee.model
-    with nullcontext() if average is None else average.in_place(model):
-        return evaluate_accuracy(model, data.validation, processes=trainee.processes)
+    model = trainee.model if trainee.average is None else trainee.average.module
+    return evaluate_accuracy(model, data.validation, processes=trainee.processes)
 
 
 def prepare(
     model: nn.Module,
-    settings: TrainSettings,
-    *,
+    run: Run,
     sparsifier: TopologyController | None,
+    *,
     device: torch.device,
     processes: Processes,
-    method: TrainingMethod = CLASSIFICATION,
 ) -> Trainee:
     """Move the model, make its optimizer, attach the controller and join the processes.
 
     Moving replaces buffers, masks among them, so the controller must look them up afterwards.
     """
+    settings = run.settings
     model.to(device)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = method.optimizer(model, settings)
+    optimizer = run.method.optimizer(model, settings)
     check_execution(settings.execution, model, processes=processes.count)
     if sparsifier is not None:
         sparsifier.attach(optimizer)
     connect(sparsifier, processes)
     network = wrap(model, processes, device=device)
-    average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay else None
+    average = weight_average(model, settings.ema_decay) if settings.ema_decay else None
     return Trainee(model, optimizer, sparsifier, device, network, average, processes)
 
 
-def begin(trainee: Trainee, run: Run, *, identity: Mapping[str, Any], resume: bool) -> History:
+def begin(trainee: Trainee, run: Run, *, resume: bool) -> FitResult:
     """Take up the newest checkpoint, or start with an empty metrics file."""
     if run.folder is None:
-        return History()
+        return FitResult()
     run.folder.mkdir(parents=True, exist_ok=True)
     checkpoints = run.folder / "checkpoint"
     loaded = newest(checkpoints, trainee.processes, resume=resume)
     if loaded is None:
         run.metrics.truncate(0)
-        return History()
-    history, offset = restore(trainee, loaded, identity=identity)
+        return FitResult()
+    history, offset = restore(trainee, loaded, identity=run.identity)
     run.metrics.truncate(offset)
     for complaint in loaded.complaints:
         run.metrics.write("warning", {"message": complaint, "resumed_from": loaded.path.name})
@@ -358,8 +312,8 @@ def newest(folder: Path, processes: Processes, *, resume: bool) -> LoadedCheckpo
         if not resume:
             clear_checkpoints(folder)
         loaded = load_latest(folder)
-    number = processes.number_of_main(-1 if loaded is None else loaded.number)
-    if processes.is_main or number < 0:
+    number = processes.broadcast(None if loaded is None else loaded.number)
+    if processes.is_main or number is None:
         return loaded
     path = dict(list_checkpoints(folder)).get(number)
     if path is None:

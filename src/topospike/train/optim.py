@@ -1,4 +1,4 @@
-"""Stage train: the optimizer and its learning rate, a pure function of the step.
+"""Stage train: loss, optimizer, and the learning rate, a pure function of the step.
 
 Factor of step ``t`` of ``T``, with warm-up ``w`` and progress ``p = (t - w) / (T - w)``::
 
@@ -9,22 +9,37 @@ Factor of step ``t`` of ``T``, with warm-up ``w`` and progress ``p = (t - w) / (
     step       1, 0.1 from p = 1/2, 0.01 from p = 3/4
 
 times ``(t mod r) / v`` while ``t mod r < v`` if restarts every ``r`` steps are on. Nothing here
-remembers a step, so a resumed run cannot drift; nothing here knows about masks.
+remembers a step, so a resumed run cannot drift; nothing here knows about masks. Loss, optimizer and
+learning rate together are a `TrainingMethod`, so that a stage which trains something else (spiking
+networks through time, say) uses the loop, its checkpoints and its checks unchanged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.registry import Registry
+from topospike.topology import masked_layers, set_mask
 
 LINEAR_SHARE = 0.9
+
+# From float32 logits (batch, classes) and labels (batch,) to the mean loss of a batch.
+Loss = Callable[[Tensor, Tensor, TrainSettings], Tensor]
+# Makes an optimizer over every trainable parameter.
+OptimizerBuilder = Callable[[nn.Module, TrainSettings], torch.optim.Optimizer]
+# From ``(settings, step, *, steps_per_epoch)`` to a rate, by the step alone (counted over the run),
+# so that a resumed run cannot drift.
+LearningRate = Callable[..., float]
 
 
 def cosine_decay(progress: float, final: float) -> float:
@@ -40,7 +55,7 @@ def linear_decay(progress: float, final: float) -> float:
 def step_decay(progress: float, final: float) -> float:
     """Divide by 10 at one half and again at three quarters of the run; ``final`` has no part.
 
-    Milestones of one's own replace these, see `learning_rate_factor`.
+    Milestones of one's own replace these, see `learning_rate_at`.
     """
     return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
 
@@ -56,84 +71,49 @@ SCHEDULES: Registry[Callable[[float, float], float]] = Registry(
 )
 
 
-def learning_rate_factor(
-    step: int,
-    total_steps: int,
-    *,
-    schedule: str = "cosine",
-    warmup_steps: int = 0,
-    final_fraction: float = 0.0,
-    milestones: Sequence[int] = (),
-    milestone_factor: float = 0.1,
-    restart_every: int = 0,
-    restart_warmup_steps: int = 0,
-) -> float:
-    """Compute what the learning rate is multiplied by at one optimizer step.
+def learning_rate_at(settings: TrainSettings, step: int, *, steps_per_epoch: int) -> float:
+    """Compute the learning rate of an optimizer step of a whole run.
 
     Parameters
     ----------
+    settings
+        Rate, schedule, warm-up and restarts.
     step
         Optimizer steps done so far, 0 at the first.
-    total_steps
-        Optimizer steps of the whole run.
-    schedule
-        ``cosine``, ``linear``, ``step`` or ``constant``.
-    warmup_steps
-        Length of the linear ramp from 0; the schedule proper starts after it.
-    final_fraction
-        Where ``cosine`` and ``linear`` end, as a share of the full rate.
-    milestones, milestone_factor
-        Steps at which ``step`` multiplies the rate by the factor, counted from the start of the
-        run; without any, the published ones for CIFAR.
-    restart_every, restart_warmup_steps
-        Ramp the rate up again from 0 over ``restart_warmup_steps`` at every multiple of
-        ``restart_every`` steps, so that links just grown are not moved by a full-size step with
-        fresh optimizer slots. 0 turns it off.
-
-    Returns
-    -------
-    float
-        A factor in [0, 1].
+    steps_per_epoch
+        Optimizer steps of an epoch; what the settings count in epochs is rounded to steps.
 
     Notes
     -----
-    Iterative warm-up and the 0.9 of the linear schedule are those of Zhang et al. (2025), CHTs;
-    the first step of a ramp has rate exactly 0, as in their code. The step schedule's milestones
-    are those of He et al. (2016) for CIFAR.
+    Iterative warm-up, so that links just grown are not moved by a full-size step with fresh
+    optimizer slots, and the 0.9 of the linear schedule are those of Zhang et al. (2025), CHTs; the
+    first step of a ramp has rate exactly 0, as in their code. The step schedule's milestones are
+    those of He et al. (2016) for CIFAR.
 
     Examples
     --------
-    >>> [round(learning_rate_factor(t, 8, warmup_steps=4), 3) for t in range(8)]
+    >>> settings = TrainSettings(epochs=8, learning_rate=1.0, warmup_epochs=4)
+    >>> [round(learning_rate_at(settings, t, steps_per_epoch=1), 3) for t in range(8)]
     [0.0, 0.25, 0.5, 0.75, 1.0, 0.854, 0.5, 0.146]
-    >>> [learning_rate_factor(t, 8, schedule="step") for t in (3, 4, 6)]
-    [1.0, 0.1, 0.010000000000000002]
-    >>> [learning_rate_factor(t, 8, schedule="step", milestones=[5]) for t in (4, 5, 7)]
+    >>> settings = TrainSettings(epochs=8, learning_rate=1.0, schedule="step", milestones=(5,))
+    >>> [learning_rate_at(settings, t, steps_per_epoch=1) for t in (4, 5, 7)]
     [1.0, 0.1, 0.1]
     """
-    ramp = 1.0
-    if restart_every > 0 and step % restart_every < restart_warmup_steps:
-        ramp = (step % restart_every) / restart_warmup_steps
-    if step < warmup_steps:
-        return ramp * step / warmup_steps
-    if schedule == "step" and milestones:
-        return ramp * milestone_factor ** sum(step >= milestone for milestone in milestones)
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return ramp * SCHEDULES[schedule](progress, final_fraction)
-
-
-def learning_rate_at(settings: TrainSettings, step: int, *, steps_per_epoch: int) -> float:
-    """Compute the learning rate of optimizer step ``step`` (0 is the first) of a whole run."""
-    return settings.learning_rate * learning_rate_factor(
-        step,
-        settings.epochs * steps_per_epoch,
-        schedule=settings.schedule,
-        warmup_steps=round(settings.warmup_epochs * steps_per_epoch),
-        final_fraction=settings.final_learning_rate_fraction,
-        milestones=[round(epoch * steps_per_epoch) for epoch in settings.milestones],
-        milestone_factor=settings.milestone_factor,
-        restart_every=round(settings.restart_every_epochs * steps_per_epoch),
-        restart_warmup_steps=round(settings.restart_warmup_epochs * steps_per_epoch),
-    )
+    total, factor = settings.epochs * steps_per_epoch, 1.0
+    warmup = round(settings.warmup_epochs * steps_per_epoch)
+    restart_every = round(settings.restart_every_epochs * steps_per_epoch)
+    restart_warmup = round(settings.restart_warmup_epochs * steps_per_epoch)
+    if restart_every > 0 and step % restart_every < restart_warmup:
+        factor = (step % restart_every) / restart_warmup
+    if step < warmup:
+        factor = factor * step / warmup
+    elif settings.schedule == "step" and settings.milestones:
+        reached = sum(step >= round(epoch * steps_per_epoch) for epoch in settings.milestones)
+        factor *= settings.milestone_factor**reached
+    else:
+        progress = (step - warmup) / max(1, total - warmup)
+        factor *= SCHEDULES[settings.schedule](progress, settings.final_learning_rate_fraction)
+    return settings.learning_rate * factor
 
 
 def optimizer_steps(settings: TrainSettings, *, batches: int) -> int:
@@ -211,68 +191,67 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate
 
 
-def check_settings(settings: TrainSettings) -> None:
-    """Refuse settings that cannot be trained with.
+def cross_entropy(logits: Tensor, labels: Tensor, settings: TrainSettings) -> Tensor:
+    """Return the cross-entropy in nats, with the settings' label smoothing."""
+    return F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
 
-    Raises
-    ------
-    ConfigError
-        Naming the field, its value, what is allowed and what to do.
+
+@dataclass(frozen=True)
+class TrainingMethod:
+    """Loss, optimizer and learning rate of a run.
+
+    Attributes
+    ----------
+    loss, optimizer, learning_rate
+        Functions; see `Loss`, `OptimizerBuilder` and `LearningRate`.
+    identity
+        Plain values that must be the same when a run is resumed, besides the train settings.
     """
-    shape = settings.schedule
-    final = settings.final_learning_rate_fraction
-    SCHEDULES[shape]
-    OPTIMIZERS[settings.optimizer]
-    requirements = (
-        ("epochs", settings.epochs >= 1, "at least 1"),
-        ("learning_rate", settings.learning_rate > 0, "above 0"),
-        ("momentum", 0 <= settings.momentum < 1, "in [0, 1)"),
-        ("weight_decay", settings.weight_decay >= 0, "at least 0"),
-        ("label_smoothing", 0 <= settings.label_smoothing < 1, "in [0, 1)"),
-        (
-            "gradient_clip",
-            settings.gradient_clip is None or settings.gradient_clip > 0,
-            "above 0, or null for no clipping",
-        ),
-        ("checkpoint_every", settings.checkpoint_every >= 1, "at least 1 (epochs)"),
-        ("accumulate", settings.accumulate >= 1, "at least 1 (batches)"),
-        ("ema_decay", 0 <= settings.ema_decay < 1, "in [0, 1); 0 is off"),
-        (
-            "warmup_epochs",
-            0 <= settings.warmup_epochs < settings.epochs,
-            f"at least 0 and below epochs={settings.epochs}",
-        ),
-        (
-            "milestones",
-            not settings.milestones or shape == "step",
-            "left out unless schedule='step'",
-        ),
-        (
-            "milestones",
-            all(0 < epoch < settings.epochs for epoch in settings.milestones)
-            and list(settings.milestones) == sorted(set(settings.milestones)),
-            f"rising epochs above 0 and below epochs={settings.epochs}",
-        ),
-        ("milestone_factor", 0 < settings.milestone_factor <= 1, "above 0 and at most 1"),
-        ("restart_every_epochs", settings.restart_every_epochs >= 0, "at least 0 (0 is off)"),
-        (
-            "restart_warmup_epochs",
-            0 <= settings.restart_warmup_epochs <= settings.restart_every_epochs,
-            f"at least 0 and at most restart_every_epochs={settings.restart_every_epochs}",
-        ),
-        ("final_learning_rate_fraction", 0 <= final <= 1, "in [0, 1]"),
-        (
-            "final_learning_rate_fraction",
-            shape != "linear" or final > 0,
-            "above 0 with schedule='linear', whose last tenth trains at that rate (try 0.01)",
-        ),
-        (
-            "final_learning_rate_fraction",
-            shape not in ("step", "constant") or final == 0,
-            f"0 with schedule={shape!r}, which does not use it",
-        ),
-    )
-    for field, holds, allowed in requirements:
-        if not holds:
-            value = getattr(settings, field)
-            raise ConfigError(f"train.{field} is {value!r}; it must be {allowed}.")
+
+    loss: Loss = cross_entropy
+    optimizer: OptimizerBuilder = build_optimizer
+    learning_rate: LearningRate = learning_rate_at
+    identity: Mapping[str, object] = field(default_factory=dict)
+
+
+CLASSIFICATION = TrainingMethod()
+
+
+def weight_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Follow the weights of a model by an exponential moving average over optimizer steps.
+
+    After step n it is ``a_1 = w_1``, ``a_n = d a_(n-1) + (1 - d) w_n``, for every floating-point
+    parameter and buffer; counters and masks are those of the model.
+
+    Parameters
+    ----------
+    model
+        Copied here; call ``update_parameters(model)`` after every step.
+    decay
+        Share ``d`` of the average kept at every step, in (0, 1).
+
+    Examples
+    --------
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> average = weight_average(layer, decay=0.75)
+    >>> for value in (1.0, 5.0):
+    ...     _ = layer.weight.data.fill_(value)
+    ...     average.update_parameters(layer)
+    >>> average.module.weight.item()
+    2.0
+    """
+
+    @torch.no_grad()
+    def follow(averaged: Any, current: Any, _: Any) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+
+
+def project(average: AveragedModel, model: nn.Module) -> None:
+    """Give an average the masks of the model; links that are gone would live on in it."""
+    for own, current in zip(masked_layers(average.module), masked_layers(model), strict=True):
+        set_mask(own.module, current.mask, name=own.attribute)  # pyright: ignore[reportArgumentType]

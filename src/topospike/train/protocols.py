@@ -7,10 +7,10 @@ may anything of the user's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from topospike.contracts import TopologyUpdate
@@ -44,7 +44,7 @@ class TopologyController(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings and nested dictionaries, lists and tuples of them."""
+        """Tensors, numbers and strings; lists and dictionaries with string keys of them."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> object:
@@ -53,19 +53,15 @@ class TopologyController(Protocol):
 
 
 @runtime_checkable
-class SharedController(TopologyController, Protocol):
+class SharedController(Protocol):
     """A controller that can let process 0 decide for several processes.
 
-    ``peers`` has a ``rank`` and the collectives ``broadcast`` and ``gather``
+    ``peers`` has a ``rank`` and the collectives ``broadcast`` and ``gather`` of any object
     (`topospike.train.Processes`).
     """
 
     def share_decisions(self, peers: Any) -> object:
         """Take every later decision from process 0, and compare masks after each."""
-        ...
-
-    def shard(self, shard_model: Callable[[nn.Module], object], *, peers: Any) -> object:
-        """Spread the model over the processes by ``shard_model``, and its masks alike."""
         ...
 
 
@@ -90,7 +86,11 @@ class ImageBatches(Protocol):
 
 
 class TrainingData(Protocol):
-    """The part of a ``DataBundle`` that training reads; the test split is not part of it."""
+    """The part of a ``DataBundle`` that training reads; the test split is not part of it.
+
+    If there is an ``identity``, a mapping of plain values, a stopped run goes on only with data
+    that have an equal one.
+    """
 
     @property
     def train(self) -> ImageBatches:

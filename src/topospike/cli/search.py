@@ -1,0 +1,253 @@
+"""Command line: what a sweep searches, and which trial is best.
+
+An entry of a space is a key of the recipe and its values, separated by commas, or a range
+``low:high`` (on a logarithmic scale ``low:high:log``), which only Optuna can search.
+
+``validation`` judges trials by images cut off from the training split, so the test split has no
+part in the choice. ``paper`` judges by the test split, as Bao et al. (2026) do ("we report the SNN
+with best accuracy"), and is there to compare with them: its winner's accuracy is not that of an
+unseen set. What is judged is the trained network (``ann``), or it converted by one method, at that
+conversion's time step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from topospike.contracts import Evaluation
+from topospike.errors import ConfigError
+from topospike.measure import evaluate
+from topospike.pipeline.networks import trained_model
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import spiking_network
+from topospike.recipe import ConversionSettings, Recipe
+from topospike.recipe.files import dotted_names, nearest
+from topospike.report.folder import read_metrics
+from topospike.train import evaluate_accuracy
+
+LOGARITHMIC = "log"
+SELECTIONS = ("validation", "paper")
+ANN = "ann"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``; whole ones if both are."""
+
+    low: float
+    high: float
+    logarithmic: bool = False
+
+    def for_ray(self) -> Any:
+        """Return the range as Ray Tune takes it."""
+        from ray import tune
+
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            kind = tune.lograndint if self.logarithmic else tune.randint
+            return kind(self.low, self.high + 1)
+        return (tune.loguniform if self.logarithmic else tune.uniform)(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of a search, by recipe key: listed values, or a range."""
+
+    dimensions: Mapping[str, tuple[Any, ...] | Range]
+
+    def for_ray(self) -> dict[str, Any]:
+        """Return the space as Ray Tune takes it, for sampling."""
+        from ray import tune
+
+        return {
+            key: dimension.for_ray() if isinstance(dimension, Range) else tune.choice(dimension)
+            for key, dimension in self.dimensions.items()
+        }
+
+
+def parse_space(entries: Sequence[str], *, known: Recipe) -> Space:
+    """Read the entries of a search space.
+
+    Raises
+    ------
+    ConfigError
+        No entry, one without values, or a key that no recipe has; suggests the nearest one.
+
+    Examples
+    --------
+    >>> space = parse_space(["data.batch_size=32,64", "seed=1:9", "train.learning_rate=.1:1:log"],
+    ...                     known=Recipe())
+    >>> for key, dimension in space.dimensions.items():
+    ...     print(key, dimension)
+    data.batch_size (32, 64)
+    seed Range(low=1, high=9, logarithmic=False)
+    train.learning_rate Range(low=0.1, high=1, logarithmic=True)
+    """
+    if not entries:
+        raise ConfigError(
+            "nothing to search; name what varies, such as --space train.learning_rate=0.1,0.01 "
+            "data.batch_size=32,64."
+        )
+    names = dotted_names(type(known))
+    dimensions: dict[str, tuple[Any, ...] | Range] = {}
+    for entry in entries:
+        key, equals, values = entry.partition("=")
+        if not equals or not values:
+            raise ConfigError(f"--space {entry!r} has no values; write {key}=0.1,0.01 or 0.01:0.1.")
+        if key not in names:
+            raise ConfigError(f"--space: unknown key {key!r}.{nearest(key, names)}")
+        dimensions[key] = parse_values(entry, values)
+    return Space(dimensions)
+
+
+def parse_values(entry: str, text: str) -> tuple[Any, ...] | Range:
+    """Read listed values or a range."""
+    low, colon, rest = text.partition(":")
+    if not colon:
+        return tuple(yaml.safe_load(f"[{text}]"))
+    high, _, scale = rest.partition(":")
+    ends = [yaml.safe_load(end or "null") for end in (low, high)]
+    if not all(isinstance(end, int | float) for end in ends) or scale not in ("", LOGARITHMIC):
+        raise ConfigError(f"--space {entry!r} is no range; write low:high or low:high:log.")
+    if ends[0] >= ends[1] or (scale and ends[0] <= 0):
+        raise ConfigError(
+            f"--space {entry!r}: the lower end must be smaller than the upper one, and above 0 on "
+            "a logarithmic scale."
+        )
+    return Range(ends[0], ends[1], logarithmic=bool(scale))
+
+
+def grid_points(space: Space) -> list[dict[str, Any]]:
+    """Return every combination of the listed values, the last key varying fastest.
+
+    Raises
+    ------
+    ConfigError
+        A dimension is a range.
+
+    Examples
+    --------
+    >>> grid_points(Space({"a": (1, 2), "b": (3,)}))
+    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
+    """
+    lists = []
+    for key, dimension in space.dimensions.items():
+        if isinstance(dimension, Range):
+            raise ConfigError(
+                f"{key} is a range, which a grid cannot go through; list its values, or add "
+                "--search optuna."
+            )
+        lists.append(dimension)
+    return [dict(zip(space.dimensions, point, strict=True)) for point in itertools.product(*lists)]
+
+
+def nested(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted keys into nested mappings.
+
+    Examples
+    --------
+    >>> nested({"train.epochs": 3, "seed": 1})
+    {'train': {'epochs': 3}, 'seed': 1}
+    """
+    result: dict[str, Any] = {}
+    for key, value in point.items():
+        group, dot, name = key.partition(".")
+        if dot:
+            result[group] = {**result.get(group, {}), **nested({name: value})}
+        else:
+            result[key] = value
+    return result
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """By which images (``select``) and on what (``on``) trials are judged."""
+
+    select: str
+    on: str = ANN
+
+    @property
+    def rule(self) -> str:
+        """The rule in words."""
+        images = "the validation split" if self.select == "validation" else "the test split"
+        network = "the trained network" if self.on == ANN else f"its conversion by {self.on}"
+        return f"accuracy of {network} on {images}"
+
+    def checked(self, recipe: Recipe) -> Judgement:
+        """Return itself, if the recipe has that conversion."""
+        names = [settings.label for settings in recipe.convert]
+        if self.on != ANN and self.on not in names:
+            raise ConfigError(
+                f"--judge is {self.on!r}; 'ann' or one of the recipe's conversions "
+                f"({', '.join(names) or 'none'}) is required."
+            )
+        return self
+
+
+def judge_run(run: Run, judgement: Judgement) -> tuple[float | None, float, float]:
+    """Return validation accuracy, test accuracy, and the one that counts, of a finished run.
+
+    Of two networks the sparse one is judged. Accuracies are fractions.
+    """
+    network = run.networks[-1]
+    if judgement.on == ANN:
+        test = ann_accuracy(run, network)
+        validation = ann_validation(run, network)
+    else:
+        settings = next(s for s in run.recipe.convert if s.label == judgement.on)
+        test = evaluation_of(network, settings).accuracy[step_of(run, settings) - 1]
+        validation = snn_validation(run, network, settings)
+    score = validation if judgement.select == "validation" else test
+    if score is None:
+        raise ConfigError(
+            "the runs have no validation images to be judged by; set data.validation_fraction, or "
+            "judge as the paper does: --select paper."
+        )
+    return validation, test, score
+
+
+def step_of(run: Run, settings: ConversionSettings) -> int:
+    """Return the time step at which a conversion is judged."""
+    return min(settings.timesteps, run.recipe.measure.timesteps)
+
+
+def evaluation_of(network: Network, settings: ConversionSettings) -> Evaluation:
+    """Read what was measured of one conversion."""
+    return Evaluation.load(network.folder / "conversions" / settings.label / "evaluation.json")
+
+
+def ann_accuracy(run: Run, network: Network) -> float:
+    """Return the test accuracy of a trained network; measured here if nothing was converted."""
+    if run.recipe.convert:
+        return evaluation_of(network, run.recipe.convert[0]).ann_accuracy
+    return evaluate_accuracy(trained_model(run, network), run.data.test)
+
+
+def ann_validation(run: Run, network: Network) -> float | None:
+    """Return the validation accuracy of the weights that training ended with."""
+    epochs, _ = read_metrics(network.folder / "metrics.jsonl", [])
+    return epochs[-1].validation_accuracy if epochs else None
+
+
+def snn_validation(run: Run, network: Network, settings: ConversionSettings) -> float | None:
+    """Simulate one conversion on the validation images."""
+    if run.data.validation.images == 0:
+        return None
+    converted = spiking_network(run, network, settings)
+    return evaluate(converted, run.data.validation, step_of(run, settings)).accuracy[-1]
+
+
+def best_of(scores: Sequence[float | None]) -> int | None:
+    """Return the place of the highest score; the first of equal ones.
+
+    Examples
+    --------
+    >>> best_of([0.5, None, 0.9, 0.9]), best_of([None])
+    (2, None)
+    """
+    known = [(score, -place) for place, score in enumerate(scores) if score is not None]
+    return -max(known)[1] if known else None

@@ -1,0 +1,312 @@
+"""Pipeline: the stages of a run, each from what is in the folder to what it adds to it.
+
+A stage states its settings (what its result depends on), and `Run.stage` decides whether anything
+is left to do. Every stage reads the networks from their files, never from an earlier stage's
+memory, so a run continued tomorrow computes what a run in one go computes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topospike.analysis import save_history
+from topospike.contracts import ConversionReport, to_json, write_atomically
+from topospike.conversion import convert, load, save
+from topospike.errors import ConfigError, MissingDataError
+from topospike.evolve import Sparsifier, sparsify
+from topospike.measure import Conventions, compare_activations, evaluate
+from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
+from topospike.pipeline.ledger import differences
+from topospike.pipeline.networks import (
+    calibration_images,
+    digest,
+    fresh_model,
+    measured_images,
+    save_weights,
+    trained_model,
+    training_settings,
+)
+from topospike.pipeline.quantising import (
+    is_missing,
+    quantise_network,
+    quantised_model,
+    quantised_settings,
+    refuse_changed_quantisation,
+    trained_kind,
+)
+from topospike.pipeline.run import Network, Run
+from topospike.progress import watched
+from topospike.recipe import ConversionSettings
+from topospike.recipe.files import to_plain
+from topospike.report.folder import read_conversion
+from topospike.snn import SpikingNetwork
+from topospike.topology import Topology, TopologySeries, saved_series
+from topospike.train import fit
+
+CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
+SAVED_NETWORK = "network"
+COMPARED_IMAGES = 128
+RESULT_FILES = (*CONVERSION_FILES, "topology_report.json", HISTORY_FILE)
+CORRELATED_IMAGES = 20_000
+
+
+def train_network(run: Run, network: Network) -> None:
+    """Train one network, sparse ones with an evolving topology, and save it."""
+    name, settings = network.stage, training_settings(run, network)
+    changed = changed_settings(run, network)
+
+    def action() -> list[Path]:
+        is_main = run.processes.is_main
+        if changed and is_main:
+            remove_results(network)
+        model = fresh_model(run)
+        sparsifier = new_sparsifier(run, model) if network.is_sparse else None
+        fit(
+            model,
+            run.data,
+            run.recipe.train,
+            folder=network.folder,
+            seed=run.recipe.seed,
+            sparsifier=sparsifier,
+            device=run.device,
+            resume=not changed,
+            label=name,
+            after_update=topology_series(run, network, model),
+        )
+        outputs = [network.folder / "metrics.jsonl", network.folder / "model.safetensors"]
+        if sparsifier is not None:
+            topology = sparsifier.freeze()
+            topology.verify(model)
+            run.record.write(topology_digest=topology.digest)
+            outputs.append(network.folder / "topology.npz")
+            if is_main:
+                topology.save(network.folder / "topology.npz")
+        if is_main:
+            save_weights(model, network.folder / "model.safetensors")
+        return outputs
+
+    run.stage(name, settings, action)
+
+
+def changed_settings(run: Run, network: Network) -> list[str]:
+    """Return the settings in which a network already trained in the folder differs."""
+    settings = training_settings(run, network)
+    before = run.ledger.settings(network.stage, like=settings)
+    return [] if before is None else list(differences(before, settings))
+
+
+def refuse_changed_settings(run: Run) -> None:
+    """Raise `ConfigError` if the folder holds networks trained with other settings.
+
+    Asked before anything is written, so that a refused command leaves the folder as it was.
+    """
+    for network in run.networks:
+        changed = changed_settings(run, network)
+        if changed and not run.overwrite:
+            raise ConfigError(
+                f"{network.folder} holds a network trained with other settings: "
+                f"{', '.join(changed)}. Choose another --folder, go back to those settings, or "
+                "--overwrite to train again."
+            )
+        refuse_changed_quantisation(run, network)
+
+
+def remove_results(network: Network) -> None:
+    """Delete what was computed from a network that is about to be trained again."""
+    folders = [network.folder, *network.folder.glob("conversions/*")]
+    for path in (folder / name for folder in folders for name in RESULT_FILES):
+        path.unlink(missing_ok=True)
+    for path in saved_series(network.folder).values():
+        path.unlink()
+
+
+def correlated_pixels(run: Run) -> Tensor:
+    """Return training images, one flattened image a row, for topologies of correlated pixels.
+
+    Normalisation shifts and scales each channel, which leaves every correlation as it is.
+    """
+    rows: list[Tensor] = []
+    for images, _ in run.data.calibration:
+        rows.append(images.flatten(1))
+        if sum(len(part) for part in rows) >= CORRELATED_IMAGES:
+            break
+    return torch.cat(rows)[:CORRELATED_IMAGES]
+
+
+def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
+    """Make a fresh network sparse as the recipe says."""
+    settings = run.recipe.sparsity
+    topologies = settings.initial_topology
+    names = topologies.values() if isinstance(topologies, dict) else (topologies,)
+    return sparsify(
+        model,
+        settings,
+        epochs=run.recipe.train.epochs,
+        seed=run.recipe.seed,
+        csti_features=correlated_pixels(run) if "csti" in names else None,
+        example_input=next(iter(run.data.validation))[0][:2],
+    )
+
+
+def topology_series(run: Run, network: Network, model: nn.Module) -> TopologySeries | None:
+    """Return what saves the topologies on the way of a fresh network, if the recipe wants that."""
+    every = run.recipe.sparsity.keep_every
+    if not (network.is_sparse and every):
+        return None
+    return TopologySeries(model, network.folder, every=every, writes=run.processes.is_main)
+
+
+def convert_network(run: Run, network: Network, settings: ConversionSettings) -> ConversionReport:
+    """Convert one trained network by one method, and return what the conversion did."""
+    path = conversion_folder(network, settings) / "conversion.json"
+    compared = path.with_name("activations.json")
+
+    def action() -> list[Path]:
+        path.with_name("evaluation.json").unlink(missing_ok=True)
+        snn = new_spiking_network(run, network, settings)
+        images = calibration_images(run.data, COMPARED_IMAGES)
+        comparison = compare_activations(snn, images, compared_steps(settings.timesteps))
+        comparison.save(compared)
+        write_atomically(path, json.dumps(to_json(snn.report), indent=1) + "\n")
+        return [path, compared, *save(snn, path.with_name(SAVED_NETWORK))]
+
+    if is_missing(run, network, settings.method):
+        quantise_network(run, network)
+    stage, depends = conversion_stage(run, network, settings)
+    run.stage(stage, depends, action)
+    report = read_conversion(path)
+    if report is None:
+        raise MissingDataError(f"{path} vanished while it was in use; repeat the command.")
+    return report
+
+
+def conversion_stage(
+    run: Run, network: Network, settings: ConversionSettings
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of a conversion in the ledger, and what it depends on."""
+    name = f"convert {network.name} {settings.label}"
+    return name, conversion_settings(run, network, settings)
+
+
+def conversion_settings(run: Run, network: Network, settings: ConversionSettings) -> dict[str, Any]:
+    """Return everything a spiking network depends on."""
+    depends = {
+        "trained": digest(training_settings(run, network)),
+        "conversion": to_plain(settings),
+    }
+    kind = trained_kind(run.recipe, settings.method)
+    if kind is not None:
+        depends["quantised"] = digest(quantised_settings(run, network, kind))
+    return depends
+
+
+def conversion_folder(network: Network, settings: ConversionSettings) -> Path:
+    """Return the folder of one conversion of one network."""
+    return network.folder / "conversions" / settings.label
+
+
+def compared_steps(timesteps: int) -> tuple[int, ...]:
+    """Return the steps at which activations are compared: powers of two, and the last.
+
+    Examples
+    --------
+    >>> compared_steps(12)
+    (1, 2, 4, 8, 12)
+    """
+    return (*(2**k for k in range(timesteps.bit_length()) if 2**k < timesteps), timesteps)
+
+
+def spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
+    """Return the network that the conversion stage has saved, converted anew if it is not there."""
+    key = (network.name, settings.label)
+    if key not in run.spiking:
+        folder = conversion_folder(network, settings) / SAVED_NETWORK
+        stage, depends = conversion_stage(run, network, settings)
+        if folder.is_dir() and run.ledger.is_complete(stage, depends):
+            run.spiking[key] = load(folder, device=run.device)
+        else:
+            new_spiking_network(run, network, settings)
+    return run.spiking[key]
+
+
+def new_spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
+    """Convert a trained network."""
+    images = calibration_images(run.data, settings.calibration_images)
+    kind = trained_kind(run.recipe, settings.method)
+    plain = kind is None
+    model = trained_model(run, network) if plain else quantised_model(run, network, kind)
+    snn = convert(model, settings.method, images, settings.timesteps, **settings.options)
+    run.spiking[network.name, settings.label] = snn
+    return snn
+
+
+def measure_network(run: Run, network: Network, settings: ConversionSettings) -> None:
+    """Simulate one converted network on the test split, and write accuracy and energy."""
+    name = f"measure {network.name} {settings.label}"
+    measure = run.recipe.measure
+    path = conversion_folder(network, settings) / "evaluation.json"
+
+    def action() -> list[Path]:
+        result = evaluate(
+            spiking_network(run, network, settings),
+            watched(measured_images(run.data, measure.images), name),
+            measure.timesteps,
+            conventions=Conventions(first_layer=measure.first_layer, pooled=measure.pooled),
+            energy_model=measure.energy_model,
+        )
+        result.save(path)
+        return [path]
+
+    depends = {**conversion_settings(run, network, settings), "measure": to_plain(measure)}
+    run.stage(name, depends, action)
+
+
+def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
+    """Analyse the frozen topology of the sparse network as a graph; return the report's path.
+
+    Topologies saved over the updates are measured as well, into a file of their own.
+    """
+    network = run.networks[-1]
+    if not network.is_sparse:
+        raise ConfigError(
+            f"{run.folder} holds a dense network only, so there is no topology to analyse. Train "
+            "with sparse_twin: true, or prune it: topospike prune."
+        )
+    if not (network.folder / "topology.npz").is_file():
+        raise MissingDataError(
+            f"{run.folder} has no topology yet: {network.name!r} was not trained or pruned to its "
+            "end. Repeat the command that made the folder; it goes on from the last checkpoint."
+        )
+    path, history = run.folder / "topology_report.json", run.folder / HISTORY_FILE
+    asked = settings or AnalysisSettings()
+
+    def action() -> list[Path]:
+        topology = Topology.load(network.folder / "topology.npz")
+        measured(topology, asked, seed=run.recipe.seed).save(path)
+        points = measured_series(network.folder, asked, seed=run.recipe.seed)
+        if not points:
+            return [path]
+        save_history(points, history)
+        return [path, history]
+
+    depends = {"trained": digest(training_settings(run, network)), "seed": run.recipe.seed}
+    run.stage("analyse", depends | asked.changed, action)
+    return path
+
+
+def show_first_conversion(run: Run, network: Network) -> None:
+    """Copy the files of the recipe's first conversion to the top of the network's folder."""
+    if not run.recipe.convert:
+        return
+    source = conversion_folder(network, run.recipe.convert[0])
+    for name in CONVERSION_FILES:
+        target = network.folder / name
+        if not (source / name).is_file():
+            target.unlink(missing_ok=True)
+        elif not (target.is_file() and target.read_bytes() == (source / name).read_bytes()):
+            write_atomically(target, (source / name).read_bytes())

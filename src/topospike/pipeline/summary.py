@@ -1,0 +1,117 @@
+"""Pipeline: ``summary.json``, one row for each network and conversion, from the run's files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import torch
+
+from topospike.contracts import Evaluation, write_atomically
+from topospike.measure import saving_text
+from topospike.models import build_model
+from topospike.pipeline.run import Network, Run
+from topospike.pipeline.stages import conversion_folder
+from topospike.recipe import ConversionSettings
+from topospike.report.folder import SummaryRow
+from topospike.report.labels import display_name
+from topospike.topology import Topology, weight_layers
+
+
+def write_summary(run: Run) -> tuple[SummaryRow, ...]:
+    """Collect the rows of every evaluation that is there, and write them.
+
+    Energies are those of the conversion's time step (``convert[i].timesteps``, or the last one
+    simulated); the ratio is to the dense twin at the same step by the same method.
+    """
+    evaluations = evaluations_of(run)
+    sparsity = {network.name: network_sparsity(run, network) for network in run.networks}
+    rows = tuple(
+        summary_row(
+            evaluations[network.name, settings.label],
+            evaluations.get(("dense", settings.label)),
+            network=network,
+            settings=settings,
+            sparsity=sparsity[network.name],
+        )
+        for settings in run.recipe.convert
+        for network in run.networks
+        if (network.name, settings.label) in evaluations
+    )
+    content = {"rows": [dataclasses.asdict(row) for row in rows]}
+    write_atomically(run.folder / "summary.json", json.dumps(content, indent=1) + "\n")
+    return rows
+
+
+def evaluations_of(run: Run) -> dict[tuple[str, str], Evaluation]:
+    """Read every evaluation that is there, by network and conversion."""
+    return {
+        (network.name, settings.label): Evaluation.load(path)
+        for network in run.networks
+        for settings in run.recipe.convert
+        if (path := conversion_folder(network, settings) / "evaluation.json").is_file()
+    }
+
+
+def saving_texts(run: Run) -> list[str]:
+    """Return, for each conversion, where the savings of its networks come from.
+
+    At the conversion's time step; networks measured under other conventions than the first one's
+    are left to the report, which does not put them side by side.
+    """
+    evaluations, texts = evaluations_of(run), []
+    for settings in run.recipe.convert:
+        found = {n: e for (n, label), e in evaluations.items() if label == settings.label}
+        first = next(iter(found.values()), None)
+        if first is None:
+            continue
+        alike = {
+            display_name(name): result
+            for name, result in found.items()
+            if result.conventions == first.conventions
+        }
+        step = min(settings.timesteps, *(result.timesteps[-1] for result in alike.values()))
+        texts.append(f"{display_name(settings.label)}: {saving_text(alike, step)}")
+    return texts
+
+
+def summary_row(
+    result: Evaluation,
+    dense: Evaluation | None,
+    *,
+    network: Network,
+    settings: ConversionSettings,
+    sparsity: float,
+) -> SummaryRow:
+    """Read one row off an evaluation at the conversion's time step."""
+    step = min(settings.timesteps, result.timesteps[-1])
+    energy = result.energy_joule[step - 1]
+    compared = dense is not None and len(dense.energy_joule) >= step
+    reference = dense.energy_joule[step - 1] if dense is not None and compared else None
+    return SummaryRow(
+        network=network.name,
+        method=settings.label,
+        ann_accuracy=result.ann_accuracy,
+        snn_accuracy=result.accuracy[step - 1],
+        timesteps=step,
+        energy_joule=energy,
+        energy_ratio=energy / reference if reference else None,
+        ann_energy_joule=result.ann_energy_joule,
+        saturation_time=result.saturation_time,
+        sparsity=sparsity,
+    )
+
+
+def network_sparsity(run: Run, network: Network) -> float:
+    """Return the share of absent links among all weights of convolutions and linear layers.
+
+    Layers without a mask, the classifier among them, count as dense.
+    """
+    if not network.is_sparse:
+        return 0.0
+    with torch.device("meta"):
+        model = build_model(run.recipe.model, **run.image_format)
+    possible = sum(layer.weight.numel() for layer in weight_layers(model))
+    topology = Topology.load(network.folder / "topology.npz")
+    absent = sum(mask.numel() - int(mask.sum()) for mask in topology.masks.values())
+    return absent / possible
