@@ -20,7 +20,7 @@ from torch import Tensor
 
 from topospike.errors import ConfigError
 from topospike.snn.coding import Rate, SiteState
-from topospike.snn.site import Rule, Site, site_step
+from topospike.snn.site import Rule, Site, decoded_of, site_step
 
 SLACK = 1e-3
 """Share of theta by which a shifted membrane clears the threshold."""
@@ -107,5 +107,5 @@ class OffsetSpike(Rate):
         outputs = torch.empty_like(decoded)
         for t, (now, after) in enumerate(zip(decoded, outputs, strict=True), start=1):
             state = site_step(site, t, now, state, record=False)
-            after.copy_(state.decoded)  # pyright: ignore[reportArgumentType]
+            after.copy_(decoded_of(state))
         return outputs.flatten(0, 1), start

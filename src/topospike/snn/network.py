@@ -137,9 +137,7 @@ class SpikingNetwork(nn.Module):
 
     def _wired(self) -> Wiring:
         if self._wiring is None:
-            # links are found by derivatives, wherever this is called
-            with torch.inference_mode(False), torch.enable_grad():
-                self._wiring = wire(self.ann)
+            self._wiring = wire(self.ann)
         return self._wiring
 
     def reset(self) -> None:
@@ -195,7 +193,7 @@ class SpikingNetwork(nn.Module):
                 steps = timesteps - before
                 state = program.start(inputs, state, together=steps)
             logits, state = program.step(
-                before + 1, state, record=executor.keeps_outputs, together=steps
+                before + 1, state, record=executor.follows_events, together=steps
             )
             # a step may reuse the memory of the step before it, so each result is copied out
             blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
@@ -211,7 +209,7 @@ class SpikingNetwork(nn.Module):
         a graph in which the first axis counts images wherever a site is.
         """
         images = rows_of(inputs)
-        if executor.keeps_outputs or inputs[0].device.type != "cpu" or images == 0:
+        if executor.follows_events or inputs[0].device.type != "cpu" or images == 0:
             return 1
         together = self.images_at_once // images
         if together > 1 and self._steps_as_images is None:
@@ -292,12 +290,11 @@ class SpikingNetwork(nn.Module):
         names = [site.name for site in program.sites]
         state = program.start(inputs)
         for t in range(1, timesteps + 1):
-            logits, state = program.step(t, state, record=record or chosen.keeps_outputs)
+            logits, state = program.step(t, state, record=record or chosen.follows_events)
             yield StepRecord(t, logits, state.values, dict(zip(names, state.sites, strict=True)))
 
     def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return how an executor runs this network; made once for a device and precision."""
-        executor.refuse(self, self.like)
         key = executor, watched, self.costs, self.like.device, self.like.dtype
         if key not in self._programs:
             self._programs[key] = executor.prepare(self, watched)
