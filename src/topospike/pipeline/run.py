@@ -151,7 +151,7 @@ class Run:
     ) -> None:
         """Run ``action``, which returns the files it wrote, unless that was done before."""
         is_complete = self.ledger.is_complete(name, settings)
-        if self.processes.number_of_main(is_complete):
+        if self.processes.broadcast(is_complete):
             self.say(f"{name}: kept from before")
             return
         self.say(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from topospike.recipe.training import require
+from topospike.recipe.training import check_ranges
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class SparsitySettings:
         share = "at least 0 (all links) and below 1 (0.99 keeps one in a hundred)"
         start, end = self.removal_exponents
         by_name = [*self.layers.values()], [*self.initial_layers.values()]
-        require(
+        check_ranges(
             "sparsity",
             self,
             ("linear", 0 <= self.linear < 1, share),
