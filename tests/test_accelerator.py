@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from topospike.snn.device import compiled_step
 
 import topospike as ts
 from topospike.data import load_data
 from topospike.models import build_model
 from topospike.recipe import DataSettings, ModelSettings, TrainSettings
 from topospike.snn import SpikingNetwork
-from topospike.snn.device import compiled_step
 from topospike.train import fit
 
 pytestmark = [

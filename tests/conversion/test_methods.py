@@ -21,16 +21,17 @@ from topospike.conversion import (
     save,
 )
 from topospike.conversion.method import method_of
-from topospike.conversion.offset_spikes import OffsetSpikeSite, offset_membrane
+from topospike.conversion.offset_spikes import OffsetSpike, offset_membrane
 from topospike.conversion.qcfs import SlipReLU
-from topospike.conversion.residual_membrane import ResidualMembraneSite
+from topospike.conversion.residual_membrane import ResidualMembrane
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
 from topospike.pipeline.names import check_names
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
-from topospike.snn.coding import CODINGS, Rate
+from topospike.snn.executors import EXECUTORS
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
+from topospike.snn.site import START, Site, site_step
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
 
@@ -68,21 +69,15 @@ def test_srp_equals_the_reference(i: int) -> None:
         data = {k.removeprefix(f"srp_{i}_"): torch.from_numpy(v) for k, v in arrays.items()
                 if k.startswith(f"srp_{i}_")}  # fmt: skip
     tau, x = int(data["tau"]), data["x"].double()
-    site = ResidualMembraneSite(
-        "a", gated=True, neuron=IntegrateAndFire(), coding=Rate(), first_phase=tau
-    )
-    site.threshold = data["theta"].double()
+    site = Site("a", gated=True, neuron=IntegrateAndFire(), coding=ResidualMembrane(tau))
+    site.threshold, state = data["theta"].double(), START
     for t in range(1, len(x) + 1):
-        site.time_step = t
         start = 0 if t <= tau else tau
-        decoded = site(x[start:t].mean(0))
+        state = site_step(site, t, x[start:t].mean(0), state)
         expected = data["out"][start:t].double().mean(0)
-        torch.testing.assert_close(decoded, expected, rtol=0, atol=1e-6)
-        torch.testing.assert_close(site.spikes, data["out"][t - 1].double(), rtol=0, atol=1e-6)
-    assert site.going_on is not None
-    assert torch.equal(site.going_on.float(), data["mask"])
-    site.reset()
-    assert (site.going_on, site.time_step) == (None, 0)
+        torch.testing.assert_close(state.decoded, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(state.spikes, data["out"][t - 1].double(), rtol=0, atol=1e-6)
+    assert torch.equal(state.extra.float(), data["mask"])
 
 
 def test_srp_is_qcfs_in_its_first_phase_and_silences_later() -> None:
@@ -91,13 +86,13 @@ def test_srp_is_qcfs_in_its_first_phase_and_silences_later() -> None:
     assert torch.equal(srp(x, 3), plain(x, 3))
     assert torch.equal(srp(x, 7), srp(x, 7))
     silenced = {}
-    for t, _ in srp.steps(x, 8):
-        for name, site in srp.sites.items():
-            if t == 3:
-                silenced[name] = site.going_on == 0
-            elif t > 3:
-                assert not site.spikes[silenced[name]].any()
-                assert not site.decoded[silenced[name]].any()
+    for step in srp.watch(x, 8):
+        for name, held in step.sites.items():
+            if step.t == 3:
+                silenced[name] = held.extra == 0
+            elif step.t > 3:
+                assert not held.spikes[silenced[name]].any()
+                assert not held.decoded[silenced[name]].any()
     assert all(bool(where.any()) and not bool(where.all()) for where in silenced.values())
     assert any("first phase of srp" in sentence for sentence in srp.report.advice)
 
@@ -169,19 +164,17 @@ def test_offset_spike_networks_are_nearer_to_their_ann() -> None:
 
 def test_a_watched_site_sees_the_spikes_the_run_will_send() -> None:
     """The time-batched calibration of a later site uses the calibrated output of earlier ones."""
-    x, snn = images(1), copy.deepcopy(converted("offset-spike"))
-    snn.presimulation = 3
+    x, snn = images(1), convert(trained(), "offset-spike", images(1), presimulation=3)
     received, sent = {}, {}
-    for site in snn.sites.values():
-        site.register_forward_hook(
-            lambda s, args, out: (
-                received.setdefault(s.name, out.clone()) if s.watched_steps else None
-            )
-        )
-    for t, _ in snn.steps(x, 3):
-        for name, site in snn.sites.items():
-            sent.setdefault(name, []).append(site.decoded.clone())
-        assert t <= 3
+
+    def watched(index: int, site: Site, r_in: torch.Tensor) -> torch.Tensor:
+        received[site.name], _ = site.coding.presimulate(site, r_in)
+        return received[site.name]
+
+    snn.program(EXECUTORS["decoded"]).each_site((x.repeat(3, 1, 1, 1),), watched)
+    for step in snn.watch(x, 3):
+        for name, held in step.sites.items():
+            sent.setdefault(name, []).append(held.decoded.clone())
     for name in snn.sites:
         torch.testing.assert_close(received[name], torch.cat(sent[name]), rtol=0, atol=1e-9)
 
@@ -202,8 +195,8 @@ def test_signed_neurons_may_take_back_and_need_no_training() -> None:
     model, x = relu_net(), images(1)
     plain, signed = (convert(model, name, x, timesteps=16) for name in ("qcfs", "signed-if"))
     negative = 0
-    for _ in signed.steps(x, 16):
-        negative += sum(int((site.spikes < 0).sum()) for site in signed.sites.values())
+    for step in signed.watch(x, 16):
+        negative += sum(int((held.spikes < 0).sum()) for held in step.sites.values())
     ann = model(x).detach()
     error = [float((snn(x, 16)[-1] - ann).norm()) for snn in (plain, signed)]
     assert negative > 0
@@ -301,12 +294,10 @@ def test_a_method_of_ones_own_is_known_everywhere(tmp_path, monkeypatch) -> None
     assert torch.equal(load(tmp_path)(images(), 4), snn(images(), 4))
 
 
-@pytest.mark.parametrize("build", [ResidualMembraneSite, OffsetSpikeSite])
-def test_the_variants_are_made_for_rate_coding(build) -> None:
-    options = {"gated": True, "neuron": IntegrateAndFire(), "coding": CODINGS["differential"]}
-    steps = {"first_phase": 2} if build is ResidualMembraneSite else {}
-    with pytest.raises(ConfigError, match=r"coding is 'differential'; .* rate coding only"):
-        build("a", **options, **steps)
+@pytest.mark.parametrize("coding", [ResidualMembrane, OffsetSpike])
+def test_the_variants_need_a_step_of_presimulation(coding) -> None:
+    with pytest.raises(ConfigError, match="presimulation is 0"):
+        coding(0)
 
 
 def test_srp_refuses_a_max_pool_it_could_not_count() -> None:
@@ -340,5 +331,6 @@ def test_every_method_names_its_source() -> None:
 def test_networks_with_a_presimulation_are_saved_as_what_they_are(method: str, tmp_path) -> None:
     save(converted(method), tmp_path)
     again = load(tmp_path)
-    assert type(again) is type(converted(method))
+    codings = [[site.coding for site in snn.sites.values()] for snn in (again, converted(method))]
+    assert codings[0] == codings[1]
     assert torch.equal(again(images(1), 6), converted(method)(images(1), 6))

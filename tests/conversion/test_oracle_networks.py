@@ -142,10 +142,10 @@ def test_emitted_spikes_of_every_site(case: tuple[dict, dict]) -> None:
     snn = spiking(arrays, config, given=True)
     x = torch.from_numpy(arrays["x"]).double()
     frames = 1 if config["coding_type"] == "diff_rate" else 0  # a zero frame comes first
-    for t, _ in snn.steps(x, config["time"]):
+    for step in snn.watch(x, config["time"]):
         for name, theirs in SITES.items():
-            expected = arrays[f"{config['key']}/spk/{theirs}"][t - 1 + frames]
-            emitted = snn.sites[name].spikes
+            expected = arrays[f"{config['key']}/spk/{theirs}"][step.t - 1 + frames]
+            emitted = step.sites[name].spikes
             assert emitted is not None
             np.testing.assert_allclose(emitted[0].numpy(), expected, rtol=1e-6, atol=1e-8)
 

@@ -144,13 +144,13 @@ def test_logits_and_spikes_at_every_step(case: tuple[dict, dict, dict]) -> None:
     x = torch.from_numpy(arrays["x"]).double()
     np.testing.assert_allclose(snn.analog(x).numpy(), arrays["ann_logits"], atol=1e-8)
     frames = 1 if config["coding_type"] == "diff_rate" else 0
-    for t, logits in snn.steps(x, config["time"]):
-        expected = arrays[f"{config['key']}/running_mean"][t - 1]
-        np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-8)
-        for site, theirs in zip(snn.sites.values(), reference_sites(arch["depth"]), strict=True):
-            emitted = site.spikes
+    for step in snn.watch(x, config["time"]):
+        expected = arrays[f"{config['key']}/running_mean"][step.t - 1]
+        np.testing.assert_allclose(step.logits.numpy(), expected, rtol=0, atol=1e-8)
+        for held, theirs in zip(step.sites.values(), reference_sites(arch["depth"]), strict=True):
+            emitted = held.spikes
             assert emitted is not None
-            stored = arrays[f"{config['key']}/spk/{theirs}"][t - 1 + frames]
+            stored = arrays[f"{config['key']}/spk/{theirs}"][step.t - 1 + frames]
             np.testing.assert_allclose(emitted[0].numpy(), stored, rtol=1e-6, atol=1e-8)
 
 

@@ -17,6 +17,7 @@ from topospike.conversion.quantise import (
 )
 from topospike.conversion.rectifier_calls import is_in_place, is_rectifier
 from topospike.errors import ConfigError, ConversionError, MissingDataError
+from topospike.snn.executors import site_calls
 
 
 class Block(nn.Module):
@@ -122,21 +123,14 @@ def test_t_d_where_every_membrane_ends_inside_the_network_equals_its_ann(images)
     steps, exact = 2, torch.ones(len(images), dtype=torch.bool)
     quantised = learnt(net(modules_only), images, "cs-qcfs", levels=steps)
     snn = convert(quantised, "cs-qcfs", images)
-    inputs: dict[str, torch.Tensor] = {}
-    hooks = [
-        site.register_forward_pre_hook(lambda s, args: inputs.update({s.name: args[0].clone()}))
-        for site in snn.sites.values()
-    ]
-    for t, out in snn.steps(images, steps):
-        logits = out.clone()
-        for name, site in snn.sites.items() if t == steps else ():
-            theta = site.threshold
-            k = torch.floor(steps * inputs[name] / theta + 0.5).clamp(0, steps)
-            same = (site.decoded * steps / theta - k).abs() < 1e-6
-            exact &= same.flatten(1).all(1)
-    for hook in hooks:
-        hook.remove()
-    difference = (logits - quantised(images).detach()).abs().amax(1)
+    reaching = [node.all_input_nodes[0] for node in site_calls(snn.ann)]
+    *_, last = snn.watch(images, steps, reaching)
+    for r_in, (name, held) in zip(last.values, last.sites.items(), strict=True):
+        theta = snn.sites[name].threshold
+        k = torch.floor(steps * r_in / theta + 0.5).clamp(0, steps)
+        same = (held.decoded * steps / theta - k).abs() < 1e-6
+        exact &= same.flatten(1).all(1)
+    difference = (last.logits - quantised(images).detach()).abs().amax(1)
     assert exact.any()
     assert difference[exact].max() < 1e-12
     assert (difference > 1e-3).any()

@@ -14,12 +14,12 @@ def test_the_event_network_repeats_logits_and_spikes_at_every_step(spiking, meth
     snn, x = spiking(method)
     with torch.no_grad():
         network = event_network(snn, 6)
-        for (t, logits), (s, theirs, spikes) in zip(snn.steps(x, 6), network.steps(x), strict=True):
-            assert t == s
-            assert torch.allclose(logits, theirs, atol=1e-12)
-            for name, site in snn.sites.items():
-                theta = site.threshold.expand_as(site.spikes)
-                ours = torch.where(theta > 0, site.spikes / theta, 0.0).reshape(spikes[name].shape)
+        for step, (s, theirs, spikes) in zip(snn.watch(x, 6), network.steps(x), strict=True):
+            assert step.t == s
+            assert torch.allclose(step.logits, theirs, atol=1e-12)
+            for name, held in step.sites.items():
+                theta = snn.sites[name].threshold.expand_as(held.spikes)
+                ours = torch.where(theta > 0, held.spikes / theta, 0.0).reshape(spikes[name].shape)
                 assert torch.equal(ours.round(decimals=9), spikes[name])
 
 

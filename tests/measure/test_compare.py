@@ -40,8 +40,8 @@ def test_figures_are_those_of_numpy_on_all_images_at_once(snn: ts.SpikingNetwork
     model = network()
     analog = model[:2](x).detach().double().numpy()
     node = next(node for node in snn.ann.graph.nodes if node.op == "call_module")
-    *_, (_, _, values) = snn.watch(x, 3, [node])
-    decoded = values[0].double().numpy()
+    *_, last = snn.watch(x, 3, [node])
+    decoded = last.values[0].double().numpy()
     record = found.at(3)[0]
     gap = decoded - analog
     assert record.relative_error == pytest.approx(

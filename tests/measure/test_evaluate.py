@@ -43,8 +43,9 @@ def event_loop(
     per_group, outs = conv.weight.shape[1], conv.out_channels // conv.groups
     exists, reached = conv.weight_mask.tolist(), linear.weight_mask.sum(0).tolist()
     counts = [[0] * steps, [0] * steps]
-    for t, _ in snn.steps(x, steps):
-        first, second = (snn.sites[name].spikes for name in ("1", "3"))
+    for step in snn.watch(x, steps):
+        t = step.t
+        first, second = (step.sites[name].spikes for name in ("1", "3"))
         for _, channel, row, column in first.nonzero().tolist():
             group = channel // per_group
             for o, a, b in itertools.product(range(outs), range(3), range(3)):
@@ -218,10 +219,7 @@ def test_products_with_a_parameter_count_as_layers() -> None:
     snn = convert(ByParameter(), calibration=[x])
     result = evaluate(snn, labelled(x, 3), 2)
     assert [layer.macs for layer in result.layers] == [24.0, 12.0]
-    first, second = snn.sites.values()
-    expected: list[int] = []
-    for _ in snn.steps(x, 1):
-        assert first.spikes is not None
-        assert second.spikes is not None
-        expected = [4 * int(first.spikes.count_nonzero()), 3 * int(second.spikes.count_nonzero())]
+    (step,) = snn.watch(x, 1)
+    first, second = step.sites.values()
+    expected = [4 * first.events, 3 * second.events]
     assert [layer.sops[0] * 8 for layer in result.layers] == expected

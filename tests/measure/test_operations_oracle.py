@@ -41,14 +41,14 @@ def snn(stored) -> SpikingNetwork:
 
 def test_spikes_and_outputs_are_those_stored(snn, stored):
     x, steps = torch.from_numpy(stored["x"]), int(stored["T"])
-    for t, logits in snn.steps(x, steps):
+    for step in snn.watch(x, steps):
         for name, key in (("1", "spikes1"), ("3", "spikes2")):
-            expected = torch.from_numpy(stored[key][t - 1]).bool()
-            spikes = snn.sites[name].spikes
+            expected = torch.from_numpy(stored[key][step.t - 1]).bool()
+            spikes = step.sites[name].spikes
             assert spikes is not None
             assert torch.equal(spikes != 0, expected)
-        if t == steps:
-            assert np.allclose(logits.numpy(), stored["out"], atol=1e-4)
+        if step.t == steps:
+            assert np.allclose(step.logits.numpy(), stored["out"], atol=1e-4)
 
 
 def test_operations_are_those_stored(snn, stored):

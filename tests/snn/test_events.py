@@ -13,7 +13,8 @@ from topospike.errors import ConfigError
 from topospike.measure import evaluate
 from topospike.snn import SpikingNetwork
 from topospike.snn.cost import CostModel
-from topospike.snn.events import REFRESH, LayerRuns
+from topospike.snn.events import REFRESH, EventForm, EventState
+from topospike.snn.executors import EXECUTORS
 
 ALWAYS = CostModel(dense_mac=1e9)
 NEVER = CostModel(call=1e18)
@@ -96,18 +97,16 @@ def converted_once(
 
 def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[str]]:
     """Which form each layer took, by running the network's own program."""
-    plan = snn._program((), executor="event")
-    run = LayerRuns(snn.ann, plan, snn._weights, snn.costs)
-    image_part, step_part = plan.parts
-    cached = image_part(snn.ann, x.contiguous(memory_format=torch.channels_last))
-    try:
-        for t in range(1, steps + 1):
-            for part in (*snn.sites.values(), run):
-                part.time_step = t
-            step_part(snn.ann, run, *cached)
-    finally:
-        snn.reset()
-    return run.forms
+    program = snn.program(EXECUTORS["event"])
+    names = [form.name for form in program.forms if isinstance(form, EventForm)]
+    taken: dict[str, list[str]] = {name: [] for name in names}
+    state = program.start((x,))
+    for t in range(1, steps + 1):
+        _, state = program.step(t, state)
+        held = (layer for layer in state.layers if isinstance(layer, EventState))
+        for name, layer in zip(names, held, strict=True):
+            taken[name].append(layer.form)
+    return taken
 
 
 @pytest.mark.parametrize(
@@ -144,13 +143,14 @@ def test_layers_fed_by_sites_follow_events_from_the_second_step_on(
 def test_the_cost_model_chooses_by_the_number_of_events() -> None:
     snn, x = converted("average pool")
     layer = "2"
-    size = next(e.size for e in snn._program((), executor="event").event_layers if e.name == layer)
+    program = snn.program(EXECUTORS["event"])
+    size = next(e.size for e in program.forms if isinstance(e, EventForm) and e.name == layer)
     # dearer per event than dense as long as more than one element in ten fires
     snn.costs = CostModel(dense_mac=1.0, row_mac=10.0, scan=0.0, byte=0.0, call=0.0)
     course = forms(snn, x, 12)[layer]
     counts = []
-    for _ in snn.steps(x, 12):
-        spikes = snn.sites["1"].spikes
+    for step in snn.watch(x, 12):
+        spikes = step.sites["1"].spikes
         assert spikes is not None
         counts.append(int(spikes.count_nonzero()))
     few = ["events" if n < len(x) * size.elements / 10 else "dense" for n in counts]
@@ -180,8 +180,8 @@ def test_spikes_are_those_of_the_decoded_executor() -> None:
     seen = []
     for executor in ("decoded", "event"):
         snn.costs, snn.executor = ALWAYS, executor
-        steps = snn.steps(x, 5)
-        seen.append([[s.spikes.clone() for s in snn.sites.values()] for _ in steps])  # pyright: ignore[reportOptionalMemberAccess]
+        steps = snn.watch(x, 5)
+        seen.append([[s.spikes.clone() for s in step.sites.values()] for step in steps])  # pyright: ignore[reportOptionalMemberAccess]
     for one, other in zip(*seen, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -195,16 +195,36 @@ def test_what_is_measured_does_not_depend_on_the_executor(name: str) -> None:
     assert evaluate(snn, [(x, labels)], 4) == decoded
 
 
-def test_a_changed_weight_is_noticed() -> None:
-    snn, x = converted("few links")
+EDITS: dict[str, Callable[[torch.Tensor], object]] = {
+    "in place": lambda w: w.mul_(0.5),
+    "data": lambda w: w.data.mul_(0.5),
+    "data replaced": lambda w: setattr(w, "data", w.data * 0.5),
+    "one column": lambda w: w.data[:, 1].add_(0.7),
+    "order of outputs": lambda w: w.data.copy_(w.data.flip(0).clone()),
+    "order of inputs": lambda w: w.data.copy_(w.data.flip(1).clone()),
+}
+
+
+@pytest.mark.parametrize("edit", list(EDITS))
+@pytest.mark.parametrize("executor", ["decoded", "bf16", "event"])
+@torch.no_grad()
+def test_every_executor_sees_every_edit_of_a_weight(executor: str, edit: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(),
+        nn.AvgPool2d(4), nn.Flatten(), nn.Linear(128, 520), nn.ReLU(), nn.Linear(520, 4),
+    ).eval()  # fmt: skip
+    model[6].weight.mul_(torch.rand_like(model[6].weight) < 0.04)  # runs on its links alone
+    x = torch.randn(8, 2, 16, 16)
+    snn = convert(model, calibration=[x])
     snn.costs = ALWAYS
-    before = snn(x, 4, executor="event")
-    for name in ("2.weight", "8.weight"):
-        with torch.no_grad():
-            snn.ann.get_parameter(name).mul_(0.5)
-    after = snn(x, 4, executor="event")
-    torch.testing.assert_close(after, snn(x, 4), rtol=1e-9, atol=1e-9)
-    assert not torch.allclose(before, after)
+    before = snn(x, 4, executor=executor)
+    for name in ("2.weight", "6.weight"):
+        EDITS[edit](snn.ann.get_parameter(name))
+        after = snn(x, 4, executor=executor)
+        assert not torch.equal(before, after)
+        assert torch.equal(copy.deepcopy(snn)(x, 4, executor=executor), after)
+        before = after
 
 
 def test_threads_do_not_change_the_result() -> None:
@@ -230,22 +250,22 @@ def test_linear_layers_with_one_link_in_a_hundred_run_on_their_links() -> None:
         model[2].weight.mul_(torch.rand(300, 300) < 0.01)
     x = torch.randn(33, 40, dtype=torch.float64)
     snn = convert(model.double(), calibration=[x])
-    assert [node.name for node in snn._program((), executor="decoded").compressed] == ["linear_1"]
+    assert [form.node.name for form in snn.program(EXECUTORS["decoded"]).forms] == ["linear_1"]
     sparse = snn(x, 5)
     with torch.no_grad():  # every link there, most of them tiny: the dense product is taken
         model[2].weight.add_(1e-30)
     thresholds = {name: site.threshold for name, site in snn.sites.items()}
     dense = convert(model, calibration=[x], thresholds=thresholds)
-    assert not dense._program((), executor="decoded").compressed
+    assert not dense.program(EXECUTORS["decoded"]).forms
     torch.testing.assert_close(sparse, dense(x, 5), rtol=1e-9, atol=1e-9)
 
 
 def test_unusable_executors_are_refused() -> None:
     snn, x = converted("average pool")
-    with pytest.raises(ConfigError, match="must be one of decoded, bf16, event"):
+    with pytest.raises(ConfigError, match=r"unknown executor 'events'.*Did you mean 'event'"):
         snn(x, 2, executor="events")
     with pytest.raises(ConfigError, match="bfloat16 images on cpu"):
-        snn(x.bfloat16(), 2, executor="event")
+        snn.bfloat16()(x.bfloat16(), 2, executor="event")
 
 
 def test_a_measured_cost_model_is_usable() -> None:

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.snn.coding import CODINGS, Coding
-from topospike.snn.fused import WORTHWHILE, FusedSite, has_kernel
+from topospike.snn.coding import CODINGS, Coding, Rate
+from topospike.snn.fused import WORTHWHILE, SiteLoop, has_loop
 from topospike.snn.neurons import (
     Identity,
     IntegrateAndFire,
@@ -15,12 +15,13 @@ from topospike.snn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
-from topospike.snn.site import Site
+from topospike.snn.site import START, Site, site_step, written_out
 
 NEURONS: list[Neuron] = [
     MultiThreshold(levels=4, gated=True),
     MultiThreshold(levels=1, gated=True),
     MultiThreshold(levels=8, gated=False),
+    MultiThreshold(levels=7, gated=True, schedule=(2, 3, 5)),
     IntegrateAndFire(),
     SignedIntegrateAndFire(),
 ]
@@ -46,16 +47,15 @@ def compare(neuron: Neuron, coding: Coding, theta: torch.Tensor, r_in: list[torc
     site = rule(neuron, coding, theta)
     state, spikes = torch.zeros_like(r_in[0]), torch.empty_like(r_in[0])
     unrecorded = torch.zeros_like(r_in[0])
-    fused = FusedSite(neuron, coding, theta, state)
-    decoded = torch.zeros_like(r_in[0])
+    fused = SiteLoop(neuron, coding, theta, state)
+    held = START
     for t, drive in enumerate(r_in, start=1):
-        site.time_step = t
-        site._fire(drive, decoded)
+        held = written_out(site, t, drive, held)
         fired = fused(t, drive, state, spikes)
         assert fused(t, drive, unrecorded, None) == fired
-        assert torch.equal(spikes, site.spikes)  # pyright: ignore[reportArgumentType]
-        assert torch.equal(state, decoded)
-        assert torch.equal(unrecorded, decoded)
+        assert torch.equal(spikes, held.spikes)  # pyright: ignore[reportArgumentType]
+        assert torch.equal(state, held.decoded)  # pyright: ignore[reportArgumentType]
+        assert torch.equal(unrecorded, state)
         assert fired == int(spikes.count_nonzero())
     assert state.abs().max() > 0  # something has fired
 
@@ -78,7 +78,7 @@ def test_every_shape_of_threshold_and_memory_format(shape: tuple[int, ...], memo
     r_in = drives(SHAPE, torch.float32, 4, seed=3)
     if memory == "channels last":
         r_in = [r.contiguous(memory_format=torch.channels_last) for r in r_in]
-    for neuron in (NEURONS[0], NEURONS[4]):
+    for neuron in (NEURONS[0], SignedIntegrateAndFire()):
         compare(neuron, CODINGS["differential"], theta, r_in)
 
 
@@ -87,7 +87,7 @@ def test_a_drive_laid_out_otherwise_is_read_in_the_right_order() -> None:
     theta = torch.rand(5, 1, 1, generator=torch.Generator().manual_seed(5)) + 0.5
     neuron, coding = NEURONS[0], CODINGS["differential"]
     states = torch.zeros(2, *SHAPE)
-    fused = FusedSite(neuron, coding, theta, states[0])
+    fused = SiteLoop(neuron, coding, theta, states[0])
     for t, drive in enumerate(r_in, start=1):
         fused(t, drive, states[0], None)
         fused(t, drive.contiguous(memory_format=torch.channels_last), states[1], None)
@@ -105,19 +105,18 @@ def test_any_drive_any_threshold(
     values: list[float], theta: float, which: Neuron, coding: str
 ) -> None:
     site = rule(which, CODINGS[coding], torch.tensor(theta))
-    decoded, state = torch.zeros(1, 4), torch.zeros(1, 4)
-    fused = FusedSite(which, CODINGS[coding], site.threshold, state)
+    held, state = START, torch.zeros(1, 4)
+    fused = SiteLoop(which, CODINGS[coding], site.threshold, state)
     for t, drive in enumerate(torch.tensor(values).view(2, 1, 4), start=1):
-        site.time_step = t
-        site._fire(drive, decoded)
+        held = written_out(site, t, drive, held)
         fused(t, drive, state, None)
-    assert torch.equal(state, decoded)
+    assert torch.equal(state, held.decoded)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_nan_does_not_stay_hidden() -> None:
     neuron, coding = MultiThreshold(levels=4, gated=True), CODINGS["differential"]
     state = torch.zeros(1, 40)
-    FusedSite(neuron, coding, torch.tensor(1.0), state)(1, torch.full((1, 40), np.nan), state, None)
+    SiteLoop(neuron, coding, torch.tensor(1.0), state)(1, torch.full((1, 40), np.nan), state, None)
     assert not torch.isfinite(state).any()
 
 
@@ -128,7 +127,7 @@ def test_threads_share_a_site_without_changing_it() -> None:
         for count in (1, 3):
             torch.set_num_threads(count)
             state = torch.zeros_like(r_in[0])
-            fused = FusedSite(NEURONS[0], CODINGS["rate"], torch.tensor(1.0), state)
+            fused = SiteLoop(NEURONS[0], CODINGS["rate"], torch.tensor(1.0), state)
             found.append((state, [fused(t, r, state, None) for t, r in enumerate(r_in, 1)]))
     finally:
         torch.set_num_threads(threads)
@@ -136,22 +135,29 @@ def test_threads_share_a_site_without_changing_it() -> None:
     assert found[0][1] == found[1][1]
 
 
+class Halved(Rate):
+    """A coding of its own formula."""
+
+    def drive(self, t, r_in, r_out, v0=None):
+        return super().drive(t, r_in / 2, r_out, v0)
+
+
 def test_what_has_no_compiled_step() -> None:
     many, rate = torch.zeros(WORTHWHILE), CODINGS["rate"]
-    assert has_kernel(IntegrateAndFire(), rate, many)
-    assert not has_kernel(IntegrateAndFire(), rate, many[:-1])
-    assert not has_kernel(Identity(), rate, many)
-    assert not has_kernel(IntegrateAndFire(), rate, many.bfloat16())
+    assert has_loop(IntegrateAndFire(), rate, many)
+    assert not has_loop(IntegrateAndFire(), rate, many[:-1])
+    assert not has_loop(Identity(), rate, many)
+    assert not has_loop(IntegrateAndFire(), Halved(), many)
+    assert not has_loop(IntegrateAndFire(), rate, many.bfloat16())
 
 
 def test_a_large_site_counts_and_records_only_when_asked() -> None:
     site = rule(IntegrateAndFire(), CODINGS["rate"], torch.tensor(1.0))
     drive = torch.rand(2, WORTHWHILE, generator=torch.Generator().manual_seed(7))
-    site.time_step = 1
-    out = site(drive)
-    assert site.spikes is not None
-    assert site.fired == int(site.spikes.count_nonzero()) == int((out > 0).sum())
-    site.reset()
-    site.time_step, site.record = 1, False
-    assert torch.equal(site(drive), out)
-    assert site.spikes is None
+    state = site_step(site, 1, drive)
+    assert state.spikes is not None
+    assert state.events == state.fired == int(state.spikes.count_nonzero())
+    assert state.fired == int((state.decoded > 0).sum())  # pyright: ignore[reportOptionalOperand]
+    unseen = site_step(site, 1, drive, record=False)
+    assert torch.equal(unseen.decoded, state.decoded)  # pyright: ignore[reportArgumentType]
+    assert unseen.spikes is None

@@ -2,7 +2,6 @@
 
 import copy
 from collections import OrderedDict
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import nn
 
 from topospike.conversion import convert
 from topospike.conversion.qcfs import QCFS
-from topospike.errors import ConfigError
 from topospike.snn import SpikingNetwork
+from topospike.snn.executors import EXECUTORS
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
 
@@ -51,25 +50,49 @@ def test_repeated_runs_are_identical_and_the_input_is_left_alone() -> None:
     assert torch.equal(x, kept)
 
 
-def test_an_abandoned_run_leaves_no_state() -> None:
+def test_an_abandoned_run_leaves_nothing_behind() -> None:
     snn, x, model = network()
-    steps = snn.steps(x, 8)
-    next(steps)
-    assert any(site.decoded is not None for site in snn.sites.values())
+    before = {name: dict(vars(site)) for name, site in snn.sites.items()}
+    steps = snn.watch(x, 8)
+    assert all(held.decoded is not None for held in next(steps).sites.values())
     steps.close()
-    assert all(site.decoded is None and site.time_step == 0 for site in snn.sites.values())
+    snn.reset()
+    assert {name: vars(site) for name, site in snn.sites.items()} == before
     torch.testing.assert_close(snn.analog(x), model(x))
 
 
-def test_a_second_run_inside_a_run_is_refused() -> None:
-    snn, x, _ = network()
-    for t, _ in snn.steps(x, 3):
-        if t == 2:
-            with pytest.raises(ConfigError, match="a simulation of this network is in progress"):
-                snn.analog(x)
-            with pytest.raises(ConfigError, match="in progress"):
-                snn(x, 2)
-    assert snn(x, 2).shape[0] == 2
+@pytest.mark.parametrize("executor", ["decoded", "bf16", "event"])
+@pytest.mark.parametrize("method", ["dcgs", "qcfs"])
+def test_a_network_may_be_run_several_times_at_once(method: str, executor: str) -> None:
+    snn, x, _ = network(method=method)
+    snn.executor = executor
+    one, other = x[:8], x[8:11]
+    expected = [[out.clone() for _, out in snn.steps(images, 5)] for images in (one, other)]
+    runs = zip(snn.steps(one, 5), snn.steps(other, 5), strict=True)
+    for t, ((_, first), (_, second)) in enumerate(runs):
+        assert torch.equal(first, expected[0][t])
+        snn(x, 2)
+        snn.analog(x)
+        assert torch.equal(second, expected[1][t])
+
+
+def test_a_kept_state_is_a_value_to_go_on_from() -> None:
+    snn, x, _ = network(coding="sigma-delta")
+    program = EXECUTORS["decoded"].prepare(snn)
+    state = program.start((x,))
+    for t in range(1, 40):
+        logits, state = program.step(t, state)
+        if state.is_silent:
+            break
+    assert state.is_silent
+    settled = logits.clone()
+    # the same images again: nothing to say; others: what has changed, from where it stood
+    again, state = program.step(1, program.start((x,), state))
+    assert state.is_silent
+    torch.testing.assert_close(again, settled)
+    moved = x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).double()
+    _, state = program.step(1, program.start((moved,), state))
+    assert not state.is_silent
 
 
 def test_state_dict_holds_weights_and_thresholds_but_no_run() -> None:
@@ -110,9 +133,9 @@ def test_thresholds_and_inputs_scaled_by_two_scale_the_logits_exactly() -> None:
 def test_memory_does_not_grow_with_time() -> None:
     snn, x, _ = network()
     held = []
-    for t, _ in snn.steps(x, 40):
-        if t in (2, 40):
-            sites = list(snn.sites.values())
+    for step in snn.watch(x, 40):
+        if step.t in (2, 40):
+            sites = list(step.sites.values())
             state = [s.decoded for s in sites] + [s.spikes for s in sites]
             held.append(sum(tensor.numel() for tensor in state if tensor is not None))
     assert held[0] == held[1]
@@ -120,23 +143,32 @@ def test_memory_does_not_grow_with_time() -> None:
 
 def test_the_part_that_depends_on_the_image_runs_once() -> None:
     snn, x, _ = network()
+    program = snn.program(EXECUTORS["decoded"])
+    image_part, step_part = program.image_part, program.step_part
     calls = {"image": 0, "step": 0}
-    plan = snn._program((), executor="decoded")
-    image_part, step_part = plan.parts
 
-    def counted_image(*args):
-        calls["image"] += 1
-        return image_part(*args)
+    def counted(name: str, part):
+        def call(*args):
+            calls[name] += 1
+            return part(*args)
 
-    def counted_step(*args):
-        calls["step"] += 1
-        return step_part(*args)
+        return call
 
-    snn._programs["decoded", ()] = replace(plan, parts=(counted_image, counted_step))
+    program.image_part = counted("image", image_part)
+    program.step_part = counted("step", step_part)
     snn(x, 7)
     assert calls == {"image": 1, "step": 7}
     assert "conv2d" in image_part.__code__.co_names
     assert step_part.__code__.co_names.count("conv2d") == 1  # only the second convolution
+
+
+def test_an_error_inside_a_run_shows_the_line() -> None:
+    snn, x, _ = network()
+    snn.ann.get_parameter("6.weight").data = torch.zeros(12, 53).double()
+    with pytest.raises(RuntimeError) as caught:
+        snn(x, 2)
+    lines = [str(entry.statement) for entry in caught.traceback if "graph" in str(entry.path)]
+    assert any("linear" in line for line in lines)
 
 
 # ------------------------------------------------------------------ QCFS reference networks
@@ -224,10 +256,10 @@ def test_integrate_and_fire_networks_equal_the_reference_at_every_step(
     for length in lengths:
         logits = []
         spikes = {site: [] for site in thresholds}
-        for _, out in snn.steps(x, length):
-            logits.append(out.clone().numpy())
+        for step in snn.watch(x, length):
+            logits.append(step.logits.clone().numpy())
             for site, counts in spikes.items():
-                emitted = snn.sites[site].spikes
+                emitted = step.sites[site].spikes
                 assert emitted is not None
                 counts.append(int(emitted.count_nonzero()))
         np.testing.assert_allclose(logits, arrays[f"snn_T{length}_cummean"], rtol=0, atol=1e-9)

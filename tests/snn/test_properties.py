@@ -41,7 +41,7 @@ from topospike.snn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
-from topospike.snn.site import Site
+from topospike.snn.site import START, Site, site_step
 from topospike.topology import register_mask
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
@@ -59,13 +59,13 @@ def random(seed: int, *shape: int) -> torch.Tensor:
 
 def run(site: Site, r_in: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the decoded outputs and the spikes of a site driven by r_in[0..T-1]."""
-    site.reset()
-    decoded, spikes = [], []
+    decoded, spikes, state = [], [], START
     for t, value in enumerate(r_in, start=1):
-        site.time_step = t
-        decoded.append(site(value.clone()).clone())
-        assert site.spikes is not None
-        spikes.append(site.spikes.clone())
+        state = site_step(site, t, value, state)
+        assert state.decoded is not None
+        assert state.spikes is not None
+        decoded.append(state.decoded.clone())
+        spikes.append(state.spikes.clone())
     return torch.stack(decoded), torch.stack(spikes)
 
 
@@ -89,6 +89,9 @@ def test_p1_what_came_in_and_did_not_go_out_is_the_membrane(
     if coding == "rate":
         incoming = time * r_in - (time - 1) * before_in
         membrane = start + (incoming - spikes).cumsum(0)
+    elif coding == "sigma-delta":
+        time = torch.ones_like(time)
+        membrane = start + (r_in - before_in - spikes).cumsum(0)
     else:
         # encoded input: e_in[t] = r_in[t-1] + x[t], and x[t] = t (r_in[t] - r_in[t-1])
         before_out = torch.cat([torch.zeros_like(decoded[:1]), decoded[:-1]])

@@ -176,7 +176,7 @@ def convert(
     )
     remarks = [chosen.remark()] if chosen.remark() else []
     report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
-    snn = chosen.network(network, tuple(images_seen[0].shape[1:]), report, wiring)
+    snn = SpikingNetwork(network, tuple(images_seen[0].shape[1:]), report, wiring)
     return chosen.finish(snn, calibration)
 
 

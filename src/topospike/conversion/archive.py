@@ -154,9 +154,8 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
         if hashlib.sha256(content).hexdigest() != description["tensors"]["sha256"]:
             raise ValueError("the tensor file is not the one that was saved")
         report = ConversionReport.from_plain(description["report"])
-        method = method_of(report)
-        network = rebuild(description, safetensors.torch.load(content), place, method)
-        return method.network(network, tuple(description["input_shape"]), report)
+        network = rebuild(description, safetensors.torch.load(content), place, method_of(report))
+        return SpikingNetwork(network, tuple(description["input_shape"]), report)
     except OSError as error:
         raise CheckpointError(
             f"{str(folder)!r} holds no saved network ({error}). Give the folder that was passed to "
@@ -244,7 +243,6 @@ def shapes_of(snn: SpikingNetwork) -> dict[fx.Node, Plain]:
             return result
 
     values: dict[fx.Node, Plain] = {}
-    snn.reset()
     with torch.no_grad():
         Recorder(snn.ann).run(*snn.inputs.blank(2, snn.like))
     return values

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, get_args
 
-from torch import Tensor, fx
+from torch import Tensor
 
 from topospike.contracts import ConversionReport
 from topospike.conversion.qcfs import QCFS
@@ -26,7 +26,6 @@ from topospike.models.inputs import Batch
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
-from topospike.snn.fanout import Wiring
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron
 from topospike.snn.site import Site
@@ -242,16 +241,6 @@ class Method:
                 "Use method='dcgs'."
             )
         return neuron
-
-    def network(
-        self,
-        ann: fx.GraphModule,
-        input_shape: tuple[int, ...],
-        report: ConversionReport,
-        wiring: Wiring | None = None,
-    ) -> SpikingNetwork:
-        """Put the spiking network around its graph; a saved one is built by this as well."""
-        return SpikingNetwork(ann, input_shape, report, wiring)
 
     def finish(
         self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None

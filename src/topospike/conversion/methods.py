@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from torch import Tensor, fx
+from torch import Tensor
 
-from topospike.contracts import ConversionReport
 from topospike.conversion.method import (
     METHODS,
     Method,
@@ -20,18 +19,13 @@ from topospike.conversion.method import (
     one_of,
     whole,
 )
-from topospike.conversion.offset_spikes import OffsetSpikeNetwork, OffsetSpikeSite
+from topospike.conversion.offset_spikes import OffsetSpike
 from topospike.conversion.qcfs import QCFS, SlipReLU
-from topospike.conversion.residual_membrane import (
-    ResidualMembraneNetwork,
-    ResidualMembraneSite,
-    refuse_max_pools,
-)
+from topospike.conversion.residual_membrane import ResidualMembrane, refuse_max_pools
 from topospike.conversion.statistics import Granularity
 from topospike.models.inputs import Batch
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
-from topospike.snn.fanout import Wiring
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import (
     MAX_LEVELS,
@@ -40,7 +34,6 @@ from topospike.snn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
-from topospike.snn.site import Site
 
 SCHEMES = Registry("scheme", dict.fromkeys(("auto", "relu", "operand")))
 STATS = Registry("stat", dict.fromkeys(("absolute", "signed")))
@@ -194,25 +187,9 @@ class SRPMethod(QCFSMethod):
 
     presimulation: int = 4
 
-    def site(self, name: str, gated: bool) -> Site:
-        """Build a site with two phases."""
-        return ResidualMembraneSite(
-            name,
-            gated=gated,
-            neuron=self.neuron_of(name, gated),
-            coding=self.site_coding(),
-            first_phase=self.presimulation,
-        )
-
-    def network(
-        self,
-        ann: fx.GraphModule,
-        input_shape: tuple[int, ...],
-        report: ConversionReport,
-        wiring: Wiring | None = None,
-    ) -> SpikingNetwork:
-        """Put the spiking network around its graph."""
-        return ResidualMembraneNetwork(ann, input_shape, report, wiring)
+    def site_coding(self) -> Coding:
+        """Return rate coding in two phases."""
+        return ResidualMembrane(self.presimulation)
 
     def finish(
         self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
@@ -251,23 +228,9 @@ class OffsetSpikeMethod(QCFSMethod):
 
     presimulation: int = 4
 
-    def site(self, name: str, gated: bool) -> Site:
-        """Build a site that can be watched and shifted."""
-        return OffsetSpikeSite(
-            name, gated=gated, neuron=self.neuron_of(name, gated), coding=self.site_coding()
-        )
-
-    def network(
-        self,
-        ann: fx.GraphModule,
-        input_shape: tuple[int, ...],
-        report: ConversionReport,
-        wiring: Wiring | None = None,
-    ) -> SpikingNetwork:
-        """Put the spiking network around its graph."""
-        snn = OffsetSpikeNetwork(ann, input_shape, report, wiring)
-        snn.presimulation = self.presimulation
-        return snn
+    def site_coding(self) -> Coding:
+        """Return rate coding from a membrane of its own for each neuron."""
+        return OffsetSpike(self.presimulation)
 
     def remark(self) -> str:
         """Say what the counts leave out."""

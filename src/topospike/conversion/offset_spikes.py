@@ -12,19 +12,15 @@ the operation counts: they are those of steps 1..rho once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, fx
+from torch import Tensor
 
 from topospike.errors import ConfigError
-from topospike.models.inputs import Inputs
-from topospike.snn.coding import Coding
-from topospike.snn.network import SpikingNetwork
-from topospike.snn.neurons import Neuron
-from topospike.snn.site import Site
+from topospike.snn.coding import Rate, SiteState
+from topospike.snn.site import Rule, Site, site_step
 
 SLACK = 1e-3
 """Share of theta by which a shifted membrane clears the threshold."""
@@ -75,89 +71,41 @@ def offset_membrane(currents: Float[Tensor, "time ..."], *, initial: float = 0.5
     return torch.where((v >= 1) & up.isfinite(), start + up, start)
 
 
-class OffsetSpikeSite(Site):
-    """A rate-coded integrate-and-fire site whose initial membrane is calibrated image by image.
+@dataclass(frozen=True)
+class OffsetSpike(Rate):
+    """Rate coding whose initial membranes are calibrated image by image before a run.
 
     Parameters
     ----------
-    name, gated, neuron, coding
-        As in `topospike.snn.site.Site`.
-
-    Attributes
-    ----------
-    watched_steps : int
-        0, or the steps that are folded into the batch axis (time-major) while it is calibrated.
+    presimulation
+        rho, the steps of the calibration; at least 1.
     """
 
-    def __init__(self, name: str, *, gated: bool, neuron: Neuron, coding: Coding) -> None:
-        super().__init__(name, gated=gated, neuron=neuron, coding=coding)
-        if coding.name != "rate":
+    name = "offset-spike"
+    presimulation: int = 4  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __post_init__(self) -> None:
+        if self.presimulation < 1:
             raise ConfigError(
-                f"coding is {coding.name!r}; offset-spike is defined for rate coding only."
+                f"presimulation is {self.presimulation}; offset-spike needs at least one step."
             )
 
-    def reset(self) -> None:
-        """Forget the run and its calibration."""
-        super().reset()
-        self.watched_steps = 0
-        self.offset: Tensor | None = None
+    def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+        """Take one step; ``state.extra`` is by how much the membrane started higher."""
+        # t (r_in + offset / t) is the drive of a membrane that starts higher by the offset
+        return rule(t, r_in if state.extra is None else r_in + state.extra / t, state)
 
-    def forward(self, r_in: Tensor) -> Tensor:
-        """Return the activation (time step 0), or the decoded output r_out."""
-        if self.watched_steps:
-            return self.calibrate(r_in)
-        if self.time_step and self.offset is not None:
-            # t (r_in + offset / t) is the drive of a membrane that starts higher by the offset
-            r_in = r_in + self.offset / self.time_step
-        return super().forward(r_in)
-
-    def calibrate(self, r_in: Tensor) -> Tensor:
-        """Choose the offset from decoded inputs of all watched steps; return decoded outputs."""
-        steps, initial = self.watched_steps, self.neuron.initial_membrane
+    def presimulate(self, site: Site, r_in: Tensor) -> tuple[Tensor, SiteState]:
+        """Choose the offset from decoded inputs of all steps; return the calibrated outputs."""
+        steps, initial = self.presimulation, site.neuron.initial_membrane
         time = torch.arange(1, steps + 1, device=r_in.device, dtype=r_in.dtype)
-        time = time.reshape(-1, *(1 for _ in r_in.shape))
-        total = r_in.unflatten(0, (steps, -1)) * time
-        currents = total.diff(dim=0, prepend=torch.zeros_like(total[:1])) / self.threshold
-        start = offset_membrane(currents, initial=initial)
-        self.offset = (start - initial) * self.threshold
-        v, outputs = start * self.threshold, []
-        for current in currents * self.threshold:
-            v = v + current
-            outputs.append(self.neuron.fire(v, self.threshold))
-            v = v - outputs[-1]
-        return (torch.stack(outputs).cumsum(0) / time).flatten(0, 1)
-
-
-class OffsetSpikeNetwork(SpikingNetwork):
-    """A spiking network that calibrates the membranes of its sites before each batch.
-
-    Attributes
-    ----------
-    presimulation : int
-        rho, the steps of the calibration.
-    """
-
-    presimulation: int = 4
-
-    @torch.no_grad()
-    def watch(
-        self,
-        x: Inputs,
-        timesteps: int,
-        nodes: Sequence[fx.Node],
-        *,
-        executor: str | None = None,
-        record: bool = True,
-    ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
-        """Calibrate on the batch, then simulate it as any network."""
-        x = self._checked(x, timesteps)
-        sites = [site for site in self.sites.values() if isinstance(site, OffsetSpikeSite)]
-        for site in sites:
-            site.watched_steps = self.presimulation
-        try:
-            self.ann(*(t.repeat(self.presimulation, *(1 for _ in t.shape[1:])) for t in x))
-            for site in sites:
-                site.watched_steps = 0
-            yield from super().watch(x, timesteps, nodes, executor=executor, record=record)
-        finally:
-            self.reset()
+        decoded = r_in.unflatten(0, (steps, -1))
+        total = decoded * time.reshape(-1, *(1 for _ in r_in.shape))
+        currents = total.diff(dim=0, prepend=torch.zeros_like(total[:1])) / site.threshold
+        offset = (offset_membrane(currents, initial=initial) - initial) * site.threshold
+        start = state = SiteState(extra=offset)
+        outputs = torch.empty_like(decoded)
+        for t, (now, after) in enumerate(zip(decoded, outputs, strict=True), start=1):
+            state = site_step(site, t, now, state, record=False)
+            after.copy_(state.decoded)  # pyright: ignore[reportArgumentType]
+        return outputs.flatten(0, 1), start

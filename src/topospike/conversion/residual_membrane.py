@@ -10,30 +10,26 @@ are means over steps tau + 1 .. t. So accuracy and energy at t include both phas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from topospike.contracts import LayerInput
 from topospike.errors import ConfigError, ConversionError
-from topospike.snn.coding import Coding
-from topospike.snn.network import SpikingNetwork
-from topospike.snn.neurons import Neuron
-from topospike.snn.site import Site
+from topospike.snn.coding import Rate, SiteState
+from topospike.snn.site import Rule, Site
 
 MEMBRANE_LEFT = 1e-3
 """Share of theta that must be left in the membrane of a neuron that goes on."""
 
 
-class ResidualMembraneSite(Site):
-    """A rate-coded integrate-and-fire site with the two phases of SRP.
+@dataclass(frozen=True)
+class ResidualMembrane(Rate):
+    """Rate coding in the two phases of SRP.
 
     Parameters
     ----------
-    name, gated, neuron, coding
-        As in `topospike.snn.site.Site`.
     first_phase
         tau, at least 1.
 
@@ -41,82 +37,56 @@ class ResidualMembraneSite(Site):
     -----
     Hao et al. (AAAI 2023): goes on if ``v(tau) > 1e-3 theta``. In decoded values
     ``v(tau) = v0 + tau (r_in - r_out)``. Silenced neurons go on integrating in the authors' code
-    as here; what they would emit is dropped.
+    as here; what they would emit is dropped. ``state.extra`` is 1 where a neuron goes on, else 0.
 
     Examples
     --------
-    >>> from topospike.snn.coding import Rate
     >>> from topospike.snn.neurons import IntegrateAndFire
-    >>> site = ResidualMembraneSite(
-    ...     "a", gated=True, neuron=IntegrateAndFire(), coding=Rate(), first_phase=1
-    ... )
+    >>> site = Site("a", gated=True, neuron=IntegrateAndFire(), coding=ResidualMembrane(1))
     >>> site.threshold = torch.tensor(1.0)
-    >>> for site.time_step, drive in ((1, [0.6, 0.5]), (2, [0.9, 0.9])):
-    ...     print(site(torch.tensor(drive)))
+    >>> state = site_step(site, 1, torch.tensor([0.6, 0.5]))
+    >>> state.decoded
     tensor([1., 1.])
+    >>> site_step(site, 2, torch.tensor([0.9, 0.9]), state).decoded
     tensor([1., 0.])
     """
 
-    def __init__(
-        self, name: str, *, gated: bool, neuron: Neuron, coding: Coding, first_phase: int
-    ) -> None:
-        super().__init__(name, gated=gated, neuron=neuron, coding=coding)
-        if first_phase < 1:
-            raise ConfigError(f"presimulation is {first_phase}; srp needs at least one step.")
-        if coding.name != "rate":
-            raise ConfigError(f"coding is {coding.name!r}; srp is defined for rate coding only.")
-        self.first_phase = first_phase
+    name = "srp"
+    by_formula = False
+    first_phase: int = 4
 
-    def reset(self) -> None:
-        """Forget the run and who was silenced."""
-        super().reset()
-        self.going_on: Tensor | None = None
+    def __post_init__(self) -> None:
+        if self.first_phase < 1:
+            raise ConfigError(f"presimulation is {self.first_phase}; srp needs at least one step.")
 
-    def forward(self, r_in: Tensor) -> Tensor:
-        """Return the activation (time step 0) or the decoded output of the present phase."""
-        t = self.time_step
-        if t <= self.first_phase:
-            decoded = super().forward(r_in)
-            if t == self.first_phase:
-                share = self.neuron.initial_membrane
-                left = (r_in - decoded).mul_(t).div_(self.threshold).add_(share)
-                self.going_on = torch.gt(left, MEMBRANE_LEFT, out=torch.empty_like(left))
-                self.decoded = None  # phase 2 starts from nothing
-            return decoded
-        self.time_step = t - self.first_phase
-        decoded = super().forward(r_in)
-        self.time_step = t
-        if self.going_on is not None:
-            decoded.mul_(self.going_on)
-            self.fired = None  # the compiled loop has counted the silenced neurons too
-            if self.spikes is not None:
-                self.spikes.mul_(self.going_on)
-        return decoded
+    def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+        """Take one step of the present phase."""
+        tau, decoded = self.first_phase, state.decoded
+        if t <= tau:
+            state = rule(t, r_in, state)
+            last = t == tau
+            return replace(state, extra=self.going_on(rule.site, r_in, state)) if last else state
+        if t == tau + 1 and decoded is not None:  # phase 2 starts from nothing
+            state = replace(state, decoded=torch.zeros_like(decoded))
+        state = rule(t - tau, r_in, state)
+        return silenced(state)
+
+    def going_on(self, site: Site, r_in: Tensor, state: SiteState) -> Tensor:
+        """Tell whose membrane holds something at the end of phase 1."""
+        share = site.neuron.initial_membrane
+        left = (r_in - state.decoded).mul_(self.first_phase).div_(site.threshold).add_(share)
+        return torch.gt(left, MEMBRANE_LEFT, out=torch.empty_like(left))
 
 
-class ResidualMembraneNetwork(SpikingNetwork):
-    """A spiking network of SRP: its decoded values start anew in phase 2."""
-
-    def watch(
-        self,
-        x: Tensor,
-        timesteps: int,
-        nodes: Sequence[fx.Node],
-        *,
-        executor: str | None = None,
-        record: bool = True,
-    ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
-        """Simulate as any network, with an executor that evaluates layers densely.
-
-        The event executor keeps means over all steps.
-        """
-        name = self.executor if executor is None else executor
-        if name == "event":
-            raise ConfigError(
-                f"executor is {name!r}; a network of srp starts its means anew in its second "
-                "phase, which it cannot follow. Use executor='decoded'."
-            )
-        return super().watch(x, timesteps, nodes, executor=executor, record=record)
+def silenced(state: SiteState) -> SiteState:
+    """Drop what the neurons that do not go on have emitted."""
+    going_on, spikes = state.extra, state.spikes
+    return replace(
+        state,
+        decoded=state.decoded * going_on,
+        spikes=None if spikes is None else spikes * going_on,
+        fired=None,  # the compiled loop has counted the silenced neurons too
+    )
 
 
 def refuse_max_pools(layers: tuple[LayerInput, ...]) -> None:

@@ -26,6 +26,7 @@ from topospike.models import capture
 from topospike.models.capture import node_module
 from topospike.modes import evaluating
 from topospike.snn import SpikingNetwork
+from topospike.snn.executors import Program
 from topospike.snn.wiring import find_weight_layers
 
 aten = torch.ops.aten
@@ -201,16 +202,14 @@ def health(
 ) -> tuple[SiteReport, ...]:
     """Run the example, and say how many neurons of each population are dead or saturated."""
     timesteps = model.timesteps
-    counts = {site.name: torch.zeros(()) for site, _ in placed}
+    counts: dict[str, Tensor] = {}
+    program = Program(network)
+    state = program.start((example,))
     for t in range(1, timesteps + 1):
-        for site, _ in placed:
-            site.time_step = t  # the site of the mean stays at 0: its value is not needed
-        network(example)
-        for site, _ in placed:
-            if site.spikes is not None:
-                counts[site.name] = counts[site.name].to(site.spikes.device) + site.spikes
-    for site, _ in placed:
-        site.reset()
+        _, state = program.step(t, state)
+        for site, held in zip(program.sites, state.sites, strict=True):
+            if held.spikes is not None:
+                counts[site.name] = counts.get(site.name, 0) + held.spikes
     return tuple(
         SiteReport(
             name=site.name,

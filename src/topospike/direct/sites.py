@@ -1,65 +1,54 @@
 """Stage direct: a population of a trained network as a site of the simulation engine.
 
-Its coding passes on the spikes of the step as they are. The membrane is the site's own state,
-forgotten with the run; `topospike.direct.neurons` has the formulas.
+Its coding passes on the spikes of the step as they are, and keeps the membrane in the state of the
+run; `topospike.direct.neurons` has the formulas.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from topospike.direct.neurons import SpikingNeuron, after_reset, charge, fires
+from topospike.errors import ConfigError
 from topospike.recipe import NeuronSettings
-from topospike.snn.site import Site
+from topospike.snn.coding import Coding, SiteState
+from topospike.snn.site import Rule, Site
 
 
-@dataclass(frozen=True, slots=True)
-class SpikeCoding:
-    """The value of a step is its spike: nothing is averaged, nothing is kept.
+@dataclass(frozen=True)
+class SpikeCoding(Coding):
+    """The value of a step is its spike; the membrane is kept in ``state.extra``."""
 
-    Examples
-    --------
-    >>> SPIKES.decode(5, torch.tensor(0.25), torch.tensor(1.0))
-    tensor(1.)
-    """
+    name = "spikes"
+    averages = True  # silence lets the value fall
+    by_formula = False
 
-    @property
-    def name(self) -> str:
-        """Name used in reports, and by the counter of operations."""
-        return "spikes"
+    def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+        """Take one step of a `MembraneSite`."""
+        site = rule.site
+        if not isinstance(site, MembraneSite):
+            raise ConfigError(f"{site.name}: the coding 'spikes' is for sites with a membrane.")
+        m = charge(r_in, state.extra, site.settings, site.gain)
+        fired = fires(m, site.settings)
+        spikes = fired.to(r_in.dtype)
+        return SiteState(spikes, spikes, extra=after_reset(m, fired, site.settings))
 
-    def drive(
-        self,
-        t: int,
-        r_in: Float[Tensor, "*shape"],
-        r_out: Float[Tensor, "*shape"],
-        v0: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "*shape"]:
-        """Return the input as it is; integrating it is the membrane's business."""
-        return r_in if out is None else out.copy_(r_in)
 
-    def decode(
-        self,
-        t: int,
-        r_out: Float[Tensor, "*shape"],
-        s: Float[Tensor, "*shape"],
-        *,
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "*shape"]:
-        """Return the spike."""
-        return s if out is None else out.copy_(s)
+@dataclass(frozen=True)
+class MeanCoding(Coding):
+    """The value of a step is the mean of what has arrived so far; nothing fires."""
 
-    def available(
-        self, t: int, r_out: Float[Tensor, "*shape"], *, out: Tensor | None = None
-    ) -> Float[Tensor, "*shape"]:
-        """Return 0: no spike is ever taken back."""
-        return torch.zeros_like(r_out) if out is None else out.zero_()
+    name = "spikes"
+    averages = True  # silence lets the value fall
+    by_formula = False
+
+    def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+        """Take up one input."""
+        before = state.decoded
+        return SiteState(r_in.clone() if before is None else before.lerp(r_in, 1 / t))
 
 
 SPIKES = SpikeCoding()
@@ -84,12 +73,9 @@ class Population:
         u: Float[Tensor, "*shape"],
         theta: Float[Tensor, "*#shape"],
         available: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Return 1 where the membrane fires; the threshold is the settings' own."""
-        fired = fires(u, self.settings).to(u.dtype)
-        return fired if out is None else out.copy_(fired)
+        return fires(u, self.settings).to(u.dtype)
 
 
 class MembraneSite(Site):
@@ -111,21 +97,9 @@ class MembraneSite(Site):
         self.threshold = neuron.width.new_tensor(neuron.settings.threshold)
         self.register_buffer("gain", None if neuron.gain is None else neuron.gain.detach().clone())
 
-    def reset(self) -> None:
-        """Forget the run: membranes are at rest again."""
-        super().reset()
-        self.membrane: Tensor | None = None
-
     def forward(self, r_in: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-        """Take one step; at time step 0, where only shapes matter, one step from rest."""
-        before = self.membrane if self.time_step else None
-        m = charge(r_in, before, self.settings, self.gain)
-        fired = fires(m, self.settings)
-        spikes = fired.to(r_in.dtype)
-        if self.time_step:
-            self.membrane = after_reset(m, fired, self.settings)
-            self.spikes = self.decoded = spikes
-        return spikes
+        """Return the spikes of one step from rest, for where only shapes matter."""
+        return fires(charge(r_in, None, self.settings, self.gain), self.settings).to(r_in.dtype)
 
 
 class MeanSite(Site):
@@ -133,12 +107,4 @@ class MeanSite(Site):
 
     def __init__(self, name: str) -> None:
         silent = Population(NeuronSettings(kind="if"))
-        super().__init__(name, gated=False, neuron=silent, coding=SPIKES)
-
-    def forward(self, r_in: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
-        """Take up an output and return the mean; it fires nothing."""
-        if self.time_step == 0:
-            return r_in
-        before = self.decoded
-        self.decoded = r_in.clone() if before is None else before.lerp(r_in, 1 / self.time_step)
-        return self.decoded
+        super().__init__(name, gated=False, neuron=silent, coding=MeanCoding())

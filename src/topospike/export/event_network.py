@@ -18,15 +18,16 @@ from topospike.conversion.method import require_export
 from topospike.errors import ConversionError
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
+from topospike.snn.coding import Coding, Rate, SiteState
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Identity
-from topospike.snn.site import Site
+from topospike.snn.site import START, Site, site_step
 
 
 class SpikingPopulation(nn.Module):
     """The neurons of one site with threshold 1; ``forward`` returns the spikes of one step.
 
-    Its argument is the decoded input r_in, its result s (0, plus or minus 1, 1/2, 1/4, ...).
+    Its first argument is the decoded input r_in, its result s (0, plus or minus 1, 1/2, 1/4, ...).
     """
 
     def __init__(self, site: Site) -> None:
@@ -34,12 +35,13 @@ class SpikingPopulation(nn.Module):
         self.site = Site(site.name, gated=site.gated, neuron=site.neuron, coding=site.coding)
         self.site.threshold = torch.ones((), dtype=site.threshold.dtype).to(site.threshold.device)
 
-    def forward(self, r_in: Tensor) -> Tensor:
-        """Advance by the step that ``site.time_step`` names."""
-        self.site(r_in)
-        if self.site.spikes is None:
-            raise RuntimeError("a site at time step 0 has no spikes")
-        return self.site.spikes.clone()
+    def forward(self, r_in: Tensor, t: int, states: dict[str, SiteState]) -> Tensor:
+        """Take step t of a run, whose states by site are brought up to date."""
+        state = site_step(self.site, t, r_in, states.get(self.site.name, START))
+        states[self.site.name] = state
+        if state.spikes is None:
+            raise RuntimeError(f"{self.site.name} has recorded no spikes")
+        return state.spikes.clone()
 
 
 class Axons(nn.Module):
@@ -174,8 +176,8 @@ class EventNetwork(nn.Module):
         self.axons = nn.ModuleDict()
         for population in form.populations:
             self.add(population)
-        codings = {p.site.coding.name for p in form.populations if p.site is not None}
-        self.is_differential = codings == {"differential"}
+        codings = [p.site.coding for p in form.populations if p.site is not None]
+        self.coding: Coding = codings[0] if codings else Rate()
 
     def add(self, population: Population) -> None:
         """Make the modules of one population."""
@@ -196,14 +198,8 @@ class EventNetwork(nn.Module):
     def steps(self, x: Tensor) -> Iterator[tuple[int, Tensor, dict[str, Tensor]]]:
         """Yield ``(t, logits, spikes)`` with the spikes of every population by name."""
         run = EventRun(self, x)
-        try:
-            for t in range(1, self.timesteps + 1):
-                yield t, *run.step(t)
-        finally:
-            for name in self.names:
-                neurons = self.neurons_of(name)
-                if neurons is not None:
-                    neurons.site.reset()
+        for t in range(1, self.timesteps + 1):
+            yield t, *run.step(t)
 
     def neurons_of(self, name: str) -> SpikingPopulation | None:
         """Return the neurons of a population, ``None`` for the readout."""
@@ -224,18 +220,18 @@ def key_of(name: str) -> str:
 class EventRun:
     """One run over one batch: what every population has received so far.
 
-    A population's decoded input is a constant (biases), what the image adds, and the decoded value
-    of what the spikes added: their mean over the steps, or in differential coding the sum of 1/t
-    of each.
+    A population's decoded input is a constant (biases), what the image adds, and what the spikes
+    added, decoded as the coding decodes spikes.
     """
 
     def __init__(self, network: EventNetwork, x: Tensor) -> None:
         self.network = network
         self.x = x
         self.constant: dict[str, Tensor | float] = {}
-        self.received: dict[str, Tensor | float] = dict.fromkeys(network.names, 0.0)
+        self.received: dict[str, Tensor] = {}
         self.image: dict[str, Tensor | float] = {}
         self.spikes: dict[str, Tensor] = {}
+        self.states: dict[str, SiteState] = {}
 
     def step(self, t: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Advance every population by one step, in order."""
@@ -244,8 +240,7 @@ class EventRun:
             value = self.input_of(name, t)
             neurons = self.network.neurons_of(name)
             if neurons is not None:
-                neurons.site.time_step = t
-                self.spikes[name] = neurons(value)
+                self.spikes[name] = neurons(value, t, self.states)
         return value.flatten(1), dict(self.spikes)
 
     def input_of(self, name: str, t: int) -> Tensor:
@@ -256,10 +251,11 @@ class EventRun:
         if t == 1 or self.network.first_layer == "per_step":
             self.image[name] = total(a(self.x) for a in axons if a.source is None)
         arriving = total(self.arriving(a) for a in axons if a.source is not None)
-        before = self.received[name]
-        share = (arriving if self.network.is_differential else arriving - before) / t
-        self.received[name] = before + share
-        result = self.received[name] + self.image[name] + self.constant[name]
+        if isinstance(arriving, Tensor):
+            before = self.received.get(name)
+            before = torch.zeros_like(arriving) if before is None else before
+            self.received[name] = self.network.coding.decode(t, before, arriving)
+        result = self.received.get(name, 0.0) + self.image[name] + self.constant[name]
         if not isinstance(result, Tensor):
             raise RuntimeError(f"nothing reaches {name}")
         return result

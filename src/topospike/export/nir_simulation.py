@@ -22,7 +22,7 @@ from topospike.export.event_form import pair
 from topospike.export.nir_file import require_nir
 from topospike.snn.coding import CODINGS
 from topospike.snn.neurons import MultiThreshold
-from topospike.snn.site import Site
+from topospike.snn.site import START, Site, site_step
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Simulation:
             for name, node in self.nodes.items()
             if type(node).__name__ in ("IF", "LIF")
         }
-        self.differential = any(g.differential for g in self.groups.values())
+        # in differential coding the image enters once; a mean takes it up at every step
+        self.image_once = any(not g.coding.averages for g in self.groups.values())
 
     def neurons_of(self, node: Any) -> SingleNeurons | AxonGroup:
         """Make the state of a neuron node, shared by the nodes of a group."""
@@ -122,7 +123,7 @@ class Simulation:
         spikes: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
         constants = self.values_at(0, torch.zeros_like(self.x[0]))
         for t, image in enumerate(self.x, start=1):
-            blank = self.differential and t > 1
+            blank = self.image_once and t > 1
             values = self.values_at(t, torch.zeros_like(image) if blank else image, constants)
             outputs.append(values["output"])
             for name, seen in spikes.items():
@@ -179,30 +180,28 @@ class AxonGroup:
     """The nodes that together are one population of multi-threshold neurons."""
 
     def __init__(self, metadata: dict[str, Any]) -> None:
-        self.differential = metadata["coding"] == "differential"
+        self.coding = CODINGS[metadata["coding"]]
         gated = bool(metadata["gated"])
         self.site = Site(
             metadata["group"],
             gated=gated,
             neuron=MultiThreshold(int(metadata["levels"]), gated=gated),
-            coding=CODINGS[metadata["coding"]],
+            coding=self.coding,
         )
-        self.received: Tensor | float = 0.0
+        self.t, self.state = 0, START
+        self.received: Tensor | None = None
 
     def fire(self, t: int, current: Tensor, constant: Tensor, node: Any) -> Tensor:
         """Return the spikes of one axon; the first one asked at a step advances the group."""
-        if self.site.time_step != t:
-            self.site.threshold = current.new_ones(())
-            self.site.time_step = t
+        if self.t != t:
             change = current - constant
-            if self.differential:
-                self.received = self.received + change / t
-            else:
-                self.received = self.received + (change - self.received) / t
-            self.site(self.received + constant)
-        if self.site.spikes is None:
+            before = torch.zeros_like(change) if self.received is None else self.received
+            self.received = self.coding.decode(t, before, change)
+            self.site.threshold = current.new_ones(())
+            self.t, self.state = t, site_step(self.site, t, self.received + constant, self.state)
+        if self.state.spikes is None:
             raise RuntimeError("the group has not run")
-        return (self.site.spikes == float(plain(node.metadata)["value"])).to(current.dtype)
+        return (self.state.spikes == float(plain(node.metadata)["value"])).to(current.dtype)
 
 
 def plain(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -163,9 +163,9 @@ class Tally:
         nodes = [node for node in self.snn.ann.graph.nodes if is_site(node, self.snn.ann)]
         with activations_of(sites) as analog:
             analog[OUTPUT] = self.snn.analog(x)
-        for t, logits, values in self.snn.watch(x, self.steps[-1], nodes):
-            if t in self.steps:
-                decoded = {**dict(zip(sites, values, strict=True)), OUTPUT: logits}
+        for step in self.snn.watch(x, self.steps[-1], nodes):
+            if (t := step.t) in self.steps:
+                decoded = {**dict(zip(sites, step.values, strict=True)), OUTPUT: step.logits}
                 for name, value in decoded.items():
                     limit = reach(sites[name], t) if name in sites else None
                     sums = self.sums.setdefault((t, name), Sums())
@@ -181,8 +181,7 @@ def reach(site: Site, t: int) -> Tensor | None:
     """Return the largest value a site can decode to after t steps; ``None`` where it has none."""
     if not site.neuron.levels:
         return None
-    factor = sum(1 / k for k in range(1, t + 1)) if site.coding.name == "differential" else 1.0
-    return site.threshold * factor
+    return site.threshold * site.coding.reach(t)
 
 
 @contextmanager

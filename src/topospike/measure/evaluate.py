@@ -204,17 +204,18 @@ class Tally:
             sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
             counter.begin_batch(len(x[0]))
-        for t, logits, watched in self.snn.watch(x, self.timesteps, self.watched):
+        for step in self.snn.watch(x, self.timesteps, self.watched):
+            t, held = step.t, step.sites
             for sums in self.metrics:
-                sums.add(t, logits)
-            values = dict(zip(self.watched, watched, strict=True))
+                sums.add(t, step.logits)
+            values = dict(zip(self.watched, step.values, strict=True))
             fired = {
-                site: images_firing(site.spikes, self.populations[name].images)
+                site: images_firing(spikes, self.populations[name].images)
                 for name, site in self.sites.items()
-                if site.spikes is not None
+                if (spikes := held[name].spikes) is not None
             }
             for counter in self.counters:
-                counter.observe(t, tuple(values[node] for node in counter.watched), fired)
+                counter.observe(t, tuple(values[node] for node in counter.watched), held, fired)
             for name, site in self.sites.items():
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))

@@ -8,6 +8,7 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
-from topospike.snn.dense import fetch
+from topospike.snn.coding import SiteState
 from topospike.snn.fanout import constants_on_path, events_at
+from topospike.snn.forms import fetch
 from topospike.snn.images import ImageAxis
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
@@ -119,9 +121,8 @@ class OperationCounter:
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
         self.conventions = conventions
         self.network = snn.ann
-        device = next(iter(snn.sites.values())).threshold.device
-        self.layers = [counted(layer, conventions, device) for layer in snn.wiring]
-        self.differential = all(s.coding.name == "differential" for s in snn.sites.values())
+        self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
+        self.differential = not any(s.coding.averages for s in snn.sites.values())
         self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
@@ -165,15 +166,21 @@ class OperationCounter:
         self._before = {}
 
     def observe(
-        self, t: int, watched: tuple[Any, ...], fired: dict[Site, Tensor] | None = None
+        self,
+        t: int,
+        watched: tuple[Any, ...],
+        held: Mapping[str, SiteState],
+        fired: dict[Site, Tensor] | None = None,
     ) -> None:
         """Add the operations of step ``t``; ``watched`` are the values of ``self.watched``.
 
+        ``held`` is the state of every site by name.
         ``fired`` keeps, for each site, in how many images its neurons fired at this step; what is
         missing is counted and added.
         """
         values = dict(zip(self.watched, watched, strict=True))
         fired = {} if fired is None else fired
+        self._held = held
         for index, layer in enumerate(self.layers):
             sops, macs = self._operations(layer, t, values, fired)
             self.sops[index, t - 1] += float(sops)
@@ -246,7 +253,7 @@ class OperationCounter:
         return fired[site]
 
     def _spikes(self, node: fx.Node) -> Tensor:
-        spikes = self.site_of[node].spikes
+        spikes = self._held[self.site_of[node].name].spikes
         if spikes is None:
             raise RuntimeError(f"site {node.target} has not run")
         return spikes

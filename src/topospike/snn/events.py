@@ -1,169 +1,249 @@
-"""Simulate: the event executor. A layer's output is kept, and the spikes of a step change it.
+"""Simulate: the form that follows events. A layer's output is kept, and a step's spikes change it.
 
-    differential   y += W s / t            rate   y = ((t-1) y + b + W s) / t
+    held    y += W s / g            mean    y = ((g-1) y + b + W s) / g
 
-Both equal ``W r_out + b`` of the decoded executor up to rounding. The cost follows the neurons that
-fired and, in very sparse layers, the links that exist. Whenever events are many the dense form is
-taken instead (`topospike.snn.cost`); it is also taken every `REFRESH` steps, so that rounding
-errors of at most ``REFRESH`` steps add up. The first step is dense. Sites are unaffected.
+with the gain g of the coding; both equal ``W r_out + b`` up to rounding. The cost follows the
+neurons that fired and, in very sparse layers, the links that exist. Whenever events are many the
+dense form is taken instead (`topospike.snn.cost`); it is also taken every `REFRESH` steps, so that
+rounding errors of at most ``REFRESH`` steps add up. The first step is dense. Sites are unaffected.
+
+A layer can follow events if only maps that are linear and free of constants lie between it and the
+sites that feed it: then what the spikes of a step change in its output is W times that map of the
+spikes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.errors import ConfigError
-from topospike.snn.cost import CostModel
-from topospike.snn.dense import fetch, memory_format_of
-from topospike.snn.layers import EventLayer, Program, weight_of
-from topospike.snn.scatter import POINT, CompressedLinear, PackedWeight, event_form
+from topospike.snn.coding import Coding, SiteState
+from topospike.snn.cost import CostModel, LayerSize
+from topospike.snn.forms import (
+    Form,
+    LaidOut,
+    bias_of,
+    density,
+    memory_format_of,
+    weight_of,
+)
+from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
+from topospike.snn.split import copy_into, generated_function
+from topospike.snn.wiring import Layer
+
+if TYPE_CHECKING:
+    from topospike.snn.executors import Step
+
+aten = torch.ops.aten
 
 REFRESH = 16
 """Steps after which a layer is evaluated densely again."""
 
-EXECUTORS = ("decoded", "bf16", "event")
+LINEAR_MAPS = {
+    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim,
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
+    aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.squeeze.dim,
+    aten.squeeze.dims, aten.unsqueeze.default, aten.clone.default, aten.contiguous.default,
+    aten.alias.default, aten.detach.default, aten.slice.Tensor, aten.select.int,
+    aten.cat.default, aten.add.Tensor, aten.sub.Tensor,
+}  # fmt: skip
 
 
-def check_executor(name: str, x: Tensor) -> None:
-    """Raise `ConfigError` unless the executor exists and can run on the images' device."""
-    if name not in EXECUTORS:
-        raise ConfigError(f"executor is {name!r}; it must be one of {', '.join(EXECUTORS)}.")
-    if name == "event" and (
-        x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64)
-    ):
-        raise ConfigError(
-            f"the event executor was given {x.dtype} images on {x.device}; it runs on a CPU in "
-            "float32 or float64. Move the network and the images there, or use "
-            "executor='decoded'."
-        )
+@dataclass(frozen=True)
+class EventState:
+    """What a layer that follows events holds between two steps of a run.
 
-
-class WeightCache:
-    """Weights laid out for events and links, made once and again when a weight has changed."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str], tuple[tuple[Any, ...], Any]] = {}
-
-    def get(self, name: str, kind: str, weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
-        """Return ``make(weight)``, remembered as long as the weight is the same and untouched."""
-        state = state_of(weight)
-        known = self._known.get((name, kind))
-        if known is None or known[0] != state:
-            known = self._known[(name, kind)] = state, make(weight)
-        return known[1]
-
-
-def state_of(weight: Tensor) -> tuple[Any, ...]:
-    """Return what changes when a weight is replaced or written to."""
-    version = 0 if weight.is_inference() else weight._version
-    return weight.data_ptr(), version, weight.dtype, weight.shape
-
-
-class LayerRuns:
-    """What the layers of one run keep from step to step; the generated step calls its methods.
-
-    Attributes
-    ----------
-    time_step
-        The current step, set by the network.
-    forms : dict
-        Layer -> which form it took at each step, ``dense`` or ``events``.
+    ``output`` is y, ``refreshed`` the step at which it was last evaluated densely, ``form`` what
+    was done at the present step (``dense`` or ``events``), ``packed`` the weight as events need it.
     """
 
-    def __init__(
-        self, network: nn.Module, plan: Program, cache: WeightCache, costs: CostModel
-    ) -> None:
-        self.network = network
-        self.plan = plan
-        self.cache = cache
-        self.costs = costs
-        self.time_step = 0
-        self.forms: dict[str, list[str]] = {layer.name: [] for layer in plan.event_layers}
-        self._output: dict[int, Tensor] = {}
-        self._refreshed: dict[int, int] = {}
+    output: Tensor | None = None
+    refreshed: int = 0
+    form: str = ""
+    packed: PackedWeight | None = None
 
-    def follow(self, index: int, *values: Any) -> Tensor:
-        """Return the output of an event layer at this step, in the cheaper form.
 
-        ``values`` are the decoded outputs of its sites, then its numbers.
-        """
-        layer = self.plan.event_layers[index]
-        y = self._output.get(index)
-        stale = y is None or self.time_step - self._refreshed[index] >= REFRESH
+@dataclass(frozen=True, eq=False)
+class EventForm:
+    """A layer that can follow events.
+
+    ``path`` maps the values of the nodes that call ``sites`` (decoded outputs or spikes), followed
+    by those of ``numbers`` (sizes of the batch that reshapes ask for), to the layer's operand.
+    """
+
+    name: str
+    node: fx.Node
+    sites: tuple[fx.Node, ...]
+    numbers: tuple[fx.Node, ...]
+    coding: Coding
+    costs: CostModel
+    path: Callable[..., Tensor] | None
+    geometry: Geometry
+    groups: int
+    size: LayerSize
+    laid: LaidOut = field(default_factory=LaidOut, repr=False)
+
+    @property
+    def inputs(self) -> tuple[fx.Node, ...]:
+        """The nodes whose values `step` is given."""
+        return (*self.sites, *self.numbers)
+
+    def start(self, network: nn.Module) -> EventState:
+        """Begin with nothing kept."""
+        return EventState()
+
+    def step(
+        self, held: EventState, run: Step, values: tuple[Any, ...]
+    ) -> tuple[Tensor, EventState]:
+        """Return the layer's output at this step, in the cheaper form."""
+        y, sites = held.output, [run.state_of(node) for node in self.sites]
         images = len(values[0])
-        events = min(sum(map(fired, layer.sites)), images * layer.size.elements)
-        if y is None or stale or not self.costs.prefers_events(layer.size, images, events):
-            self.forms[layer.name].append("dense")
-            self._refreshed[index] = self.time_step
-            self._output[index] = self._dense(layer, values)
-            return self._output[index]
-        self.forms[layer.name].append("events")
-        self._add_events(layer, y, values[len(layer.sites) :], events)
-        return y
+        events = min(sum(site.events for site in sites), images * self.size.elements)
+        stale = y is None or run.t - held.refreshed >= REFRESH
+        if y is None or stale or not self.costs.prefers_events(self.size, images, events):
+            y = self._dense(run.ann, values)
+            return y, replace(held, output=y, refreshed=run.t, form="dense")
+        packed = held.packed or self._packed(run.ann)
+        self._add_events(y, packed, sites, values[len(sites) :], events, run.t, run.ann)
+        return y, replace(held, form="events", packed=packed)
 
-    def _dense(self, layer: EventLayer, values: tuple[Any, ...]) -> Tensor:
-        operand = layer.operand(self.network, values)
-        if layer.geometry is POINT:
-            return evaluate(layer.node, operand, self.network).contiguous()
-        operand = operand.contiguous(memory_format=memory_format_of(layer.node))
-        y = evaluate(layer.node, operand, self.network)
-        return y.contiguous(memory_format=torch.channels_last)
+    def operand(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
+        """Return what arrives at the layer from values of its sites and the numbers."""
+        return values[0] if self.path is None else self.path(network, *values)
+
+    def _weight(self, network: nn.Module) -> Tensor:
+        weight = weight_of(self.node, network)
+        if weight is None:
+            raise RuntimeError(f"{self.name} has no weight of its own")
+        return weight
+
+    def _dense(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
+        weight, bias = self._weight(network), bias_of(self.node, network)
+        operand, point = self.operand(network, values), self.geometry is POINT
+        if not point:
+            operand = operand.contiguous(memory_format=memory_format_of(self.node))
+        y = self.node.target(operand, weight, bias, *self.node.args[3:])  # pyright: ignore[reportCallIssue]
+        return y.contiguous() if point else y.contiguous(memory_format=torch.channels_last)
+
+    def _packed(self, network: nn.Module) -> PackedWeight:
+        links = self.size.density < self.costs.links_below
+
+        def pack(weight: Tensor) -> PackedWeight:
+            return PackedWeight.of(weight, groups=self.groups, links=links)
+
+        return self.laid.out("links" if links else "rows", self._weight(network), pack)
 
     def _add_events(
-        self, layer: EventLayer, y: Tensor, numbers: tuple[Any, ...], fired_at_most: int
+        self,
+        y: Tensor,
+        packed: PackedWeight,
+        sites: list[SiteState],
+        numbers: tuple[Any, ...],
+        fired_at_most: int,
+        t: int,
+        network: nn.Module,
     ) -> None:
-        weight = weight_of(layer.node, self.network)
-        spikes = tuple(site.spikes for site in layer.sites)
-        if weight is None or any(s is None for s in spikes):
-            raise RuntimeError(f"{layer.name} has no weight, or its sites have not run")
-        links = layer.size.density < self.costs.links_below
-        packed = self.cache.get(
-            layer.name,
-            "links" if links else "rows",
-            weight,
-            lambda w: PackedWeight.of(w, groups=layer.groups, links=links),
-        )
-        t = self.time_step
-        if not layer.differential:
-            y.mul_((t - 1) / t)
-            bias = bias_of(layer.node, self.network)
+        spikes = tuple(site.spikes for site in sites)
+        if any(s is None for s in spikes):
+            raise RuntimeError(f"{self.name}: the spikes of its sites were not recorded")
+        g = self.coding.gain(t)
+        if self.coding.averages:
+            y.mul_((g - 1) / g)
+            bias = bias_of(self.node, network)
             if bias is not None:
-                y.add_((bias if layer.geometry is POINT else bias[:, None, None]) / t)
-        events = layer.operand(self.network, (*spikes, *numbers))
+                y.add_((bias if self.geometry is POINT else bias[:, None, None]) / g)
+        events = self.operand(network, (*spikes, *numbers))
         # where pools overlap, one spike arrives several times
-        room = fired_at_most if layer.path is None else events.numel()
-        event_form(events, y, packed, layer.geometry, room, 1.0 / t)
-
-    def compressed(self, index: int, operand: Tensor) -> Tensor:
-        """Return the output of a linear layer with few links."""
-        node = self.plan.compressed[index]
-        weight = weight_of(node, self.network)
-        if weight is None:
-            raise RuntimeError(f"{node} has no weight of its own")
-        layer = self.cache.get(node.name, "linear", weight, CompressedLinear.of)
-        return layer(operand, bias_of(node, self.network))
-
-    def dense(self, index: int, *values: Any) -> Tensor:
-        """Return the output of a layer evaluated in a precision or memory format of its own."""
-        return self.plan.dense[index].evaluate(self.network, self.cache.get, values)
+        room = fired_at_most if self.path is None else events.numel()
+        event_form(events, y, packed, self.geometry, room, 1.0 / g)
 
 
-def fired(site: Any) -> int:
-    """Return how many neurons of a site's batch fired at this step."""
-    return int(site.spikes.count_nonzero()) if site.fired is None else site.fired
+def event_forms(
+    layers: Iterable[Layer],
+    network: fx.GraphModule,
+    costs: CostModel,
+) -> list[Form]:
+    """Return the layers of a network that can follow events, each step in the form of less cost."""
+    found = (event_form_of(layer, network, costs) for layer in layers)
+    return [form for form in found if form is not None]
 
 
-def bias_of(node: fx.Node, network: nn.Module) -> Tensor | None:
-    """Return the bias of a layer."""
-    bias = node.args[2] if len(node.args) > 2 else None
-    return fetch(network, bias) if isinstance(bias, fx.Node) else None
+def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> EventForm | None:
+    """Return how a layer follows events, or ``None`` if it cannot."""
+    node = layer.node
+    if node.target not in (aten.linear.default, aten.conv2d.default) or layer.fed_by != "spikes":
+        return None
+    weight = weight_of(node, network)
+    codings = {network.get_submodule(str(site.target)).coding for site in layer.sites}
+    if weight is None or len(codings) != 1 or not is_linear_map(layer):
+        return None
+    geometry, groups = geometry_of(node)
+    operand, output = (list(n.meta["val"].shape[1:]) for n in (layer.operand, node))
+    size = LayerSize(
+        elements=math.prod(map(int, operand)),
+        channels=int(weight.shape[1]) * groups,
+        macs=math.prod(map(int, output)) * weight[0].numel(),
+        weight_bytes=weight.nbytes,
+        density=density(weight),
+    )
+    numbers = numbers_of(layer)
+    path = path_function(layer, numbers) if layer.path else None
+    return EventForm(
+        layer.name, node, layer.sites, numbers, codings.pop(), costs, path, geometry, groups, size
+    )
 
 
-def evaluate(node: fx.Node, operand: Tensor, network: nn.Module) -> Tensor:
-    """Evaluate a weight layer as the graph would."""
-    weight, bias = weight_of(node, network), bias_of(node, network)
-    return node.target(operand, weight, bias, *node.args[3:])  # pyright: ignore[reportCallIssue]
+def is_linear_map(layer: Layer) -> bool:
+    """Tell whether the way from the sites maps zero to zero and sums to sums."""
+    inside = {*layer.path, *layer.sites, *numbers_of(layer)}
+    return all(
+        node.target in LINEAR_MAPS and all(parent in inside for parent in node.all_input_nodes)
+        for node in layer.path
+    ) and all(isinstance(node.args[1], fx.Node) for node in layer.path if is_sum(node))
+
+
+def numbers_of(layer: Layer) -> tuple[fx.Node, ...]:
+    """Return the nodes on the way whose values are plain numbers: sizes of the batch."""
+    parents = [parent for node in layer.path for parent in node.all_input_nodes]
+    inside = {*layer.path, *layer.sites}
+    outside = [parent for parent in dict.fromkeys(parents) if parent not in inside]
+    return tuple(node for node in outside if not isinstance(node.meta.get("val", Tensor()), Tensor))
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Tell whether a node adds two things (the second may be a number, which is no linear map)."""
+    return node.target in (aten.add.Tensor, aten.sub.Tensor)
+
+
+def geometry_of(node: fx.Node) -> tuple[Geometry, int]:
+    """Return stride, padding, dilation (down and across) and the groups of a layer."""
+    if node.target is aten.linear.default:
+        return POINT, 1
+    stride, padding, dilation, groups = (
+        node.args[place] if len(node.args) > place else default
+        for place, default in ((3, 1), (4, 0), (5, 1), (6, 1))
+    )
+    return (*pair(stride), *pair(padding), *pair(dilation)), int(groups)  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Return (down, across) of a setting given once or twice."""
+    down, across = (value, value) if isinstance(value, int) else (value[0], value[-1])
+    return int(down), int(across)
+
+
+def path_function(layer: Layer, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor]:
+    """Generate ``path(network, *values of the sites, *numbers) -> operand``."""
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in (*layer.sites, *numbers)}
+    for node in layer.path:
+        copies[node] = copy_into(graph, node, copies)
+    graph.output(copies[layer.operand])
+    graph.eliminate_dead_code()
+    return generated_function(graph)

@@ -1,16 +1,16 @@
 """Simulate: one step of a site in one pass over memory, where there is a compiled loop for it.
 
-`topospike.snn.site` asks for a `FusedSite` at the first step of a run. There is one for
-multi-threshold and integrate-and-fire neurons under both codings, in float32 and float64 on a CPU,
-whatever the shape of the threshold and the memory format of the activation. Everything else is
-evaluated by the rules of `topospike.snn.neurons` themselves. The results are equal bit for bit.
+`topospike.snn.site` asks for a `SiteLoop` at the first step of a run. There is one for
+multi-threshold and integrate-and-fire neurons under every coding of formulas, in float32 and
+float64 on a CPU, whatever the shape of the threshold and the memory format of the activation.
+Everything else is evaluated by the rules of `topospike.snn.neurons` themselves. The results are
+equal bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from topospike.snn.coding import Coding, Differential, Rate
+from topospike.snn.coding import Coding
 from topospike.snn.neurons import (
     GATE_TOLERANCE,
     IntegrateAndFire,
     MultiThreshold,
     Neuron,
     SignedIntegrateAndFire,
+    at_step,
 )
-from topospike.snn.threads import in_shares
+from topospike.snn.scatter import in_shares
 
 WORTHWHILE = 1 << 10
 """Neurons of a batch below which loading the compiled loops (0.7 s) is not worth it."""
@@ -42,13 +43,13 @@ DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 RULES = (MultiThreshold, IntegrateAndFire, SignedIntegrateAndFire)
 
 
-class FusedSite:
+class SiteLoop:
     """The compiled step of one site, for the length of a run.
 
     Parameters
     ----------
     neuron, coding
-        The site's rules; must satisfy `has_kernel`.
+        The site's rules; must satisfy `has_loop`.
     theta
         Threshold, broadcastable to ``state``.
     state
@@ -56,22 +57,27 @@ class FusedSite:
     """
 
     def __init__(self, neuron: Neuron, coding: Coding, theta: Tensor, state: Tensor) -> None:
+        self.neuron, self.coding = neuron, coding
         self.dtype = DTYPES[state.dtype]
-        self.differential = isinstance(coding, Differential)
         self.order, self.layout, flat = laid_out(theta, state)
-        flat = flat.numpy()
+        self.theta = flat.numpy()
+        self.first, self.second = of_thresholds(neuron, self.theta, self.dtype)
         self.scratch = np.empty((1, 1, self.layout[2]), self.dtype)
-        self.step = rule_of(neuron, flat, self.dtype)
+        self.run = loaded_kernels().site_loop
 
     def __call__(self, t: int, r_in: Tensor, r_out: Tensor, spikes: Tensor | None) -> int:
         """Write r_out[t] over ``r_out`` and the spikes into ``spikes``; return how many fired."""
         x, r = self.rows(r_in.detach()), self.rows(r_out)
         s = self.scratch if spikes is None else self.rows(spikes)
-        times = tuple(self.dtype(value) for value in (t, t - 1, 1.0 / t, 1.0))
+        g = self.coding.gain(t)
+        gains = tuple(self.dtype(value) for value in (g, g - 1, 1.0 / g, 1.0))
+        numbers = tuple(self.dtype(value) for value in numbers_of(at_step(self.neuron, t)))
+        of_rule = (self.first, self.second, self.theta, gains, numbers)
+        kind = self.neuron.gated, self.coding.averages
 
         def share(begin: int, end: int) -> int:
             kept = np.empty_like(s) if spikes is None else s[begin:end]
-            return self.step(x[begin:end], r[begin:end], kept, times, self.differential)
+            return self.run(x[begin:end], r[begin:end], kept, *of_rule, *kind)
 
         return in_shares(share, self.layout[0], x.size)
 
@@ -111,42 +117,35 @@ def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, in
     return (outer // together, 1, len(row)), row.reshape(1, -1)
 
 
-def rule_of(neuron: Neuron, theta: Any, dtype: type[np.floating]) -> Callable[..., int]:
-    """Return ``step(r_in, r_out, spikes, times, differential)`` of a neuron.
-
-    What depends on the thresholds alone is computed here, with the roundings of the tensor form.
-    """
-    kernels = loaded_kernels()
+def of_thresholds(neuron: Neuron, theta: Any, dtype: type[np.floating]) -> tuple[Any, Any]:
+    """Return what depends on the thresholds alone, with the roundings of the tensor form."""
     if isinstance(neuron, MultiThreshold):
         silent = theta <= 0
         divisor = np.where(silent, dtype(np.inf), dtype(0.75) * theta)
-        per_theta = np.where(silent, dtype(0), dtype(-1) / np.where(silent, dtype(1), theta))
-        lowest = 0.75 * 2.0 ** (1 - neuron.levels)
-        rule = tuple(dtype(value) for value in (0, 1, GATE_TOLERANCE, lowest))
-
-        def fire(x: Any, r: Any, s: Any, times: Any, differential: bool) -> int:
-            return kernels.multi_threshold(
-                x, r, s, divisor, per_theta, theta, times, rule, neuron.gated, differential
-            )
-
-        return fire
-    initial = theta * dtype(neuron.initial_membrane)
-    bounds = tuple(dtype(value) for value in (0, 1))
-    afford = theta * dtype(1.0 - GATE_TOLERANCE)
-
-    def fire_single(x: Any, r: Any, s: Any, times: Any, differential: bool) -> int:
-        return kernels.integrate_and_fire(
-            x, r, s, initial, theta, afford, times, bounds, neuron.gated, differential
-        )
-
-    return fire_single
+        return divisor, np.where(silent, dtype(0), dtype(-1) / np.where(silent, dtype(1), theta))
+    return theta * dtype(neuron.initial_membrane), theta * dtype(1.0 - GATE_TOLERANCE)
 
 
-def has_kernel(neuron: Neuron, coding: Coding, state: Tensor) -> bool:
+def numbers_of(neuron: Neuron) -> tuple[float, ...]:
+    """Return the constants of a rule; their number tells the loop which rule it is."""
+    if isinstance(neuron, MultiThreshold):
+        return 0.0, 1.0, GATE_TOLERANCE, 0.75 * 2.0 ** (1 - neuron.levels)
+    return 0.0, 1.0
+
+
+def loop_for(neuron: Neuron, coding: Coding, theta: Tensor, state: Tensor) -> SiteLoop | None:
+    """Return the compiled step of a site, or ``None`` where there is none."""
+    return SiteLoop(neuron, coding, theta, state) if has_loop(neuron, coding, state) else None
+
+
+def has_loop(neuron: Neuron, coding: Coding, state: Tensor) -> bool:
     """Tell whether there is a compiled step for this site, and whether it would pay."""
+    kind = type(coding)
     return (
         type(neuron) in RULES
-        and type(coding) in (Differential, Rate)
+        and kind.drive is Coding.drive
+        and kind.decode is Coding.decode
+        and kind.available is Coding.available
         and state.dtype in DTYPES
         and state.device.type == "cpu"
         and state.numel() >= WORTHWHILE

@@ -1,9 +1,9 @@
-"""Simulate: compiled loops over neurons and links, one pass over memory each.
+"""Simulate: the compiled loop over the neurons of a site, one pass over memory.
 
-``multi_threshold`` and ``integrate_and_fire`` do for one site and step what `topospike.snn.coding`
-and `topospike.snn.neurons` do in five to ten tensor operations, with the same roundings: the
-results are equal bit for bit. ``collect`` lists events; ``scatter_rows`` and ``scatter_links`` add
-W s of the neurons that fired to the output of a layer.
+``site_loop`` does for one site and step what `topospike.snn.coding` and `topospike.snn.neurons` do
+in five to ten tensor operations, with the same roundings: the results are equal bit for bit. One
+loop serves every coding (``gains`` holds g, g-1, 1/g and 1, and ``averages`` tells the two kinds
+apart) and every rule (by the length of ``numbers``).
 
 Importing this module imports numba; only `topospike.snn.fused` does so, when a simulation asks.
 Machine code is kept on disk between processes. Nothing here checks its arguments.
@@ -18,7 +18,7 @@ from __future__ import annotations
 from numba import njit
 from numba.core import types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 # Threads run several calls at once (nogil); a quotient by zero is an infinity, as in torch.
 kernel = njit(cache=True, nogil=True, error_model="numpy")
@@ -52,118 +52,95 @@ def power_of_two(context, q):
     return q(q), generate
 
 
-@kernel
-def membrane(x, r, times, differential):
-    """Return u without the initial membrane; ``times`` holds t, t-1, 1/t and 1."""
-    if differential:
-        return (x - r) * times[0]
-    return fma(r, -times[1], x * times[0])
+def spike(u, available, first, second, theta, numbers, gated):
+    """Return the spike of a neuron: `ladder` or `single`, as ``numbers`` are four or two."""
 
 
-@kernel
-def decoded(r, s, times, differential):
-    """Return r_out after the spike s."""
-    if differential:
-        return fma(s, times[2], r)
-    if times[2] < 0.5:
-        return fma(times[2], s - r, r)
-    return fma(times[2] - times[3], s - r, s)
+@overload(spike)
+def _spike(u, available, first, second, theta, numbers, gated):
+    return ladder if len(numbers) == 4 else single
 
 
-@kernel
-def ladder(u, available, divisor, per_theta, theta, rule, gated):
-    """Return the spike of a multi-threshold neuron; ``rule`` is 0, 1, tolerance, lowest level."""
-    q = u / divisor
-    floor = -rule[1]
+def ladder(u, available, first, second, theta, numbers, gated):
+    """Return the spike of a multi-threshold neuron.
+
+    ``first`` divides the membrane, ``second`` is -1 / theta; ``numbers`` are 0, 1, the gate's
+    tolerance and the lowest level.
+    """
+    q = u / first
+    floor = -numbers[1]
     if gated:
-        floor = available * per_theta - rule[2]
-        floor = -rule[1] if floor < -rule[1] else floor
-        floor = rule[0] if floor > rule[0] else floor
+        floor = available * second - numbers[2]
+        floor = -numbers[1] if floor < -numbers[1] else floor
+        floor = numbers[0] if floor > numbers[0] else floor
     # written so that NaN passes through
     q = floor if q < floor else q
-    q = rule[1] if q > rule[1] else q
+    q = numbers[1] if q > numbers[1] else q
     q = power_of_two(q)
-    return (rule[0] if abs(q) <= rule[3] else q) * theta
+    return (numbers[0] if abs(q) <= numbers[3] else q) * theta
 
 
-@kernel
-def single(u, available, theta, afford, bounds, signed):
-    """Return the spike of an integrate-and-fire neuron; ``bounds`` is 0 and 1."""
-    s = bounds[1] if u >= theta else bounds[0]
-    if signed and u <= bounds[0] and available >= afford:
-        s = s - bounds[1]
+def single(u, available, first, second, theta, numbers, gated):
+    """Return the spike of an integrate-and-fire neuron; ``numbers`` are 0 and 1.
+
+    ``first`` is the initial membrane. Where ``gated``, a spike may be taken back if the membrane is
+    not positive and ``second``, the threshold less a tolerance, has been emitted.
+    """
+    u = u + first
+    s = numbers[1] if u >= theta else numbers[0]
+    if gated and u <= numbers[0] and available >= second:
+        s = s - numbers[1]
     return s * theta
 
 
-@kernel
-def multi_threshold(
-    r_in, r_out, spikes, divisor, per_theta, theta, times, rule, gated, differential
-):
-    """Run one step of a site in place; return how many neurons fired.
+def at(values, i):
+    """Return a number that a whole row shares, or the row's own."""
 
-    ``r_in`` and ``r_out`` are (outer, middle, inner), thresholds (middle, 1) or (middle, inner);
-    ``spikes`` has the states' shape, or one row that is overwritten when nobody asks for them.
-    """
-    outer, middle, inner = r_in.shape
-    factor = times[0] if differential else times[1]
+
+@overload(at)
+def _at(values, i):
+    if isinstance(values, types.Array):
+        return lambda values, i: values[i]
+    return lambda values, i: values
+
+
+@kernel
+def row_loop(x, r, out, first, second, theta, gains, numbers, gated, averages):
+    """Run one step along a row; return how many neurons fired."""
+    factor = gains[1] if averages else gains[0]
     fired = 0
-    for o in range(outer):
-        for c in range(middle):
-            x, r = r_in[o, c], r_out[o, c]
-            out = spikes[o % spikes.shape[0], c % spikes.shape[1]]
-            row = 0
-            if theta.shape[1] == 1:
-                a, b, th = divisor[c, 0], per_theta[c, 0], theta[c, 0]
-                for i in range(inner):
-                    u = membrane(x[i], r[i], times, differential)
-                    s = ladder(u, r[i] * factor, a, b, th, rule, gated)
-                    row += s != 0
-                    out[i] = s
-                    r[i] = decoded(r[i], s, times, differential)
-            else:
-                a, b, th = divisor[c], per_theta[c], theta[c]
-                for i in range(inner):
-                    u = membrane(x[i], r[i], times, differential)
-                    s = ladder(u, r[i] * factor, a[i], b[i], th[i], rule, gated)
-                    row += s != 0
-                    out[i] = s
-                    r[i] = decoded(r[i], s, times, differential)
-            fired += row
+    for i in range(x.size):
+        u = fma(r[i], -gains[1], x[i] * gains[0]) if averages else (x[i] - r[i]) * gains[0]
+        th = at(theta, i)
+        s = spike(u, r[i] * factor, at(first, i), at(second, i), th, numbers, gated)
+        fired += s != 0
+        out[i] = s
+        if not averages:
+            r[i] = fma(s, gains[2], r[i])
+        elif gains[2] < 0.5:  # as torch.lerp rounds
+            r[i] = fma(gains[2], s - r[i], r[i])
+        else:
+            r[i] = fma(gains[2] - gains[3], s - r[i], s)
     return fired
 
 
 @kernel
-def integrate_and_fire(
-    r_in, r_out, spikes, initial, theta, afford, times, bounds, signed, differential
-):
-    """Run one step of a site in place, as `multi_threshold`; ``initial`` is the first membrane.
+def site_loop(r_in, r_out, spikes, first, second, theta, gains, numbers, gated, averages):
+    """Run one step of a site in place; return how many neurons fired.
 
-    ``signed``: a spike may be taken back where the membrane is not positive and ``afford``, the
-    threshold less a tolerance, has been emitted.
+    ``r_in`` and ``r_out`` are (outer, middle, inner); what depends on the thresholds is
+    (middle, 1) or (middle, inner). ``spikes`` has the states' shape, or is one row that is
+    overwritten when nobody asks for them.
     """
-    outer, middle, inner = r_in.shape
-    factor = times[0] if differential else times[1]
+    outer, middle, _ = r_in.shape
     fired = 0
     for o in range(outer):
         for c in range(middle):
             x, r = r_in[o, c], r_out[o, c]
             out = spikes[o % spikes.shape[0], c % spikes.shape[1]]
-            row = 0
+            a, b, th = first[c], second[c], theta[c]
             if theta.shape[1] == 1:
-                v0, th, least = initial[c, 0], theta[c, 0], afford[c, 0]
-                for i in range(inner):
-                    u = membrane(x[i], r[i], times, differential) + v0
-                    s = single(u, r[i] * factor, th, least, bounds, signed)
-                    row += s != 0
-                    out[i] = s
-                    r[i] = decoded(r[i], s, times, differential)
+                fired += row_loop(x, r, out, a[0], b[0], th[0], gains, numbers, gated, averages)
             else:
-                v0, th, least = initial[c], theta[c], afford[c]
-                for i in range(inner):
-                    u = membrane(x[i], r[i], times, differential) + v0[i]
-                    s = single(u, r[i] * factor, th[i], least[i], bounds, signed)
-                    row += s != 0
-                    out[i] = s
-                    r[i] = decoded(r[i], s, times, differential)
-            fired += row
+                fired += row_loop(x, r, out, a, b, th, gains, numbers, gated, averages)
     return fired

@@ -10,7 +10,8 @@ layer, as one larger batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,18 +21,37 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
 from topospike.models.inputs import InputForm, Inputs, rows_of
+from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
-from topospike.snn.events import LayerRuns, WeightCache, check_executor
+from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
 from topospike.snn.fanout import Population, Wiring, wire
-from topospike.snn.graphs import GraphCache
-from topospike.snn.layers import Program, program
 from topospike.snn.site import Site
-from topospike.snn.split import is_site
-from topospike.snn.together import simulate_together, takes_steps_as_images
 from topospike.snn.wiring import Layer
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What `SpikingNetwork.watch` shows of a step; tensors may be overwritten by the next one.
+
+    Attributes
+    ----------
+    t : int
+        The step, from 1.
+    logits : Tensor, shape (batch, classes)
+        The prediction after it.
+    values : tuple
+        Values of the nodes that were asked for.
+    sites : mapping of str to SiteState
+        By name: ``.spikes``, ``.decoded``, and ``.fired`` where a loop has counted.
+    """
+
+    t: int
+    logits: Tensor
+    values: tuple[Any, ...]
+    sites: Mapping[str, SiteState]
 
 
 class SpikingNetwork(nn.Module):
@@ -55,9 +75,6 @@ class SpikingNetwork(nn.Module):
         How layers are evaluated where a call does not say; see `forward`.
     costs : CostModel
         What the event executor decides by.
-    cuda_graphs : bool
-        Whether a step is captured and replayed as a whole on a CUDA device. Off by default, for
-        it has not been tried on one yet.
 
     Examples
     --------
@@ -83,19 +100,15 @@ class SpikingNetwork(nn.Module):
         self.report = report
         self.executor = "decoded"
         self.costs = CostModel()
-        self.cuda_graphs = False
-        self._programs: dict[tuple[str, tuple[fx.Node, ...]], Program] = {}
-        self._weights = WeightCache()
-        self._graphs = GraphCache()
+        self._programs: dict[tuple[Any, ...], Program] = {}
         self._steps_as_images: bool | None = None
         self._wiring = wiring
 
     @property
     def sites(self) -> dict[str, Site]:
         """The sites by name, in the order in which they run."""
-        called = [str(node.target) for node in self.ann.graph.nodes if node.op == "call_module"]
-        modules = [self.ann.get_submodule(target) for target in called]
-        return {module.name: module for module in modules if isinstance(module, Site)}
+        called = [site_of(node, self.ann) for node in site_calls(self.ann)]
+        return {site.name: site for site in called}
 
     @property
     def wiring(self) -> tuple[Layer, ...]:
@@ -121,13 +134,13 @@ class SpikingNetwork(nn.Module):
 
     def _wired(self) -> Wiring:
         if self._wiring is None:
-            self._wiring = wire(self.ann)
+            # links are found by derivatives, wherever this is called
+            with torch.inference_mode(False), torch.enable_grad():
+                self._wiring = wire(self.ann)
         return self._wiring
 
     def reset(self) -> None:
-        """Forget any run in progress; `forward` does this by itself."""
-        for site in self.sites.values():
-            site.reset()
+        """Do nothing: every call starts anew, and a run's state belongs to the run alone."""
 
     def forward(
         self, x: Inputs, timesteps: int, *, executor: str | None = None
@@ -146,9 +159,8 @@ class SpikingNetwork(nn.Module):
             How many steps.
         executor : {"decoded", "bf16", "event"}, optional
             How layers are evaluated: densely on decoded values; so, but with the products in
-            bfloat16 (faster, and less exact; `topospike.snn.dense`); or following the neurons
-            that fired (CPU; `topospike.snn.events`), the same to rounding. Default:
-            ``self.executor``.
+            bfloat16 (faster, and less exact); or following the neurons that fired (CPU), the same
+            to rounding. `topospike.snn.executors` has them. Default: ``self.executor``.
 
         Raises
         ------
@@ -160,45 +172,68 @@ class SpikingNetwork(nn.Module):
         NonFiniteError
             If the images hold NaN or infinity.
         """
-        x = self._checked(x, timesteps)
-        parts = max(1, rows_of(x) // self.images_at_once) if x[0].device.type == "cpu" else 1
-        divided = zip(*(tensor.tensor_split(parts) for tensor in x), strict=True)
-        logits = [self._simulate(part, timesteps, executor) for part in divided]
+        inputs = self._checked(x, timesteps)
+        chosen = self._executor(executor)
+        parts = 1
+        if inputs[0].device.type == "cpu":
+            parts = max(1, rows_of(inputs) // self.images_at_once)
+        divided = zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True)
+        logits = [self._simulate(part, timesteps, chosen) for part in divided]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
 
-    def _simulate(self, x: tuple[Tensor, ...], timesteps: int, executor: str | None) -> Tensor:
+    def _simulate(self, inputs: tuple[Tensor, ...], timesteps: int, executor: Executor) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        name = self.executor if executor is None else executor
-        check_executor(name, self.like)
-        together = min(timesteps, self.steps_at_once(x, name))
-        if together == 1:
-            steps = self.watch(x, timesteps, (), executor=name, record=False)
-            # a step may reuse the memory of the step before it, so each result is copied out
-            return torch.stack([logits.clone() for _, logits, _ in steps])
-        run = LayerRuns(self.ann, self._program((), executor=name), self._weights, self.costs)
-        sites = list(self.sites.values())
-        try:
-            blocks = simulate_together(
-                self.ann, run, sites, x, timesteps=timesteps, together=together
+        program = self.program(executor)
+        together = steps = min(timesteps, self.steps_at_once(inputs, executor))
+        state = program.start(inputs, together=together)
+        blocks = []
+        for before in range(0, timesteps, together):
+            if before + together > timesteps:  # fewer are left: a smaller batch
+                steps = timesteps - before
+                state = program.start(inputs, state, together=steps)
+            logits, state = program.step(
+                before + 1, state, record=executor.keeps_outputs, together=steps
             )
-            return torch.cat(list(blocks))
-        finally:
-            self.reset()
+            # a step may reuse the memory of the step before it, so each result is copied out
+            blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
+        return torch.cat(blocks)
 
-    def steps_at_once(self, x: tuple[Tensor, ...], executor: str) -> int:
+    def steps_at_once(self, inputs: tuple[Tensor, ...], executor: Executor) -> int:
         """How many steps `forward` evaluates together: 1 unless the images are few.
 
-        As many as make, with the images, a batch of `images_at_once`. That needs a CPU, layers
-        that keep nothing from step to step (the event executor's do), sites that do nothing but
-        fire, and a graph in which the first axis counts images wherever a site is.
+        Every step fetches all weights; with one image that is most of its time. But no layer
+        depends on what later layers did in earlier steps, so steps can take the place of further
+        images, as many as make, with the images, a batch of `images_at_once`; only the sites take
+        them one after the other. That needs a CPU, layers that keep nothing from step to step, and
+        a graph in which the first axis counts images wherever a site is.
         """
-        images = rows_of(x)
-        if executor == "event" or x[0].device.type != "cpu" or images == 0:
+        images = rows_of(inputs)
+        if executor.keeps_outputs or inputs[0].device.type != "cpu" or images == 0:
             return 1
         together = self.images_at_once // images
         if together > 1 and self._steps_as_images is None:
-            self._steps_as_images = takes_steps_as_images(self.ann, list(self.sites.values()), x)
+            self._steps_as_images = self._counts_images_first(inputs)
         return together if together > 1 and self._steps_as_images else 1
+
+    @torch.no_grad()
+    def _counts_images_first(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Tell whether all sites and the output count images along their first axis.
+
+        Two and three blank images are sent through the ANN; the sizes that arrive show it.
+        """
+        program = self.program(EXECUTORS["decoded"])
+        for images in (2, 3):
+            sizes = set()
+
+            def look(index: int, site: Site, r_in: Tensor, sizes: set[int] = sizes) -> Tensor:
+                sizes.add(len(r_in))
+                return site(r_in)
+
+            blank = tuple(x.new_zeros(images, *x.shape[1:]) for x in inputs)
+            sizes.add(len(program.each_site(blank, look)))
+            if sizes != {images}:
+                return False
+        return True
 
     @property
     def images_at_once(self) -> int:
@@ -209,7 +244,7 @@ class SpikingNetwork(nn.Module):
         alone divides a batch; `steps` and `watch` show whole ones.
         """
         weights = sum(parameter.nbytes for parameter in self.ann.parameters())
-        calls = [node for node in self.ann.graph.nodes if is_site(node, self.ann)]
+        calls = site_calls(self.ann)
         shapes = [node.meta["val"].shape for node in calls if "val" in node.meta]
         item = max((p.element_size() for p in self.ann.parameters()), default=4)
         state = item * sum(math.prod(int(size) for size in shape[1:]) for shape in shapes)
@@ -222,71 +257,64 @@ class SpikingNetwork(nn.Module):
 
         The logits are valid until the next step; ``clone()`` what is to be kept.
         """
-        for t, logits, _ in self.watch(x, timesteps, (), executor=executor):
-            yield t, logits
+        for step in self.watch(x, timesteps, executor=executor, record=False):
+            yield step.t, step.logits
 
     @torch.no_grad()
     def watch(
         self,
         x: Inputs,
         timesteps: int,
-        nodes: Sequence[fx.Node],
+        nodes: Sequence[fx.Node] = (),
         *,
         executor: str | None = None,
         record: bool = True,
-    ) -> Iterator[tuple[int, Tensor, tuple[Any, ...]]]:
-        """Yield ``(t, logits, values)`` with the values of ``nodes`` of the graph at each step.
+    ) -> Iterator[StepRecord]:
+        """Yield what happens at each step: logits, spikes, and the values of some graph nodes.
 
         Without ``record`` the sites need not keep their ``spikes``.
-        """
-        x = self._checked(x, timesteps)
-        name = self.executor if executor is None else executor
-        check_executor(name, self.like)
-        sites = list(self.sites.values())
-        plan = self._program(tuple(nodes), executor=name)
-        if plan.channels_last:
-            x = tuple(channels_last(tensor) for tensor in x)
-        image_part, step_part = plan.parts
-        run = LayerRuns(self.ann, plan, self._weights, self.costs)
-        try:
-            cached = image_part(self.ann, *x)
-            for site in sites:
-                site.record = record or name == "event"
-            graph = None
-            if x[0].is_cuda and self.cuda_graphs:
-                graph = self._graphs.get((name, tuple(nodes), record), run, sites, cached)
-            for t in range(1, timesteps + 1):
-                for site in (*sites, run):
-                    site.time_step = t
-                results = graph(t) if graph else step_part(self.ann, run, *cached)
-                yield t, results[0], tuple(results[1:])
-        finally:
-            self.reset()
 
-    def _program(self, watched: tuple[fx.Node, ...], *, executor: str) -> Program:
-        key = executor, watched
+        Examples
+        --------
+        >>> import topospike as ts
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> x = torch.rand(32, 4)
+        >>> snn = ts.convert(model, calibration=[x])
+        >>> [int(step.sites["1"].spikes.count_nonzero()) > 0 for step in snn.watch(x, 2)]
+        [True, True]
+        """
+        inputs = self._checked(x, timesteps)
+        chosen = self._executor(executor)
+        program = self.program(chosen, tuple(nodes))
+        names = [site.name for site in program.sites]
+        state = program.start(inputs)
+        for t in range(1, timesteps + 1):
+            logits, state = program.step(t, state, record=record or chosen.keeps_outputs)
+            yield StepRecord(t, logits, state.values, dict(zip(names, state.sites, strict=True)))
+
+    def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
+        """Return how an executor runs this network; made once for a device and precision."""
+        executor.refuse(self, self.like)
+        key = executor, watched, self.costs, self.like.device, self.like.dtype
         if key not in self._programs:
-            self._programs[key] = program(self.ann, watched, executor=executor)
+            self._programs[key] = executor.prepare(self, watched)
         return self._programs[key]
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the device and precision the network computes in."""
+        return next(iter(self.sites.values())).threshold
 
     @torch.no_grad()
     def analog(self, x: Inputs) -> Tensor:
         """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
         return self.ann(*self._checked(x, 1))
 
-    @property
-    def like(self) -> Tensor:
-        """A tensor of the device and type the network computes in, whatever its inputs are."""
-        return next(iter(self.sites.values())).threshold
+    def _executor(self, name: str | None) -> Executor:
+        return EXECUTORS[self.executor if name is None else name]
 
     def _checked(self, x: Inputs, timesteps: int) -> tuple[Tensor, ...]:
         """Return the input tensors in the order of the graph, once a run can begin."""
-        if any(site.time_step for site in self.sites.values()):
-            raise ConfigError(
-                "a simulation of this network is in progress, and its sites hold that run's "
-                "state. Finish the loop over steps() first, call reset() to abandon it, or "
-                "simulate a copy.deepcopy of the network."
-            )
         if timesteps < 1:
             raise ConfigError(
                 f"timesteps is {timesteps}; at least 1 is required. Pass timesteps=8 for DCGS, "
@@ -296,11 +324,4 @@ class SpikingNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.
-        fresh = {"_programs": {}, "_weights": WeightCache(), "_graphs": GraphCache()}
-        fresh |= {"_wiring": None}
-        return {**self.__dict__, **fresh}
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return images with their channels last in memory, and anything else as it is."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return {**self.__dict__, "_programs": {}, "_wiring": None}

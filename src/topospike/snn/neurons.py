@@ -10,7 +10,7 @@ but the tolerance of the gate (1e-6 theta) is then below their resolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -75,8 +75,6 @@ class Neuron(Protocol):
         u: Float[Tensor, "*shape"],
         theta: Float[Tensor, "*#shape"],
         available: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Return the spike value s = Q(u), of the shape of ``u``."""
         ...
@@ -88,7 +86,6 @@ def select_level(
     *,
     levels: int,
     available: Float[Tensor, "*#shape"] | None = None,
-    out: Tensor | None = None,
 ) -> Float[Tensor, "*shape"]:
     """Choose the spike of a multi-threshold neuron: the ladder value nearest to the membrane.
 
@@ -103,8 +100,6 @@ def select_level(
     available
         ``None`` for an identity site: both signs are free. Otherwise a ReLU site: the accumulated
         output, which a negative spike must not overdraw.
-    out
-        Where to write the result; may be ``u`` itself.
 
     Returns
     -------
@@ -147,7 +142,7 @@ def select_level(
         raise ConfigError(f"membrane has dtype {u.dtype}; it must be one of {known}.")
     u, theta = u.detach(), theta.detach().to(u.dtype)
     silent = theta <= 0
-    q = torch.div(u, (0.75 * theta).masked_fill_(silent, torch.inf), out=out)
+    q = u / (0.75 * theta).masked_fill_(silent, torch.inf)
     if available is None:
         q.clamp_(-1.0, 1.0)
     else:
@@ -164,8 +159,6 @@ def select_level(
 def fire_if(
     u: Float[Tensor, "*shape"],
     theta: Float[Tensor, "*#shape"],
-    *,
-    out: Tensor | None = None,
 ) -> Float[Tensor, "*shape"]:
     """Fire a single-threshold neuron: theta where ``u >= theta``, else 0.
 
@@ -175,8 +168,6 @@ def fire_if(
         Membrane potential, any shape.
     theta
         Threshold, broadcastable to ``u``.
-    out
-        Where to write the result; may be ``u`` itself.
 
     Notes
     -----
@@ -190,8 +181,7 @@ def fire_if(
     """
     u, theta = u.detach(), theta.detach().to(u.dtype)
     # Comparing into a float tensor is several times faster than multiplying a bool one.
-    fired = torch.empty_like(u) if out is None else out
-    return torch.ge(u, theta, out=fired).mul_(theta)
+    return torch.ge(u, theta, out=torch.empty_like(u)).mul_(theta)
 
 
 def fire_if_signed(
@@ -199,7 +189,6 @@ def fire_if_signed(
     theta: Float[Tensor, "*#shape"],
     *,
     available: Float[Tensor, "*#shape"],
-    out: Tensor | None = None,
 ) -> Float[Tensor, "*shape"]:
     """Fire a single-threshold neuron that may take back a spike it has emitted.
 
@@ -212,8 +201,6 @@ def fire_if_signed(
     available
         Accumulated output, of the shape of ``u``; a negative spike needs
         ``available >= theta - 1e-6 theta``.
-    out
-        Where to write the result; may be ``u`` itself, not ``available``.
 
     Notes
     -----
@@ -232,8 +219,7 @@ def fire_if_signed(
     affordable = torch.ge(
         available.detach(), theta * (1.0 - GATE_TOLERANCE), out=torch.empty_like(u)
     )
-    fired = torch.empty_like(u) if out is None else out
-    torch.ge(u, theta, out=fired)
+    fired = torch.ge(u, theta, out=torch.empty_like(u))
     return fired.sub_(taken_back.mul_(affordable)).mul_(theta)
 
 
@@ -251,7 +237,8 @@ class MultiThreshold:
     """Multi-threshold neuron of differential coding (Huang et al., ICML 2025); starts at rest.
 
     ``levels`` positive thresholds, as many negative ones; ``gated`` at a ReLU site, where negative
-    spikes may only take back what was emitted, free at an identity site.
+    spikes may only take back what was emitted, free at an identity site. ``schedule`` gives fewer
+    levels to the first steps: ``(3, 5)`` 3 at t = 1, 5 at t = 2, all of them from then on.
 
     Examples
     --------
@@ -261,23 +248,30 @@ class MultiThreshold:
 
     levels: int
     gated: bool
+    schedule: tuple[int, ...] = field(default=(), kw_only=True)
     name: str = field(default="multi-threshold", init=False, repr=False)
     initial_membrane: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_levels(self.levels)
+        for levels in (self.levels, *self.schedule):
+            check_levels(levels)
 
     def fire(
         self,
         u: Float[Tensor, "*shape"],
         theta: Float[Tensor, "*#shape"],
         available: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Apply `select_level`; ``available`` is read only when the neuron is gated."""
         budget = require_available(available, self.name) if self.gated else None
-        return select_level(u, theta, levels=self.levels, available=budget, out=out)
+        return select_level(u, theta, levels=self.levels, available=budget)
+
+
+def at_step(neuron: Neuron, t: int) -> Neuron:
+    """Return the firing rule of step t: a neuron with a schedule has fewer levels at first."""
+    if isinstance(neuron, MultiThreshold) and t <= len(neuron.schedule):
+        return replace(neuron, levels=neuron.schedule[t - 1], schedule=())
+    return neuron
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +292,9 @@ class IntegrateAndFire:
         u: Float[Tensor, "*shape"],
         theta: Float[Tensor, "*#shape"],
         available: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Apply `fire_if`; ``available`` is not read."""
-        return fire_if(u, theta, out=out)
+        return fire_if(u, theta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,12 +311,10 @@ class SignedIntegrateAndFire:
         u: Float[Tensor, "*shape"],
         theta: Float[Tensor, "*#shape"],
         available: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Apply `fire_if_signed`."""
         budget = require_available(available, self.name)
-        return fire_if_signed(u, theta, available=budget, out=out)
+        return fire_if_signed(u, theta, available=budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,13 +340,11 @@ class Identity:
         u: Float[Tensor, "*shape"],
         theta: Float[Tensor, "*#shape"],
         available: Float[Tensor, "*#shape"] | None = None,
-        *,
-        out: Tensor | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Return ``u``, or at a ReLU site ``max(u, -available)``; ``theta`` is not read."""
         if self.gated:
-            return torch.maximum(u, -require_available(available, self.name), out=out)
-        return u if out is None else out.copy_(u)
+            return torch.maximum(u, -require_available(available, self.name))
+        return u
 
 
 def require_available(available: Tensor | None, neuron: str) -> Tensor:

@@ -3,12 +3,15 @@
 Everything upstream of the first spiking sites (the first convolution, its batch norm, batch sizes,
 position embeddings) has the same value at every time step, so it is computed once an image. The
 rest is evaluated once a step. Both halves are plain generated Python over the same module, so they
-share its parameters; nothing is copied. Single nodes of the step can be handed to an object that
-knows the run, which may do them another way.
+share its parameters; nothing is copied. Single nodes of the step, the sites first of all, are
+handed to an object that knows the run.
 """
 
 from __future__ import annotations
 
+import itertools
+import linecache
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -47,8 +50,14 @@ class Substitute:
     inputs: tuple[fx.Node, ...]
 
 
+NUMBERS = itertools.count(1)
+"""Tell one generated source from another."""
+
 Substitutes = Mapping[fx.Node, Substitute]
-NOTHING: Substitutes = MappingProxyType({})
+NOTHING: NUMBERS = itertools.count(1)
+"""Tell one generated source from another."""
+
+Substitutes = MappingProxyType({})
 
 # A view asks for one memory format; the same reshape takes any, and copies only if it must.
 SAME_FOR_ANY_LAYOUT = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
@@ -157,9 +166,14 @@ def generated_function(graph: fx.Graph) -> Callable[..., Any]:
     """Turn a graph into the Python function ``forward(self, *inputs)`` that runs it.
 
     `fx.GraphModule` would do the same, but it copies references to parameters and buffers into a
-    module of its own, which then miss ``.to(device)``.
+    module of its own, which then miss ``.to(device)``. The source is kept as long as the function,
+    so that an error inside it shows the line.
     """
     code = graph.python_code(root_module="self")
+    name = f"<topospike graph {next(NUMBERS)}>"
     namespace: dict[str, Any] = dict(code.globals)
-    exec(code.src, namespace)
-    return namespace["forward"]
+    exec(compile(code.src, name, "exec"), namespace)
+    function = namespace["forward"]
+    linecache.cache[name] = len(code.src), None, code.src.splitlines(keepends=True), name
+    weakref.finalize(function, linecache.cache.pop, name, None)
+    return function

@@ -1,0 +1,368 @@
+"""Simulate: executors, the programs they make of a network, and the state of a run.
+
+`Executor.prepare(network)` returns a `Program`; ``program.start(x)`` a `State`, and
+``program.step(t, state)`` the logits of step t and the next state. A state is all that a run holds,
+so a network may be run several times at once, and a run may be kept and continued.
+
+A step is the network's own graph, generated as Python (`topospike.snn.split`), in which each site
+and each layer of another form (`topospike.snn.forms`) calls the `Step` object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, fx
+
+from topospike.errors import ConfigError
+from topospike.registry import Registry
+from topospike.snn.coding import SiteState
+from topospike.snn.events import EventForm, event_forms
+from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
+from topospike.snn.site import START, Site, site_step
+from topospike.snn.split import Substitute, is_site, split_in_time
+
+if TYPE_CHECKING:
+    from topospike.snn.network import SpikingNetwork
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run holds after a step.
+
+    Attributes
+    ----------
+    cached : tuple
+        What depends on the image alone.
+    sites : tuple of SiteState
+        In the order in which the sites run.
+    layers : tuple
+        What each layer of another form holds.
+    values : tuple
+        Values of the watched nodes at the step.
+    """
+
+    cached: tuple[Any, ...]
+    sites: tuple[SiteState, ...]
+    layers: tuple[Any, ...]
+    values: tuple[Any, ...] = ()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no neuron fired at the step (spikes recorded, or counted by a loop)."""
+        return not any(site.events for site in self.sites)
+
+
+class Program:
+    """A network prepared for simulation.
+
+    Parameters
+    ----------
+    network
+        A graph with sites.
+    forms
+        Layers that a step evaluates otherwise than the graph has them.
+    watched
+        Nodes whose values every step keeps.
+
+    Examples
+    --------
+    >>> import topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x = torch.rand(5, 4)
+    >>> snn = ts.convert(model, calibration=[x])
+    >>> program = EXECUTORS["decoded"].prepare(snn)
+    >>> state = program.start((x,))
+    >>> for t in (1, 2):
+    ...     logits, state = program.step(t, state)
+    >>> torch.equal(logits, snn(x, 2)[-1]), state.is_silent
+    (True, False)
+    """
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        forms: Iterable[Form] = (),
+        watched: tuple[fx.Node, ...] = (),
+    ) -> None:
+        self.network = network
+        self.forms = tuple(forms)
+        self.calls = {node: i for i, node in enumerate(site_calls(network))}
+        substitutes = {
+            node: Substitute("site", i, (node.all_input_nodes[0],))
+            for node, i in self.calls.items()
+        } | {form.node: Substitute("layer", i, form.inputs) for i, form in enumerate(self.forms)}
+        self.image_part, self.step_part = split_in_time(network, watched, substitutes)
+
+    @property
+    def sites(self) -> list[Site]:
+        """The sites in the order in which they run."""
+        return [site_of(node, self.network) for node in self.calls]
+
+    @cached_property
+    def channels_last(self) -> bool:
+        """Whether images are best handed over with their channels last in memory."""
+        return any(
+            isinstance(form, EventForm)
+            or (isinstance(form, DenseForm) and form.memory_format is torch.channels_last)
+            for form in self.forms
+        )
+
+    @cached_property
+    def plain(self) -> Program:
+        """The same network with every layer as the graph has it."""
+        return Program(self.network)
+
+    @torch.no_grad()
+    def start(
+        self, inputs: tuple[Tensor, ...], kept: State | None = None, *, together: int = 1
+    ) -> State:
+        """Return the state before step 1.
+
+        Parameters
+        ----------
+        inputs
+            The network's inputs, the batch first.
+        kept
+            A state to go on from, on these inputs.
+        together
+            How many steps a call of `step` evaluates as one batch.
+        """
+        cached = self.image_part(self.network, *(self._laid_out(x, together) for x in inputs))
+        layers = tuple(form.start(self.network) for form in self.forms)
+        if kept is not None:
+            return State(cached, kept.sites, layers)
+        return State(cached, self._first_states(inputs), layers)
+
+    @torch.no_grad()
+    def step(
+        self, t: int, state: State, *, record: bool = True, together: int = 1
+    ) -> tuple[Tensor, State]:
+        """Take step t and return the logits, which are valid until the next one, and the state.
+
+        Without ``record`` the sites need not keep their spikes. With ``together`` the steps t,
+        t + 1, ... are taken at once, and follow one another along the first axis of the result.
+        """
+        run = Step(self, t, state, record=record, together=together)
+        logits, *values = self.step_part(self.network, run, *state.cached)
+        return logits, State(state.cached, tuple(run.sites), tuple(run.layers), tuple(values))
+
+    def each_site(
+        self, inputs: tuple[Tensor, ...], visit: Callable[[int, Site, Tensor], Tensor]
+    ) -> Tensor:
+        """Evaluate the graph once, each site by ``visit(index, site, r_in)``; return the output."""
+        run = Visit(self.sites, visit)
+        cached = self.plain.image_part(self.network, *inputs)
+        return self.plain.step_part(self.network, run, *cached)[0]
+
+    def _laid_out(self, x: Tensor, together: int) -> Tensor:
+        x = repeated(x, together) if together > 1 else x
+        last = self.channels_last and x.ndim == 4
+        return x.contiguous(memory_format=torch.channels_last) if last else x
+
+    def _first_states(self, inputs: tuple[Tensor, ...]) -> tuple[SiteState, ...]:
+        """Return what sites start from; some codings look at a few steps beforehand."""
+        states = [START for _ in self.calls]
+        steps = max((site.coding.presimulation for site in self.sites), default=0)
+        if steps:
+
+            def presimulated(index: int, site: Site, r_in: Tensor) -> Tensor:
+                r_out, states[index] = site.coding.presimulate(site, r_in)
+                return r_out
+
+            self.each_site(tuple(repeated(x, steps) for x in inputs), presimulated)
+        return tuple(states)
+
+
+class Step:
+    """One step of a run while it is evaluated; the generated code calls `site` and `layer`.
+
+    Attributes
+    ----------
+    ann
+        The network's graph.
+    t : int
+        The step.
+    sites, layers : list
+        States after this step, where it has got so far; else those before it.
+    """
+
+    def __init__(
+        self, program: Program, t: int, state: State, *, record: bool, together: int
+    ) -> None:
+        self.program = program
+        self.ann = program.network
+        self.t = t
+        self.record = record
+        self.together = together
+        self.sites, self.layers = list(state.sites), list(state.layers)
+        self._modules = program.sites
+
+    def site(self, index: int, r_in: Tensor) -> Tensor:
+        """Take the step of a site, or several one after the other; return its decoded output."""
+        site, state = self._modules[index], self.sites[index]
+        if self.together == 1:
+            state = self.sites[index] = site_step(site, self.t, r_in, state, record=self.record)
+            return decoded_of(state)
+        result = torch.empty_like(r_in)
+        parts = zip(r_in.chunk(self.together), result.chunk(self.together), strict=True)
+        for t, (now, after) in enumerate(parts, start=self.t):
+            state = site_step(site, t, now, state, record=self.record)
+            after.copy_(decoded_of(state))
+        self.sites[index] = state
+        return result
+
+    def layer(self, index: int, *values: Any) -> Tensor:
+        """Return the output of a layer evaluated in another form."""
+        form = self.program.forms[index]
+        output, self.layers[index] = form.step(self.layers[index], self, values)
+        return output
+
+    def state_of(self, node: fx.Node) -> SiteState:
+        """Return the state of the site that a node calls."""
+        return self.sites[self.program.calls[node]]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Stands for `Step` where sites are looked at, not simulated."""
+
+    sites: list[Site]
+    visit: Callable[[int, Site, Tensor], Tensor]
+
+    def site(self, index: int, r_in: Tensor) -> Tensor:
+        """Hand a site's input to the visitor."""
+        return self.visit(index, self.sites[index], r_in)
+
+
+class Executor(Protocol):
+    """A way to evaluate the layers of a network in its steps.
+
+    Attributes
+    ----------
+    name
+        Name in settings.
+    keeps_outputs
+        Whether layers keep something from step to step, so that steps are taken one by one.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """See the class."""
+        ...
+
+    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
+        """Raise `ConfigError` if the network cannot be run so on tensors like this one."""
+        ...
+
+    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
+        """Return the program of a network."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Every layer densely on decoded values: ``W r_out + b``. Runs anywhere."""
+
+    name: str = "decoded"
+    keeps_outputs: bool = False
+
+    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
+        """Nothing is refused."""
+
+    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
+        """Return the program of a network."""
+        few = compressed_forms(network.wiring, network.ann)
+        return Program(network.ann, without_double(few, formatted_forms(network.ann)), watched)
+
+
+@dataclass(frozen=True)
+class BFloat16:
+    """As `Decoded`, with the products in bfloat16: faster, and less exact."""
+
+    name: str = "bf16"
+    keeps_outputs: bool = False
+
+    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
+        """Nothing is refused."""
+
+    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
+        """Return the program of a network."""
+        few = compressed_forms(network.wiring, network.ann)
+        return Program(network.ann, without_double(few, bf16_forms(network.ann)), watched)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A layer follows the neurons that fired, where that is expected to be cheaper."""
+
+    name: str = "event"
+    keeps_outputs: bool = True
+
+    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
+        """Raise unless the network is on a CPU, in a precision of numba, and of one formula."""
+        if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+            raise ConfigError(
+                f"the event executor was given {like.dtype} images on {like.device}; it runs on a "
+                "CPU in float32 or float64. Move the network and the images there, or use "
+                "executor='decoded'."
+            )
+        for site in network.sites.values():
+            if not site.coding.by_formula:
+                raise ConfigError(
+                    f"executor is 'event'; a network of {site.coding.name} does not decode the "
+                    "spikes of all its steps by one formula, which the executor follows. Use "
+                    "executor='decoded'."
+                )
+
+    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
+        """Return the program of a network."""
+        following = event_forms(network.wiring, network.ann, network.costs)
+        few = compressed_forms(network.wiring, network.ann)
+        return Program(network.ann, without_double(following, few), watched)
+
+
+EXECUTORS: Registry[Executor] = Registry(
+    "executor", {each.name: each for each in (Decoded(), BFloat16(), Event())}
+)
+"""The executors by their names in settings."""
+
+
+def without_double(*choices: Iterable[Form]) -> Iterable[Form]:
+    """Return the forms of all layers; the first choice for a layer counts."""
+    forms: Mapping[fx.Node, Form] = {}
+    for form in (form for choice in choices for form in choice):
+        forms.setdefault(form.node, form)
+    return forms.values()
+
+
+def site_calls(network: fx.GraphModule) -> list[fx.Node]:
+    """Return the nodes that call a site, in execution order."""
+    return [node for node in network.graph.nodes if is_site(node, network)]
+
+
+def site_of(node: fx.Node, network: fx.GraphModule) -> Site:
+    """Return the site that a node calls."""
+    return network.get_submodule(str(node.target))  # pyright: ignore[reportReturnType]
+
+
+def decoded_of(state: SiteState) -> Tensor:
+    """Return the decoded output of a site that has taken a step."""
+    if state.decoded is None:
+        raise RuntimeError("the site has not taken a step")
+    return state.decoded
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    """Return a batch several times over, one after the other."""
+    return x.repeat(times, *(1 for _ in x.shape[1:]))

@@ -1,0 +1,256 @@
+"""Simulate: the forms in which a step can evaluate a product, beside the graph's own.
+
+`DenseForm` rounds the operands to bfloat16, or brings them into the memory format that suits the
+layer; `CompressedForm` runs a linear layer on the links there are. `topospike.snn.events` has the
+form that follows spikes. A form is given the weights when a run starts, so it sees every edit of
+them; what it has laid out is kept from run to run for as long as the weight is the same.
+
+In float32 on a CPU convolutions of large maps are faster with channels last in memory, those of
+small maps without. Neither choice touches a site: its state follows the format of what arrives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+
+from topospike.snn.scatter import CompressedLinear
+from topospike.snn.split import is_site, timeless_nodes
+from topospike.snn.wiring import WEIGHT_OPS, Layer
+
+if TYPE_CHECKING:
+    from topospike.snn.executors import Step
+
+aten = torch.ops.aten
+
+FEW_LINKS = 0.05
+"""Density below which a linear layer is evaluated on its links alone."""
+
+LARGE = 1 << 16
+"""Weights from which on that is worth it."""
+
+LARGE_MAP = 256
+"""Positions of a map from which on channels go last in memory: 16 x 16."""
+
+
+class Form(Protocol):
+    """How one layer is evaluated in the steps of a run."""
+
+    @property
+    def node(self) -> fx.Node:
+        """The layer's node of the graph."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[fx.Node, ...]:
+        """Nodes whose values `step` is given; parameters it fetches itself."""
+        ...
+
+    def start(self, network: nn.Module) -> Any:
+        """Return what the layer holds when a run starts: its weights, laid out."""
+        ...
+
+    def step(self, held: Any, run: Step, values: tuple[Any, ...]) -> tuple[Tensor, Any]:
+        """Return the layer's output, and what it holds after the step."""
+        ...
+
+
+class LaidOut:
+    """Weights laid out by a function, each made again when it is not what it was.
+
+    Examples
+    --------
+    >>> laid, weight = LaidOut(), torch.ones(2, 3)
+    >>> first = laid.out("rows", weight, torch.Tensor.double)
+    >>> laid.out("rows", weight, torch.Tensor.double) is first
+    True
+    >>> _ = weight.data.mul_(2.0)
+    >>> laid.out("rows", weight, torch.Tensor.double)[0]
+    tensor([2., 2., 2.], dtype=torch.float64)
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[Any, ...], Tensor, Any]] = {}
+
+    def out(self, kind: str, weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
+        """Return ``make(weight)``, remembered as long as the weight is the same."""
+        weight = weight.detach()
+        look, rows = (weight.shape, weight.dtype, weight.device), fingerprint(weight)
+        known = self._known.get(kind)
+        if known is None or known[0] != look or not torch.equal(known[1], rows):
+            known = self._known[kind] = look, rows, make(weight)
+        return known[2]
+
+
+def fingerprint(weight: Tensor) -> Tensor:
+    """Return one number a row that tells of every edit, also one made through ``.data``.
+
+    A sum with uneven factors, read at the speed of memory; an edit below its rounding is missed.
+    """
+    rows = weight.reshape(len(weight), -1) if weight.ndim else weight.reshape(1, 1)
+    factors = torch.arange(1, rows.shape[1] + 1, device=weight.device, dtype=torch.float32)
+    return rows @ factors.mul_(0.618034).frac_().add_(0.5).to(weight.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseForm:
+    """A product in another precision (``dtype``) or memory format."""
+
+    node: fx.Node
+    inputs: tuple[fx.Node, ...]
+    dtype: torch.dtype | None
+    memory_format: torch.memory_format
+    laid: LaidOut = field(default_factory=LaidOut, repr=False)
+
+    def start(self, network: nn.Module) -> dict[fx.Node, Tensor]:
+        """Return the layer's parameters in the precision and memory format of the product."""
+        return {
+            arg: self.laid.out(arg.name, fetch(network, arg), self.prepared)
+            for arg in self.node.all_input_nodes
+            if arg not in self.inputs
+        }
+
+    def step(
+        self, held: dict[fx.Node, Tensor], run: Step, values: tuple[Any, ...]
+    ) -> tuple[Tensor, Any]:
+        """Return the layer's output in the precision of its first operand."""
+        given = dict(zip(self.inputs, map(self.prepared, values), strict=True)) | held
+        args = [given[arg] if isinstance(arg, fx.Node) else arg for arg in self.node.args]
+        result = self.node.target(*args, **self.node.kwargs)  # pyright: ignore[reportCallIssue]
+        return result.to(values[0].dtype), held
+
+    def prepared(self, tensor: Tensor) -> Tensor:
+        """Return an operand or a parameter in the precision and memory format of the product."""
+        images = tensor.ndim == 4 and self.node.target is aten.conv2d.default
+        if self.dtype is None or not tensor.is_floating_point():
+            return tensor.contiguous(memory_format=self.memory_format) if images else tensor
+        return tensor.to(
+            self.dtype, memory_format=self.memory_format if images else torch.preserve_format
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedForm:
+    """A linear layer on its links alone."""
+
+    node: fx.Node
+    inputs: tuple[fx.Node, ...]
+    laid: LaidOut = field(default_factory=LaidOut, repr=False)
+
+    def start(self, network: nn.Module) -> tuple[CompressedLinear, Tensor | None]:
+        """Return the links and the bias."""
+        weight = fetch(network, self.node.args[1])
+        return self.laid.out("links", weight, CompressedLinear.of), bias_of(self.node, network)
+
+    def step(
+        self, held: tuple[CompressedLinear, Tensor | None], run: Step, values: tuple[Any, ...]
+    ) -> tuple[Tensor, Any]:
+        """Return the layer's output."""
+        links, bias = held
+        return links(values[0], bias), held
+
+
+def compressed_forms(layers: Iterable[Layer], network: nn.Module) -> list[Form]:
+    """Return the linear layers of a step with so few links that these alone are cheaper."""
+    return [
+        CompressedForm(layer.node, layer.operands)
+        for layer in layers
+        if has_few_links(layer, network)
+    ]
+
+
+def has_few_links(layer: Layer, network: nn.Module) -> bool:
+    """Tell whether a layer that runs every step is cheaper on its links alone."""
+    if layer.node.target is not aten.linear.default or layer.fed_by == "image":
+        return False
+    weight = weight_of(layer.node, network)
+    if weight is None or weight.device.type != "cpu" or weight.numel() < LARGE:
+        return False
+    return weight.dtype in (torch.float32, torch.float64) and density(weight) < FEW_LINKS
+
+
+def bf16_forms(network: fx.GraphModule) -> list[Form]:
+    """Return the products of a step that some site reads, to be formed in bfloat16.
+
+    8 bits of mantissa: operands and weights are rounded to it, sums are formed in float32 by the
+    library, and the result is rounded once more. Everything between the products stays in the
+    network's own precision; so do the products that no site reads, the logits among them.
+    """
+    read = upstream_of_sites(network)
+    return [
+        DenseForm(node, operands_of(node), torch.bfloat16, torch.channels_last)
+        for node in changing_nodes(network)
+        if node.target in WEIGHT_OPS and node in read
+    ]
+
+
+def formatted_forms(network: fx.GraphModule) -> list[Form]:
+    """Return the convolutions of a step with the memory format that suits each.
+
+    None if no format has to be changed: where all maps are small, on an accelerator, and in a
+    precision that has one algorithm only.
+    """
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in network.parameters()):
+        return []
+    forms = [
+        DenseForm(node, operands_of(node), None, memory_format_of(node))
+        for node in changing_nodes(network)
+        if node.target is aten.conv2d.default
+    ]
+    return list(forms) if any(f.memory_format is torch.channels_last for f in forms) else []
+
+
+def changing_nodes(network: fx.GraphModule) -> list[fx.Node]:
+    """Return the nodes that are evaluated once a step."""
+    timeless = timeless_nodes(network)
+    return [node for node in network.graph.nodes if node not in timeless]
+
+
+def memory_format_of(node: fx.Node) -> torch.memory_format:
+    """Return the faster memory format of a convolution."""
+    positions = math.prod(map(int, node.all_input_nodes[0].meta["val"].shape[2:]))
+    return torch.channels_last if positions >= LARGE_MAP else torch.contiguous_format
+
+
+def operands_of(node: fx.Node) -> tuple[fx.Node, ...]:
+    """Return the nodes a product reads that are no parameters of their own."""
+    return tuple(parent for parent in node.all_input_nodes if parent.op != "get_attr")
+
+
+def upstream_of_sites(network: fx.GraphModule) -> set[fx.Node]:
+    """Return the nodes that some site depends on."""
+    found: set[fx.Node] = set()
+    for node in reversed(network.graph.nodes):
+        if node in found or is_site(node, network):
+            found.update(node.all_input_nodes)
+    return found
+
+
+def fetch(network: nn.Module, node: Any) -> Tensor:
+    """Return the parameter or buffer that a ``get_attr`` node reads."""
+    path, _, name = str(node.target).rpartition(".")
+    return getattr(network.get_submodule(path), name)
+
+
+def weight_of(node: fx.Node, network: nn.Module) -> Tensor | None:
+    """Return the weight of a layer that reads it directly, or ``None``."""
+    weight = node.args[1]
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return None
+    return fetch(network, weight)
+
+
+def bias_of(node: fx.Node, network: nn.Module) -> Tensor | None:
+    """Return the bias of a layer."""
+    bias = node.args[2] if len(node.args) > 2 else None
+    return fetch(network, bias) if isinstance(bias, fx.Node) else None
+
+
+def density(weight: Tensor) -> float:
+    """Return the share of weights that are not zero."""
+    return int(weight.count_nonzero()) / max(weight.numel(), 1)
