@@ -13,7 +13,7 @@ from topospike.recipe.limits import LIMITS, check_limits
     [
         ({"measure": {"timesteps": 0}}, r"measure\.timesteps is 0; 1 or more"),
         ({"convert": [{"timesteps": 0}]}, r"convert\[0\]\.timesteps is 0; 1 or more"),
-        ({"sparsity": {"linear": 1.0}}, r"sparsity\.linear is 1\.0; at least 0 and below 1"),
+        ({"sparsity": {"linear": 1.0}}, r"sparsity\.linear is 1\.0; at least 0 \(all links\) and below 1"),
         ({"sparsity": {"conv": -0.1}}, r"sparsity\.conv is -0\.1"),
         ({"sparsity": {"conv": float("nan")}}, r"sparsity\.conv is nan"),
         ({"train": {"epochs": 0}}, r"train\.epochs is 0; 1 or more"),
