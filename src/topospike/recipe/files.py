@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from topospike.errors import ConfigError, require
 from topospike.recipe import Recipe
-from topospike.recipe.limits import check_limits
 from topospike.registry import suggestion
 
 if TYPE_CHECKING:
@@ -59,9 +58,7 @@ def resolve(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Re
     2
     """
     given = read_recipe(name_or_path)
-    recipe = recipe_from(merged(given, overrides or {}), source=f"recipe {name_or_path!r}")
-    check_limits(recipe)
-    return recipe
+    return recipe_from(merged(given, overrides or {}), source=f"recipe {name_or_path!r}")
 
 
 def read_recipe(name_or_path: str) -> dict[str, Any]:
