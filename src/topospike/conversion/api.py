@@ -19,10 +19,10 @@ from topospike.conversion.fold import fold_batch_norms
 from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
-from topospike.conversion.operands import place_operand_sites
 from topospike.conversion.place import (
     find_rectifiers,
     has_nonlinearity,
+    place_operand_sites,
     place_sites,
     refuse_uncounted_layers,
 )

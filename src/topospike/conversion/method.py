@@ -13,13 +13,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from topospike.contracts import ConversionReport
 from topospike.conversion.qcfs import QCFS
-from topospike.conversion.statistics import Granularity, Values
+from topospike.conversion.statistics import UNITS, Granularity, Values
 from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.inputs import Batch
@@ -34,7 +34,6 @@ Check = Callable[[str, Any], object]
 """Takes the name and the value of an option; `ConfigError` if it is out of range."""
 
 EXPORTS = ("nir", "event-network", "neurobench", "csr")
-UNITS = Registry("granularity", dict.fromkeys(get_args(Granularity)))
 NEURONS: Registry[type] = Registry(
     "neuron",
     {
@@ -300,5 +299,5 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
-    settings = dict(plain)
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
     return NEURONS[settings.pop("kind")](**settings)

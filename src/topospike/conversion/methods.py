@@ -19,10 +19,9 @@ from topospike.conversion.method import (
     one_of,
     whole,
 )
-from topospike.conversion.offset_spikes import OffsetSpike
 from topospike.conversion.qcfs import QCFS, SlipReLU
-from topospike.conversion.residual_membrane import ResidualMembrane, refuse_max_pools
 from topospike.conversion.statistics import Granularity
+from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
 from topospike.models.inputs import Batch
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
