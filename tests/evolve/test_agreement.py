@@ -3,10 +3,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from topospike.contracts import LayerChange
-from topospike.errors import TopologyViolation
-from topospike.evolve import sparsify
 from topospike.evolve.agreement import (
     checksums,
     decode,
@@ -17,6 +13,10 @@ from topospike.evolve.agreement import (
     require_same_masks,
     whole,
 )
+
+from topospike.contracts import LayerChange
+from topospike.errors import TopologyViolation
+from topospike.evolve import sparsify
 from topospike.evolve.update import LayerOutcome
 from topospike.train import Processes
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from topospike.evolve.precision import PRECISION_SWITCHES, exact_float32
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from topospike.evolve.removal import removal_count
 
 from topospike.errors import ConfigError, ShapeError
 from topospike.evolve import (
@@ -13,7 +14,6 @@ from topospike.evolve import (
     relative_importance,
     removal_exponent,
 )
-from topospike.evolve.removal import removal_count
 
 derandomised = settings(deadline=None, derandomize=True, max_examples=25)
 

@@ -70,8 +70,9 @@ def convert(
         or a transformer. It is not changed.
     method : {"dcgs", "sigma-delta", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", ...}
         Which family of neurons and coding, or an instance of `topospike.conversion.Method` with its
-        options; `topospike.conversion.METHODS` has all names. ``slip-relu``, ``srp`` and ``offset-spike`` need a network trained with quantised
-        activations (`topospike.quantise_activations`).
+        options; `topospike.conversion.METHODS` has all names. ``slip-relu``, ``srp`` and
+        ``offset-spike`` need a network trained with quantised activations
+        (`topospike.quantise_activations`).
     calibration
         Batches of ``x`` or ``(x, y)``, or one tensor of images: a few hundred training images
         without augmentation, normalised as in training. Of a model with several inputs: batches of

@@ -1,7 +1,7 @@
-r"""Convert: sigma-delta spiking, our own method: a network that falls silent when it has the answer.
+r"""Convert: sigma-delta spiking, our own method; a network falls silent when it has the answer.
 
-DCGS's graded spikes with constant gain. Every step a neuron sends the signed power of two nearest to
-what its decoded output lacks, and its readers add that as it is::
+DCGS's graded spikes with constant gain. Every step a neuron sends the signed power of two nearest
+to what its decoded output lacks, and its readers add that as it is::
 
     u = r_in - r_out        s = Q(u)        r_out += s
 
@@ -11,16 +11,17 @@ none fires again while the input stays, so the energy of an answer is finite and
 itself. A new input may follow with the state kept: what has not changed costs nothing.
 
 How fine the ladder has to be is a property of the network. It is chosen on calibration images by
-evaluating the ANN once with every activation rounded to its site's :math:`\lambda`, which is where a
-silent network stands.
+evaluating the ANN once with every activation rounded to its site's :math:`\lambda`, which is where
+a silent network stands.
 
-Sources: the ladder and the graph rules are those of DCGS (Huang et al., ICML 2025); loops of rounded
-differences between layers are those of O'Connor and Welling (ICLR 2017) and of Lava's SDNN. The
-ladder inside the loop, coarse-to-fine levels and levels chosen by tolerance are ours.
+Sources: the ladder and the graph rules are those of DCGS (Huang et al., ICML 2025); loops of
+rounded differences between layers are those of O'Connor and Welling (ICLR 2017) and of Lava's SDNN.
+The ladder inside the loop, coarse-to-fine levels and levels chosen by tolerance are ours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,7 +41,7 @@ from topospike.snn.site import Site
 COARSER_AT_FIRST = (3, 2, 1)
 """Levels fewer at the first steps: what they say is corrected by the next ones anyway."""
 
-TOLERANCE = 0.05
+TOLERANCE = 0.03
 """Relative error of the outputs at silence that the levels of a network are chosen for."""
 
 IMAGES = 32
@@ -74,7 +75,7 @@ class SigmaDeltaMethod(GradedMethod):
     tolerance
         Relative error of the outputs at silence on calibration images that the levels may leave:
         the fewest that keep to it are chosen for the network, then fewer still for each site that
-        can do with them. ``None``: 0.05, for the network as a whole.
+        can do with them. ``None``: 0.03, for the network as a whole.
     pixels
         Put sites on the inputs as well, so that no layer is fed numbers: the first one then costs
         accumulates for what changes in the picture, instead of a MAC for each link and picture.
@@ -153,7 +154,7 @@ class SigmaDeltaMethod(GradedMethod):
         snn.report = replace(
             snn.report,
             levels=max(chosen.values()),
-            advice=(*snn.report.advice, *ladder.in_words(chosen)),
+            advice=(*snn.report.advice, ladder.in_words(snn)),
         )
         return snn
 
@@ -195,7 +196,7 @@ class Ladder:
 
     def error(self, levels: Mapping[str, int]) -> float:
         """Return the relative error of the outputs."""
-        return float((self.outputs(levels) - self.exact).norm()) / self.scale
+        return float((self.outputs(levels) - self.exact).detach().norm()) / self.scale
 
     def fewest(self, tolerance: float) -> int:
         """Return the fewest levels for all sites that keep to the tolerance, or the most there are.
@@ -226,19 +227,24 @@ class Ladder:
         added = self.error(fewer) ** 2 - self.error(levels) ** 2
         return self.leaving[name] / max(added, 1e-12)
 
-    def in_words(self, levels: Mapping[str, int]) -> tuple[str, ...]:
-        """Say which levels were taken, and how near to the ANN they leave the outputs."""
-        numbers = sorted(set(levels.values()))
+    def in_words(self, snn: SpikingNetwork) -> str:
+        """Say which levels were taken, and how near to the ANN the silent network really comes."""
+        numbers = sorted({site.neuron.levels for site in self.sites})
         each = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-        outputs = self.outputs(levels)
-        agreement = (outputs.argmax(1) == self.exact.argmax(1)).float().mean()
-        bits = max(1, (2 * numbers[-1] - 1).bit_length())
-        text = (
-            f"{each} levels a site ({bits} bits an event at most): at silence the outputs on "
-            f"{len(self.images[0])} calibration images are within {self.error(levels):.1%} of the "
-            f"ANN's, and {float(agreement):.1%} have the same largest entry."
+        run = snn.settle(self.images)
+        outputs = run.logits[-1]
+        error = float((outputs - self.exact).norm()) / self.scale
+        agreement = float((outputs.argmax(-1) == self.exact.argmax(-1)).float().mean())
+        silent = (
+            f"silent after {int(run.steps.max())} steps"
+            if bool(run.silent.all())
+            else (f"not all silent after {len(run.logits)} steps")
         )
-        return (text,)
+        return (
+            f"{each} levels a site ({math.log2(2 * numbers[-1]):.3g} bits an event at most): "
+            f"{silent}; the outputs on {len(self.images[0])} calibration images are then within "
+            f"{error:.1%} of the ANN's, and {agreement:.1%} have the same largest entry."
+        )
 
 
 def events_cost(snn: SpikingNetwork) -> dict[str, float]:

@@ -323,9 +323,7 @@ class SpikingNetwork(nn.Module):
             yield StepRecord(t, logits, state.values, dict(zip(names, state.sites, strict=True)))
 
     @torch.no_grad()
-    def settle(
-        self, x: Inputs, at_most: int = AT_MOST, *, executor: str | None = None
-    ) -> Settled:
+    def settle(self, x: Inputs, at_most: int = AT_MOST, *, executor: str | None = None) -> Settled:
         """Simulate until no neuron fires: more steps would change nothing.
 
         Parameters

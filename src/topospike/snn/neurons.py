@@ -253,6 +253,7 @@ class MultiThreshold:
     initial_membrane: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", tuple(self.schedule))  # a file has a list
         for levels in (self.levels, *self.schedule):
             check_levels(levels)
 
