@@ -2,8 +2,8 @@
 
 That operation decides which layer is the classifier, whatever it is called and in whatever order
 layers were registered. It is read from the exported graph if an example is at hand, else from a
-symbolic trace; where the first fails a real run is watched, where the second fails the layer that
-was registered last is taken.
+symbolic trace; where that fails too a real run on the example is watched, or, without one, the
+layer that was registered last is taken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import copy
 import logging
 import operator
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from topospike.errors import ConversionError
+from topospike.errors import ConfigError, ConversionError
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +56,16 @@ def last_weights(model: nn.Module, example: Tensor | None) -> frozenset[str]:
         # Here, because a topology is read without any code of models.
         from topospike.models.capture import capture
 
-        try:
+        # A model that returns several tensors has a graph as well, but not one for a conversion.
+        with suppress(ConversionError, ConfigError):
             return last_in_graph(capture(model, example).graph, names)
-        except ConversionError:
-            return last_in_run(model, example)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     try:
         # A copy of the structure around the same tensors: tracing may leave proxies in attributes.
         graph = fx.symbolic_trace(copy.deepcopy(model, shared)).graph
     except Exception as error:  # any code of the user's may run, and fail in any way, in here
+        if example is not None:
+            return last_in_run(model, example)
         logger.warning(
             "%s cannot be traced symbolically (%s: %s); taking the last registered linear layer "
             "as the classifier. Pass an example to settle it.",
