@@ -1,8 +1,8 @@
 """Recipes: the ranges of a recipe's numbers, checked before anything is loaded or trained.
 
-Settings of data and training check themselves (`topospike.recipe`). The other stages check what
-they are given; here a run of many hours is spared from failing at its last one. A message names the
-key as it is written on the command line.
+Settings of data, training and sparsity check themselves (`topospike.recipe`). The other stages
+check what they are given; here a run of many hours is spared from failing at its last one. A
+message names the key as it is written on the command line.
 """
 
 from __future__ import annotations
@@ -25,15 +25,6 @@ INNER: Limit = ("above 0 and below 1", lambda x: 0 < x < 1)
 
 LIMITS: dict[str, Limit] = {
     "data.validation_fraction": INNER,
-    "sparsity.linear": SHARE,
-    "sparsity.conv": SHARE,
-    "sparsity.initial_linear": SHARE,
-    "sparsity.initial_conv": SHARE,
-    "sparsity.zeta": PART,
-    "sparsity.update_interval": POSITIVE_INTEGER,
-    "sparsity.start_fraction": PART,
-    "sparsity.stop_fraction": PART,
-    "sparsity.keep_every": NOT_NEGATIVE,
     "prune.exponent": NOT_NEGATIVE,
     "prune.damping": POSITIVE,
     "prune.tolerance": NOT_NEGATIVE,

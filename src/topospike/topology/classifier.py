@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -47,14 +47,17 @@ WEIGHTED = frozenset(
 )
 
 
-def last_weights(model: nn.Module, example: Tensor | None) -> frozenset[str]:
+def last_weights(model: nn.Module, example: Any) -> frozenset[str]:
     """Return the names of the parameters that enter the last weighted operation of a model."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if example is not None:
-        parameter = next(model.parameters(), None)
-        example = example if parameter is None else example.to(parameter.device)
         # Here, because a topology is read without any code of models.
         from topospike.models.capture import capture
+        from topospike.models.inputs import mapped
+
+        parameter = next(model.parameters(), None)
+        if parameter is not None:
+            example = mapped(lambda tensor: tensor.to(parameter.device), example)
 
         # A model that returns several tensors has a graph as well, but not one for a conversion.
         with suppress(ConversionError, ConfigError):
@@ -140,15 +143,12 @@ class LastWeight(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def last_in_run(model: nn.Module, example: Tensor) -> frozenset[str]:
+def last_in_run(model: nn.Module, example: Any) -> frozenset[str]:
     """Return the parameters of the last weighted operation of a real run; modes are put back."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad(), LastWeight(model) as noted:
-            model.eval()(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    from topospike.models.inputs import call, evaluation_mode
+
+    with evaluation_mode(model), torch.no_grad(), LastWeight(model) as noted:
+        call(model, example)
     return noted.last
 
 
