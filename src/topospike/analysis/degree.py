@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from topospike.errors import ConfigError
 
@@ -211,7 +211,7 @@ def ccdf(
     return values, 1.0 - below / max(int(counts.sum()), 1)
 
 
-def gini(degrees: Int[np.ndarray, " node"]) -> float:
+def gini(degrees: Real[np.ndarray, " node"]) -> float:
     """Gini coefficient sum_ij |k_i - k_j| / (2 n^2 mean k); 0 for equal or no degrees.
 
     Examples
@@ -228,14 +228,14 @@ def gini(degrees: Int[np.ndarray, " node"]) -> float:
     return max(0.0, float((2 * np.arange(1, n + 1) - n - 1) @ k / (n * total)))
 
 
-def hub_share(degrees: Int[np.ndarray, " node"], fraction: float = 0.1) -> float:
+def hub_share(degrees: Real[np.ndarray, " node"], fraction: float = 0.1) -> float:
     """Share of all links held by the ``ceil(fraction n)`` largest degrees; 0 without links."""
     k = np.sort(np.asarray(degrees))[::-1]
     total = int(k.sum())
     return float(k[: math.ceil(round(fraction * len(k), 9))].sum() / total) if total else 0.0
 
 
-def heterogeneity(degrees: Int[np.ndarray, " node"]) -> float:
+def heterogeneity(degrees: Real[np.ndarray, " node"]) -> float:
     """Kappa = <k^2> / <k>^2; 1 for equal degrees, 0 without links."""
     k = np.asarray(degrees, dtype=np.float64)
     return float((k**2).mean() / k.mean() ** 2) if k.size and k.any() else 0.0

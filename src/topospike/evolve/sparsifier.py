@@ -28,7 +28,7 @@ from topospike.evolve.update import LayerOutcome, LayerState, Moment, evolve_mas
 from topospike.topology import (
     Topology,
     check_masks,
-    masks_of,
+    copy_masks,
     pack_bits,
     set_mask,
     unpack_bits,
@@ -324,16 +324,11 @@ class Sparsifier:
         return topology
 
     def project(self, other: nn.Module) -> None:
-        """Give another copy of the model (an average of its weights, say) the current topology.
+        """Give another copy of the model, such as an average of its weights, the current masks.
 
-        Parameters
-        ----------
-        other
-            A model with the same layers, or an ``AveragedModel`` around one. Masks are registered
-            or overwritten, and weights off them set to 0.
+        See `topospike.topology.copy_masks`.
         """
-        inner = other.module if isinstance(other, torch.optim.swa_utils.AveragedModel) else other
-        Topology.from_masks(masks_of(self.model)).apply_to(inner)
+        copy_masks(self.model, other)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the model does not hold: plain numbers, strings and tensors.

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from topospike.conversion import METHODS, quantise_activations, to_channel_thresholds
 from topospike.conversion.qcfs import QCFS, Order
-from topospike.conversion.quantise import ACTIVATION_KINDS, activations_of
+from topospike.conversion.quantise import ACTIVATION_KINDS
+from topospike.conversion.trained import take_out_activations
 from topospike.errors import ConfigError, TopologyViolation
 from topospike.evolve import keep_links
 from topospike.pipeline.ledger import differences
@@ -249,7 +250,10 @@ def topology_digest(model: nn.Module) -> str | None:
 
 def threshold_record(model: nn.Module) -> dict[str, Any]:
     """Describe the learnt thresholds, by site."""
-    thetas = {name: one.theta.detach().double() for name, one in activations_of(model).items()}
+    thetas = {
+        name: one.theta.detach().double()
+        for name, one in take_out_activations(model)[1].named.items()
+    }
     return {
         "sites": {
             name: {

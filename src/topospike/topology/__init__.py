@@ -24,6 +24,7 @@ from topospike.topology.layers import (
 )
 from topospike.topology.masks import (
     check_masks,
+    copy_masks,
     enforce,
     pack_bits,
     register_mask,
@@ -55,6 +56,7 @@ __all__ = [
     "check_names",
     "check_shares",
     "choice",
+    "copy_masks",
     "csti_mask",
     "draw",
     "enforce",

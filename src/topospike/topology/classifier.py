@@ -59,9 +59,8 @@ def last_weights(model: nn.Module, example: Any) -> frozenset[str]:
         if parameter is not None:
             example = mapped(lambda tensor: tensor.to(parameter.device), example)
 
-        # A model that returns several tensors has a graph as well, but not one for a conversion.
         with suppress(ConversionError, ConfigError):
-            return last_in_graph(capture(model, example).graph, names)
+            return last_in_graph(capture(model, example, first_output=True).graph, names)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     try:
         # A copy of the structure around the same tensors: tracing may leave proxies in attributes.
