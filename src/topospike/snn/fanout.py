@@ -85,6 +85,8 @@ class Wiring:
     populations: dict[str, Population]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # links are found by derivatives, wherever this is called
 def wire(network: fx.GraphModule) -> Wiring:
     """Return the wiring of a network with sites: every layer with its links and what feeds it.
 
