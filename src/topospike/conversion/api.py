@@ -156,7 +156,6 @@ def convert(
     statistics, images = observe_sites(network, sites, first, batches, rules)
     like = parameter_like(network, images_seen)
     set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=like)
-    require_sound_sites(network, placed, like)
     require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
     require_rows_alone(network, reference)
     wiring = wire(network)
@@ -170,14 +169,23 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, images_seen, wiring.populations),
+        sites=(),
         layers=layer_inputs(wiring.layers),
         options=chosen.options(),
     )
-    remarks = [chosen.remark()] if chosen.remark() else []
-    report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
     snn = SpikingNetwork(network, tuple(images_seen[0].shape[1:]), report, wiring)
-    return chosen.finish(snn, calibration)
+    snn = chosen.finish(snn, calibration)
+    require_sound_sites(network, placed, like)
+    report = replace(
+        snn.report,
+        neuron=sites[0].neuron.name,
+        levels=sites[0].neuron.levels,
+        sites=site_reports(network, placed, statistics, images_seen, wiring.populations),
+    )
+    remarks = [chosen.remark()] if chosen.remark() else []
+    advice = (*snn.report.advice, *advise(report), *advise_on_zeros(wiring.layers), *remarks)
+    snn.report = replace(report, advice=advice)
+    return snn
 
 
 def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site, fx.Node]]:

@@ -244,7 +244,11 @@ class Method:
     def finish(
         self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
     ) -> SpikingNetwork:
-        """Do what the method does after calibration, or refuse the network."""
+        """Do what the method does after calibration, or refuse the network.
+
+        It may change neurons and thresholds of the sites: the report describes them afterwards.
+        ``calibration`` is what the user gave, so only lists and tensors can be gone through again.
+        """
         return snn
 
     def remark(self) -> str:
@@ -300,4 +304,4 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-    return NEURONS[settings.pop("kind")](**settings)
+    return NEURONS[str(settings.pop("kind"))](**settings)

@@ -22,6 +22,7 @@ from topospike.conversion.method import (
 from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.statistics import Granularity
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
+from topospike.errors import ConfigError
 from topospike.models.inputs import Batch
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
@@ -83,6 +84,14 @@ class DCGSMethod(Method):
     neuron: Neuron | None = None
     levels: int | None = None
     stat: str = "absolute"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.neuron is not None and self.levels not in (None, self.neuron.levels):
+            raise ConfigError(
+                f"levels is {self.levels}, but the {self.neuron.name} neurons given have "
+                f"{self.neuron.levels}; give one of the two options."
+            )
 
     @property
     def scheme_of_sites(self) -> str:
