@@ -13,7 +13,7 @@ is touched here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -227,8 +227,8 @@ def require_levels(site: str, solver: str, levels: int | None) -> int:
 
 
 def given_thresholds(
-    theta: float | Float[Tensor, "*unit"], *, site: str, shape: tuple[int, ...]
-) -> Float[Tensor, "*#unit"]:
+    theta: float | Float[Tensor, ...], *, site: str, shape: Sequence[int | torch.SymInt]
+) -> Float[Tensor, ...]:
     """Check thresholds the user supplies for one site.
 
     Parameters

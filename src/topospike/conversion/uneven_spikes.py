@@ -25,7 +25,7 @@ from torch import Tensor
 from topospike.contracts import LayerInput
 from topospike.errors import ConfigError, ConversionError
 from topospike.snn.coding import Rate, SiteState
-from topospike.snn.site import Rule, Site, site_step
+from topospike.snn.site import Rule, Site, decoded_of, site_step
 
 MEMBRANE_LEFT = 1e-3
 """Share of theta that must be left in the membrane of a neuron that goes on."""
@@ -83,7 +83,7 @@ class ResidualMembrane(Rate):
     def going_on(self, site: Site, r_in: Tensor, state: SiteState) -> Tensor:
         """Tell whose membrane holds something at the end of phase 1."""
         share = site.neuron.initial_membrane
-        left = (r_in - state.decoded).mul_(self.first_phase).div_(site.threshold).add_(share)
+        left = (r_in - decoded_of(state)).mul_(self.first_phase).div_(site.threshold).add_(share)
         return torch.gt(left, MEMBRANE_LEFT, out=torch.empty_like(left))
 
 
@@ -92,7 +92,7 @@ def silenced(state: SiteState) -> SiteState:
     going_on, spikes = state.extra, state.spikes
     return replace(
         state,
-        decoded=state.decoded * going_on,
+        decoded=decoded_of(state) * going_on,
         spikes=None if spikes is None else spikes * going_on,
         fired=None,  # the compiled loop has counted the silenced neurons too
     )
@@ -192,5 +192,5 @@ class OffsetSpike(Rate):
         outputs = torch.empty_like(decoded)
         for t, (now, after) in enumerate(zip(decoded, outputs, strict=True), start=1):
             state = site_step(site, t, now, state, record=False)
-            after.copy_(state.decoded)  # pyright: ignore[reportArgumentType]
+            after.copy_(decoded_of(state))
         return outputs.flatten(0, 1), start
