@@ -16,6 +16,8 @@ from timing.figures import ENGINE_COLUMNS, Figures, engine_rows
 from timing.peers import Simulation
 from topospike.snn import SpikingNetwork
 from topospike.snn.cost import LayerSize
+from topospike.snn.events import EventForm
+from topospike.snn.executors import EXECUTORS
 
 METHODS = {"rate IF": "qcfs", "DCGS": "dcgs"}
 """Integrate-and-fire neurons in rate coding; multi-threshold ones in differential coding."""
@@ -133,20 +135,18 @@ def prediction(
     By executor and number of steps. Layers of their own and sites only; a site reads and writes 16
     bytes a neuron and step. Layers that do not follow events cost a dense evaluation at each step.
     """
-    plan = snn._program((), executor="event")
+    program = snn.program(EXECUTORS["event"])
+    layers = [form for form in program.forms if isinstance(form, EventForm)]
     costs, images = snn.costs, len(x)
-    dense = sum(costs.dense(layer.size, images) for layer in plan.event_layers)
+    dense = sum(costs.dense(layer.size, images) for layer in layers)
     spent = {"decoded": 0.0, "event": 0.0}
     expected, shares = {}, []
-    for t, _ in snn.steps(x, timesteps, executor="decoded"):
-        emitted = [site.spikes for site in snn.sites.values() if site.spikes is not None]
-        neurons = sum(spikes.numel() for spikes in emitted)
-        shares.append(sum(int(s.count_nonzero()) for s in emitted) / max(neurons, 1))
-        counts = [
-            sum(int(s.spikes.count_nonzero()) for s in layer.sites if s.spikes is not None)
-            for layer in plan.event_layers
-        ]
-        sizes = [layer.size for layer in plan.event_layers]
+    for step in snn.watch(x, timesteps, executor="decoded"):
+        t, held = step.t, list(step.sites.values())
+        neurons = sum(site.spikes.numel() for site in held if site.spikes is not None)
+        shares.append(sum(site.events for site in held) / max(neurons, 1))
+        counts = [sum(held[program.calls[site]].events for site in layer.sites) for layer in layers]
+        sizes = [layer.size for layer in layers]
         spent["decoded"] += dense + neurons * 16 * SITE_BYTES_NS
         spent["event"] += neurons * 16 * SITE_BYTES_NS
         spent["event"] += sum(

@@ -264,7 +264,7 @@ def test_unusable_executors_are_refused() -> None:
     snn, x = converted("average pool")
     with pytest.raises(ConfigError, match=r"unknown executor 'events'.*Did you mean 'event'"):
         snn(x, 2, executor="events")
-    with pytest.raises(ConfigError, match="bfloat16 images on cpu"):
+    with pytest.raises(ConfigError, match=r"a network in torch\.bfloat16 on cpu"):
         snn.bfloat16()(x.bfloat16(), 2, executor="event")
 
 

@@ -2,7 +2,7 @@
 
 The captured graph says where the rectifiers are, what feeds each, and which name its site will
 have; the model itself is then given the activations: modules are exchanged, or, where there are
-functional calls, all calls redirected (`topospike.conversion.rectifier_calls`). That both agree is
+functional calls, all calls redirected (`topospike.conversion.trained`). That both agree is
 checked once by running them with a different threshold at every place. The training itself is the
 ordinary loop's.
 """
@@ -27,10 +27,10 @@ from topospike.conversion.place import (
     place_sites,
     unique_name,
 )
+from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
 from topospike.conversion.qcfs import QCFS, Order, SlipReLU
-from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_calls
 from topospike.conversion.thresholds import solve_thresholds
-from topospike.conversion.trained import drop_ceilings, take_out_activations
+from topospike.conversion.trained import drop_ceilings, install_calls, take_out_activations
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
@@ -40,7 +40,6 @@ from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-DISAGREEMENT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +315,11 @@ def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: In
         site.activation = trained.at(site.name, node_module(node))
     expected = network(*InputForm.of(network).leaves(example))
     got = answer(call(model, example), network.meta["output"])
-    difference = float((got - expected).norm() / expected.norm().clamp_min(1e-12))
-    if not difference <= DISAGREEMENT:
+    gap = difference(got, expected)
+    if not gap <= QUANTISED_TOLERANCE:
         raise ConversionError(
             f"{type(quantised).__name__} with quantised activations differs from its captured "
-            f"graph by {difference:.0%}, so its rectifiers cannot be told apart. Use nn.ReLU "
+            f"graph by {gap:.0%}, so its rectifiers cannot be told apart. Use nn.ReLU "
             "modules whose result is used, in the same order in every forward pass."
         )
 
@@ -344,17 +343,3 @@ def spread_thresholds(model: nn.Module, example: Inputs) -> None:
     call(model, example)
     for handle in handles:
         handle.remove()
-
-
-def activations_of(model: nn.Module) -> dict[str, QCFS]:
-    """Return the quantised activations of a model, by module path or site name."""
-    named: dict[str, QCFS] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, QuantisedCalls):
-            named |= {
-                ".".join(part for part in (path.removesuffix(CHILD).rstrip("."), name) if part): one
-                for name, one in module.by_name().items()
-            }
-        elif isinstance(module, QCFS) and CHILD not in path.split("."):
-            named[path] = module
-    return named

@@ -6,7 +6,7 @@ run; `topospike.direct.neurons` has the formulas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ from topospike.direct.neurons import SpikingNeuron, after_reset, charge, fires
 from topospike.errors import ConfigError
 from topospike.recipe import NeuronSettings
 from topospike.snn.coding import Coding, SiteState
+from topospike.snn.neurons import Neuron
 from topospike.snn.site import Rule, Site
 
 
@@ -55,27 +56,19 @@ SPIKES = SpikeCoding()
 
 
 @dataclass(frozen=True)
-class Population:
-    """What reports say of a site's neurons; `MembraneSite` keeps their state itself."""
+class Population(Neuron):
+    """What reports say of a site's neurons; `SpikeCoding` steps them."""
+
+    levels = 1
+    gated = False
+    initial_membrane = 0.0
 
     settings: NeuronSettings
-    levels: int = field(default=1, init=False)
-    gated: bool = field(default=False, init=False)
-    initial_membrane: float = field(default=0.0, init=False)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Kind of neuron."""
         return self.settings.kind
-
-    def fire(
-        self,
-        u: Float[Tensor, "*shape"],
-        theta: Float[Tensor, "*#shape"],
-        available: Float[Tensor, "*#shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
-        """Return 1 where the membrane fires; the threshold is the settings' own."""
-        return fires(u, self.settings).to(u.dtype)
 
 
 class MembraneSite(Site):

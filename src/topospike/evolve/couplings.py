@@ -49,7 +49,7 @@ MOVES = {
     operator.getitem,
 }
 # The numbers may lie in memory otherwise than the values, which were made contiguous perhaps.
-VIEWS = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
+VIEWS: dict[Any, Any] = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
 PRODUCTS = {aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar}
 MATRIX_PRODUCTS = {aten.matmul.default, aten.bmm.default}
 ATTENTION = {aten.scaled_dot_product_attention.default}

@@ -232,6 +232,8 @@ def export_in_eval_mode(model: nn.Module, example: Inputs) -> ExportedProgram:
         with torch.no_grad(), warnings.catch_warnings(), evaluation_mode(model):
             # torch 2.13 warns inside export about its own use of a name it has deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            # a hook that recomputes a weight at every call (torch's pruning, spectral norm)
+            warnings.filterwarnings("ignore", r".*\.weight was assigned during export", UserWarning)
             program = export(model, args, kwargs, dynamic_shapes=free, strict=False)
             return program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:

@@ -137,23 +137,8 @@ def layer_calls(network: fx.GraphModule, layers: Targets) -> dict[fx.Node, Layer
 class SegmentPruner:
     """Collects the inputs of each segment's layers, and prunes them when told to.
 
-    Parameters
-    ----------
-    network
-        Captured graph, whose weights are written to.
-    segments
-        All of its segments.
-    calls
-        Node that runs a layer -> the layer.
-    targets, settings
-        How far each layer is pruned, and how.
-
-    Attributes
-    ----------
-    pruned
-        Results by layer, in order of execution.
-    deficient
-        What layers saw that saw fewer inputs than they have.
+    The weights of ``network`` are written to; ``pruned`` holds the results by layer, in order of
+    execution, and ``deficient`` what layers saw that saw fewer inputs than they have.
     """
 
     def __init__(

@@ -180,7 +180,7 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
     if node.target not in (aten.linear.default, aten.conv2d.default) or layer.fed_by != "spikes":
         return None
     weight = weight_of(node, network)
-    codings = {network.get_submodule(str(site.target)).coding for site in layer.sites}
+    codings = {coding_of(site, network) for site in layer.sites}
     if weight is None or len(codings) != 1 or not is_linear_map(layer):
         return None
     geometry, groups = geometry_of(node)
@@ -197,6 +197,11 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
     return EventForm(
         layer.name, node, layer.sites, numbers, codings.pop(), costs, path, geometry, groups, size
     )
+
+
+def coding_of(call: fx.Node, network: nn.Module) -> Coding:
+    """Return the coding of the site that a node calls."""
+    return network.get_submodule(str(call.target)).coding  # pyright: ignore[reportReturnType]
 
 
 def is_linear_map(layer: Layer) -> bool:

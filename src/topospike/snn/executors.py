@@ -10,10 +10,10 @@ and each layer of another form (`topospike.snn.forms`) calls the `Step` object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
@@ -23,7 +23,7 @@ from topospike.registry import Registry
 from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
-from topospike.snn.site import START, Site, site_step
+from topospike.snn.site import START, Site, decoded_of, site_step
 from topospike.snn.split import Substitute, is_site, split_in_time
 
 if TYPE_CHECKING:
@@ -240,110 +240,86 @@ class Visit:
         return self.visit(index, self.sites[index], r_in)
 
 
-class Executor(Protocol):
+@dataclass(frozen=True)
+class Executor:
     """A way to evaluate the layers of a network in its steps.
 
-    Attributes
+    Parameters
     ----------
     name
         Name in settings.
-    keeps_outputs
-        Whether layers keep something from step to step, so that steps are taken one by one.
+    forms
+        Finds the layers of a network that are evaluated otherwise than its graph has them; of two
+        forms for a layer the first counts.
+    follows_events
+        Whether layers keep their outputs and follow spikes: then steps are taken one by one, with
+        their spikes recorded.
     """
 
-    @property
-    def name(self) -> str:
-        """See the class."""
-        ...
-
-    @property
-    def keeps_outputs(self) -> bool:
-        """See the class."""
-        ...
-
-    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
-        """Raise `ConfigError` if the network cannot be run so on tensors like this one."""
-        ...
+    name: str
+    forms: Callable[[SpikingNetwork], Iterable[Form]]
+    follows_events: bool = False
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
-        """Return the program of a network."""
-        ...
+        """Return the program of a network.
+
+        Raises
+        ------
+        ConfigError
+            If the network cannot be run so where it is.
+        """
+        if self.follows_events:
+            require_events(network)
+        forms: dict[fx.Node, Form] = {}
+        for form in self.forms(network):
+            forms.setdefault(form.node, form)
+        return Program(network.ann, forms.values(), watched)
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """Every layer densely on decoded values: ``W r_out + b``. Runs anywhere."""
-
-    name: str = "decoded"
-    keeps_outputs: bool = False
-
-    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
-        """Nothing is refused."""
-
-    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
-        """Return the program of a network."""
-        few = compressed_forms(network.wiring, network.ann)
-        return Program(network.ann, without_double(few, formatted_forms(network.ann)), watched)
-
-
-@dataclass(frozen=True)
-class BFloat16:
-    """As `Decoded`, with the products in bfloat16: faster, and less exact."""
-
-    name: str = "bf16"
-    keeps_outputs: bool = False
-
-    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
-        """Nothing is refused."""
-
-    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
-        """Return the program of a network."""
-        few = compressed_forms(network.wiring, network.ann)
-        return Program(network.ann, without_double(few, bf16_forms(network.ann)), watched)
-
-
-@dataclass(frozen=True)
-class Event:
-    """A layer follows the neurons that fired, where that is expected to be cheaper."""
-
-    name: str = "event"
-    keeps_outputs: bool = True
-
-    def refuse(self, network: SpikingNetwork, like: Tensor) -> None:
-        """Raise unless the network is on a CPU, in a precision of numba, and of one formula."""
-        if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+def require_events(network: SpikingNetwork) -> None:
+    """Raise unless a network is on a CPU, in a precision of numba, and of one formula."""
+    like = network.like
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(
+            f"the event executor was given a network in {like.dtype} on {like.device}; it runs on "
+            "a CPU in float32 or float64. Move the network and the images there, or use "
+            "executor='decoded'."
+        )
+    for site in network.sites.values():
+        if not site.coding.by_formula:
             raise ConfigError(
-                f"the event executor was given {like.dtype} images on {like.device}; it runs on a "
-                "CPU in float32 or float64. Move the network and the images there, or use "
+                f"executor is 'event'; a network of {site.coding.name} does not decode the spikes "
+                "of all its steps by one formula, which the executor follows. Use "
                 "executor='decoded'."
             )
-        for site in network.sites.values():
-            if not site.coding.by_formula:
-                raise ConfigError(
-                    f"executor is 'event'; a network of {site.coding.name} does not decode the "
-                    "spikes of all its steps by one formula, which the executor follows. Use "
-                    "executor='decoded'."
-                )
 
-    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
-        """Return the program of a network."""
-        following = event_forms(network.wiring, network.ann, network.costs)
-        few = compressed_forms(network.wiring, network.ann)
-        return Program(network.ann, without_double(following, few), watched)
+
+def on_links(network: SpikingNetwork) -> list[Form]:
+    """Return the layers that every executor evaluates on their few links."""
+    return compressed_forms(network.wiring, network.ann)
 
 
 EXECUTORS: Registry[Executor] = Registry(
-    "executor", {each.name: each for each in (Decoded(), BFloat16(), Event())}
+    "executor",
+    {
+        each.name: each
+        for each in (
+            Executor("decoded", lambda snn: [*on_links(snn), *formatted_forms(snn.ann)]),
+            Executor("bf16", lambda snn: [*on_links(snn), *bf16_forms(snn.ann)]),
+            Executor(
+                "event",
+                lambda snn: [*event_forms(snn.wiring, snn.ann, snn.costs), *on_links(snn)],
+                follows_events=True,
+            ),
+        )
+    },
 )
-"""The executors by their names in settings."""
+"""The executors by their names in settings.
 
-
-def without_double(*choices: Iterable[Form]) -> Iterable[Form]:
-    """Return the forms of all layers; the first choice for a layer counts."""
-    forms: Mapping[fx.Node, Form] = {}
-    for form in (form for choice in choices for form in choice):
-        forms.setdefault(form.node, form)
-    return forms.values()
+``decoded`` evaluates every layer densely on decoded values and runs anywhere; ``bf16`` does so
+with the products in bfloat16; ``event`` lets a layer follow the neurons that fired where that is
+cheaper.
+"""
 
 
 def site_calls(network: fx.GraphModule) -> list[fx.Node]:
@@ -354,13 +330,6 @@ def site_calls(network: fx.GraphModule) -> list[fx.Node]:
 def site_of(node: fx.Node, network: fx.GraphModule) -> Site:
     """Return the site that a node calls."""
     return network.get_submodule(str(node.target))  # pyright: ignore[reportReturnType]
-
-
-def decoded_of(state: SiteState) -> Tensor:
-    """Return the decoded output of a site that has taken a step."""
-    if state.decoded is None:
-        raise RuntimeError("the site has not taken a step")
-    return state.decoded
 
 
 def repeated(x: Tensor, times: int) -> Tensor:

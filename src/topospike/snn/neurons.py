@@ -11,7 +11,6 @@ but the tolerance of the gate (1e-6 theta) is then below their resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,50 +33,29 @@ EXPONENT_MASKS: dict[torch.dtype, tuple[torch.dtype, int]] = {
 }
 
 
-@runtime_checkable
-class Neuron(Protocol):
-    """What the engine needs to know about a firing rule.
+class Neuron:
+    """A firing rule. A frozen dataclass that derives from it may be used at any site.
 
     Attributes
     ----------
-    name
+    name : str
         Short name for reports.
-    levels
+    levels : int
         Number of positive thresholds (0 for the identity).
-    gated
+    gated : bool
         Whether `fire` needs ``available``.
-    initial_membrane
+    initial_membrane : float
         Membrane before the first step, as a fraction of theta.
     """
 
-    @property
-    def name(self) -> str:
-        """See the class."""
-        ...
+    name: str
+    levels: int
+    gated: bool
+    initial_membrane: float
 
-    @property
-    def levels(self) -> int:
-        """See the class."""
-        ...
-
-    @property
-    def gated(self) -> bool:
-        """See the class."""
-        ...
-
-    @property
-    def initial_membrane(self) -> float:
-        """See the class."""
-        ...
-
-    def fire(
-        self,
-        u: Float[Tensor, "*shape"],
-        theta: Float[Tensor, "*#shape"],
-        available: Float[Tensor, "*#shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
-        """Return the spike value s = Q(u), of the shape of ``u``."""
-        ...
+    def fire(self, u: Tensor, theta: Tensor, available: Tensor | None = None) -> Tensor:
+        """Return the spike value s = Q(u), of the shape of ``u``; ``theta`` broadcasts to it."""
+        raise NotImplementedError(f"{self.name} has no firing rule")
 
 
 def select_level(
@@ -232,8 +210,8 @@ def check_levels(levels: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class MultiThreshold:
+@dataclass(frozen=True)
+class MultiThreshold(Neuron):
     """Multi-threshold neuron of differential coding (Huang et al., ICML 2025); starts at rest.
 
     ``levels`` positive thresholds, as many negative ones; ``gated`` at a ReLU site, where negative
@@ -246,22 +224,19 @@ class MultiThreshold:
     tensor([-0.5000])
     """
 
+    name = "multi-threshold"
+    initial_membrane = 0.0
+
     levels: int
     gated: bool
     schedule: tuple[int, ...] = field(default=(), kw_only=True)
-    name: str = field(default="multi-threshold", init=False, repr=False)
-    initial_membrane: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", tuple(self.schedule))  # a list, from files
         for levels in (self.levels, *self.schedule):
             check_levels(levels)
 
-    def fire(
-        self,
-        u: Float[Tensor, "*shape"],
-        theta: Float[Tensor, "*#shape"],
-        available: Float[Tensor, "*#shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
+    def fire(self, u: Tensor, theta: Tensor, available: Tensor | None = None) -> Tensor:
         """Apply `select_level`; ``available`` is read only when the neuron is gated."""
         budget = require_available(available, self.name) if self.gated else None
         return select_level(u, theta, levels=self.levels, available=budget)
@@ -274,51 +249,42 @@ def at_step(neuron: Neuron, t: int) -> Neuron:
     return neuron
 
 
-@dataclass(frozen=True, slots=True)
-class IntegrateAndFire:
+@dataclass(frozen=True)
+class IntegrateAndFire(Neuron):
     """Integrate-and-fire neuron of rate coding: positive spikes only.
 
     Starts at theta / 2, which centres the rounding error of the spike count; networks trained with
     another shift of the floor (SlipReLU) start elsewhere.
     """
 
-    name: str = field(default="integrate-and-fire", init=False, repr=False)
-    levels: int = field(default=1, init=False, repr=False)
-    gated: bool = field(default=False, init=False, repr=False)
+    name = "integrate-and-fire"
+    levels = 1
+    gated = False
+
     initial_membrane: float = field(default=0.5, repr=False, kw_only=True)
 
-    def fire(
-        self,
-        u: Float[Tensor, "*shape"],
-        theta: Float[Tensor, "*#shape"],
-        available: Float[Tensor, "*#shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
+    def fire(self, u: Tensor, theta: Tensor, available: Tensor | None = None) -> Tensor:
         """Apply `fire_if`; ``available`` is not read."""
         return fire_if(u, theta)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedIntegrateAndFire:
+@dataclass(frozen=True)
+class SignedIntegrateAndFire(Neuron):
     """Integrate-and-fire neuron that may take back its own spikes; starts at theta / 2."""
 
-    name: str = field(default="signed integrate-and-fire", init=False, repr=False)
-    levels: int = field(default=1, init=False, repr=False)
-    gated: bool = field(default=True, init=False, repr=False)
-    initial_membrane: float = field(default=0.5, init=False, repr=False)
+    name = "signed integrate-and-fire"
+    levels = 1
+    gated = True
+    initial_membrane = 0.5
 
-    def fire(
-        self,
-        u: Float[Tensor, "*shape"],
-        theta: Float[Tensor, "*#shape"],
-        available: Float[Tensor, "*#shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
+    def fire(self, u: Tensor, theta: Tensor, available: Tensor | None = None) -> Tensor:
         """Apply `fire_if_signed`."""
         budget = require_available(available, self.name)
         return fire_if_signed(u, theta, available=budget)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+@dataclass(frozen=True)
+class Identity(Neuron):
     """Emits its membrane unchanged: a network of these repeats the ANN exactly at every step.
 
     ``gated`` at a ReLU site: a negative spike then takes back no more than was emitted, and the
@@ -330,17 +296,13 @@ class Identity:
     tensor([-0.5000,  3.0000])
     """
 
-    gated: bool = False
-    name: str = field(default="identity", init=False, repr=False)
-    levels: int = field(default=0, init=False, repr=False)
-    initial_membrane: float = field(default=0.0, init=False, repr=False)
+    name = "identity"
+    levels = 0
+    initial_membrane = 0.0
 
-    def fire(
-        self,
-        u: Float[Tensor, "*shape"],
-        theta: Float[Tensor, "*#shape"],
-        available: Float[Tensor, "*#shape"] | None = None,
-    ) -> Float[Tensor, "*shape"]:
+    gated: bool = False
+
+    def fire(self, u: Tensor, theta: Tensor, available: Tensor | None = None) -> Tensor:
         """Return ``u``, or at a ReLU site ``max(u, -available)``; ``theta`` is not read."""
         if self.gated:
             return torch.maximum(u, -require_available(available, self.name))

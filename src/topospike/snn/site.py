@@ -9,7 +9,7 @@ knows nothing of the network around it, and holds nothing of a run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -83,18 +83,17 @@ class Rule:
 
     def __call__(self, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Return the state after step t."""
-        site = self.site
-        if state.decoded is None:
-            zero = torch.zeros_like(r_in)
-            loop = loop_for(site.neuron, site.coding, site.threshold, zero)
-            state = replace(state, decoded=zero, loop=loop)
-        if state.loop is None:
+        site, decoded, loop = self.site, state.decoded, state.loop
+        if decoded is None:
+            decoded = torch.zeros_like(r_in)
+            loop = loop_for(site.neuron, site.coding, site.threshold, decoded)
+        if loop is None:
             return written_out(site, t, r_in, state)
         spikes = state.spikes
         if self.record and spikes is None:
-            spikes = torch.empty_like(state.decoded)
-        fired = state.loop(t, r_in, state.decoded, spikes)
-        return SiteState(state.decoded, spikes, fired, state.extra, state.loop)
+            spikes = torch.empty_like(decoded)
+        fired = loop(t, r_in, decoded, spikes)
+        return SiteState(decoded, spikes, fired, state.extra, loop)
 
 
 def written_out(site: Site, t: int, r_in: Tensor, state: SiteState) -> SiteState:
@@ -107,6 +106,13 @@ def written_out(site: Site, t: int, r_in: Tensor, state: SiteState) -> SiteState
     available = coding.available(t, decoded) if neuron.gated else None
     spikes = neuron.fire(membrane, site.threshold, available)
     return SiteState(coding.decode(t, decoded, spikes), spikes, None, state.extra)
+
+
+def decoded_of(state: SiteState) -> Tensor:
+    """Return the decoded output of a site that has taken a step."""
+    if state.decoded is None:
+        raise RuntimeError("the site has not taken a step")
+    return state.decoded
 
 
 def site_step(

@@ -54,10 +54,7 @@ NUMBERS = itertools.count(1)
 """Tell one generated source from another."""
 
 Substitutes = Mapping[fx.Node, Substitute]
-NOTHING: NUMBERS = itertools.count(1)
-"""Tell one generated source from another."""
-
-Substitutes = MappingProxyType({})
+NOTHING: Substitutes = MappingProxyType({})
 
 # A view asks for one memory format; the same reshape takes any, and copies only if it must.
 SAME_FOR_ANY_LAYOUT = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
