@@ -1,13 +1,13 @@
-"""Every tensor is made where the network is: conversion, simulation, counting and masks elsewhere."""
+"""Every tensor is made where the network is: conversion, simulation, counting, masks."""
 
 import copy
 
 import pytest
 import torch
+from tests.elsewhere import DEVICE, Elsewhere, SecondDevice
 from torch import nn
 
 import topospike as ts
-from tests.elsewhere import DEVICE, Elsewhere, SecondDevice
 from topospike.conversion import api
 from topospike.topology import check_masks, register_mask
 

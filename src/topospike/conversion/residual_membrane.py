@@ -42,6 +42,7 @@ class ResidualMembrane(Rate):
     Examples
     --------
     >>> from topospike.snn.neurons import IntegrateAndFire
+    >>> from topospike.snn.site import site_step
     >>> site = Site("a", gated=True, neuron=IntegrateAndFire(), coding=ResidualMembrane(1))
     >>> site.threshold = torch.tensor(1.0)
     >>> state = site_step(site, 1, torch.tensor([0.6, 0.5]))
