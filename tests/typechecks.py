@@ -1,20 +1,34 @@
-"""Run the tests with every function of the library checking its annotations: shapes, dtypes, types.
+"""Run the tests with every function of the library checking its annotations: shapes and types.
 
 ``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into
 and comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose:
 nothing is checked there, so that the library's own error is seen.
 """
 
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for Pyright
+# numba compiles these functions, and nothing around them.
+COMPILED = ("topospike.snn.kernels",)
+
+
+class Unchecked:
+    """Finds the modules that are left as they are."""
+
+    @staticmethod
+    def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, path, target) if name in COMPILED else None
 
 
 def pytest_configure():
     """Check whatever of the library is imported from here on, unless an error is expected."""
     jaxtyping.install_import_hook("topospike", "tests.typechecks.checked")
+    sys.meta_path.insert(0, Unchecked)
     enter, leave = pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__
 
     def enter_unchecked(context):

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from topospike.export import wrap_for_neurobench as wrap_for_neurobench
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
+    from topospike.pipeline import RunResult as RunResult
+    from topospike.pipeline import run_recipe as run_recipe
     from topospike.pruning import prune as prune
     from topospike.snn import SpikingNetwork as SpikingNetwork
     from topospike.topology import Topology as Topology
 
 HOMES = {
     "Evaluation": "topospike.contracts",
+    "RunResult": "topospike.pipeline",
     "Sparsifier": "topospike.evolve",
     "SpikingNetwork": "topospike.snn",
     "Topology": "topospike.topology",
@@ -53,6 +56,7 @@ HOMES = {
     "power_law": "topospike.analysis",
     "prune": "topospike.pruning",
     "quantise_activations": "topospike.conversion",
+    "run_recipe": "topospike.pipeline",
     "saturation_time": "topospike.measure",
     "save": "topospike.conversion",
     "sparsify": "topospike.evolve",
@@ -62,6 +66,7 @@ HOMES = {
 __version__ = version("topospike")
 __all__ = [
     "Evaluation",
+    "RunResult",
     "Sparsifier",
     "SpikingNetwork",
     "Topology",
@@ -79,6 +84,7 @@ __all__ = [
     "power_law",
     "prune",
     "quantise_activations",
+    "run_recipe",
     "saturation_time",
     "save",
     "sparsify",

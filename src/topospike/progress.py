@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T", covariant=True)
 
@@ -56,6 +56,7 @@ def progress(
         yield lambda amount=1: bar.advance(task, amount)
 
 
+@runtime_checkable
 class SizedIterable(Sized, Protocol[T]):
     """Something to go through whose length is known."""
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,7 +37,9 @@ def test_fit_equals_the_exact_grid_fit(name):
     assert fit.alpha == pytest.approx(exact["gamma"], abs=1e-9)
     assert (fit.xmin, fit.n_tail, fit.n) == (exact["xmin"], exact["n_tail"], case["n"])
     assert fit.ks == pytest.approx(exact["ks"], abs=1e-10)
-    assert fit.sigma == pytest.approx((fit.gamma - 1) / np.sqrt(fit.n_tail))
+    at, first, second = (float(mpmath.zeta(fit.gamma, fit.xmin, order)) for order in range(3))
+    information = second / at - (first / at) ** 2
+    assert fit.sigma == pytest.approx((fit.n_tail * information) ** -0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", list(SAMPLES))

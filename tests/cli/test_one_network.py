@@ -5,7 +5,6 @@ import pytest
 from topospike.cli.main import main
 from topospike.errors import ConfigError
 from topospike.recipe.files import recipe_from
-from topospike.recipe.limits import check_limits
 
 
 def test_a_dense_network_alone(tmp_path, tiny_recipe, capsys):
@@ -20,6 +19,5 @@ def test_a_dense_network_alone(tmp_path, tiny_recipe, capsys):
 
 
 def test_no_network_at_all_is_refused():
-    recipe = recipe_from({"dense_twin": False, "sparse_twin": False}, source="a test")
     with pytest.raises(ConfigError, match="nothing to train"):
-        check_limits(recipe)
+        recipe_from({"dense_twin": False, "sparse_twin": False}, source="a test")

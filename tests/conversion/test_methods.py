@@ -21,9 +21,8 @@ from topospike.conversion import (
     save,
 )
 from topospike.conversion.method import method_of
-from topospike.conversion.offset_spikes import OffsetSpike, offset_membrane
 from topospike.conversion.qcfs import SlipReLU
-from topospike.conversion.residual_membrane import ResidualMembrane
+from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, offset_membrane
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
 from topospike.pipeline.names import check_names
@@ -276,7 +275,7 @@ class HalvingMethod(METHODS["qcfs"]):
     name, source = "halving", "this test, 2026"
     share: float = 0.5
 
-    def finish(self, snn, calibration):
+    def finish(self, snn, images):
         for site in snn.sites.values():
             site.threshold = site.threshold * self.share
         return snn

@@ -15,7 +15,7 @@ from topospike.conversion.quantise import (
     quantise_activations,
     to_channel_thresholds,
 )
-from topospike.conversion.rectifier_calls import is_in_place, is_rectifier
+from topospike.conversion.trained import is_in_place, is_rectifier
 from topospike.errors import ConfigError, ConversionError, MissingDataError
 from topospike.snn.executors import site_calls
 

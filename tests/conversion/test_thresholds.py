@@ -10,8 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.conversion.normal_quantiser import mean_squared_error, scale_factor
-from topospike.conversion.optimal_threshold import SMALLEST_THRESHOLD, optimal_thresholds
+from topospike.conversion.optimal_threshold import (
+    SMALLEST_THRESHOLD,
+    mean_squared_error,
+    optimal_thresholds,
+    scale_factor,
+)
 from topospike.conversion.statistics import observe
 from topospike.conversion.thresholds import (
     check_thresholds,

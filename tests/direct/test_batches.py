@@ -55,14 +55,16 @@ def test_images_are_normalised_again_by_imagenets_constants():
 
 def test_training_images_alone_are_changed():
     train, validation = split(4, 4), split(4)
+    constants = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     bundle = SimpleNamespace(
-        train=train, validation=validation, classes=4, mean=(0.5,) * 3, std=(0.2,) * 3
+        train=train, validation=validation, classes=4, identity={"data.seed": 3}, **constants
     )
     plain = direct_data(bundle, DirectSettings(), batch_size=4)
     released = direct_data(bundle, DirectSettings(released_normalisation=True), batch_size=4)
     assert torch.equal(next(iter(plain.train))[0], train[0][0])
     assert not torch.equal(next(iter(released.train))[0], train[0][0])
     assert released.validation is validation
+    assert released.identity == plain.identity == {"data.seed": 3}
 
 
 def test_grey_images_cannot_be_normalised_as_released():

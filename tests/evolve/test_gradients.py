@@ -2,9 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from topospike.errors import ConfigError
+from topospike.errors import TopologyViolation
 from topospike.evolve.gradients import GradientMasker, clear_slots
-from topospike.topology import register_mask, set_mask
+from topospike.topology import masked_layers, register_mask, set_mask
+
+
+def masker_of(model, *, record=False):
+    return GradientMasker(masked_layers(model), record=record)
 
 
 @pytest.fixture
@@ -16,25 +20,25 @@ def layer():
 
 
 def test_only_gradients_of_present_links_survive(layer):
-    GradientMasker([layer], record=False).mask_in_step()
+    masker_of(layer).mask_now()
     assert layer.weight.grad.tolist() == [[1, 0, 3], [0, 5, 0]]
 
 
 def test_a_changed_mask_is_noticed(layer):
-    masker = GradientMasker([layer], record=False)
-    masker.mask_in_step()
+    masker = masker_of(layer)
+    masker.mask_now()
     set_mask(layer, ~layer.weight_mask)
     layer.weight.grad = torch.arange(1.0, 7.0).view(2, 3)
-    masker.mask_in_step()
+    masker.mask_now()
     assert layer.weight.grad.tolist() == [[0, 2, 0], [4, 0, 6]]
 
 
 def test_the_cache_follows_the_dtype(layer):
-    masker = GradientMasker([layer], record=False)
-    masker.mask_in_step()
+    masker = masker_of(layer)
+    masker.mask_now()
     layer.to(torch.bfloat16)
     layer.weight.grad = torch.ones(2, 3, dtype=torch.bfloat16)
-    masker.mask_in_step()
+    masker.mask_now()
     assert layer.weight.grad.sum() == 3
     assert masker.cache[0].values.dtype == torch.bfloat16
 
@@ -42,23 +46,23 @@ def test_the_cache_follows_the_dtype(layer):
 def test_layers_without_a_gradient_are_skipped(layer):
     idle = nn.Linear(1, 1)
     register_mask(idle, torch.ones(1, 1, dtype=torch.bool))
-    masker = GradientMasker([idle, layer], record=True)
-    masker.mask_in_step()
+    masker = masker_of(nn.Sequential(idle, layer), record=True)
+    masker.before_step(torch.optim.SGD(layer.parameters(), lr=0.1), (), {})
     assert masker.recorded[0] is None
     assert masker.recorded[1].tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_nan_in_an_absent_gradient_is_not_hidden(layer):
     layer.weight.grad[0, 1] = float("nan")
-    GradientMasker([layer], record=False).mask_in_step()
+    masker_of(layer).mask_now()
     assert layer.weight.grad[0, 1].isnan()
 
 
 def test_a_deleted_mask_is_named(layer):
-    masker = GradientMasker([layer], record=False)
+    masker = masker_of(layer)
     del layer.weight_mask
-    with pytest.raises(ConfigError, match="masked Linear has lost its weight_mask"):
-        masker.mask_in_step()
+    with pytest.raises(TopologyViolation, match="has lost its weight_mask"):
+        masker.mask_now()
 
 
 def test_slots_are_found_by_shape():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from topospike.evolve.precision import PRECISION_SWITCHES, exact_float32
+from topospike.evolve.scores import PRECISION_SWITCHES, exact_float32
 
 
 @pytest.fixture

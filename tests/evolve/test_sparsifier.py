@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError, TopologyViolation
-from topospike.evolve import sparsify
+from topospike.evolve import RULES, Rule, sparsify
+from topospike.recipe import SparsitySettings
 from topospike.topology import Topology, check_masks, get_mask
 
 EPOCHS = 8
@@ -33,9 +34,6 @@ def started(small_network):
         model = small_network()
         arguments = {"sparsity": 0.6, "epochs": EPOCHS, **options}
         sparsifier = sparsify(model, rule, **arguments)
-        # What find_chains answers (test_chains, and the compile test below); it takes a second.
-        if sparsifier.chains.found is None:
-            sparsifier.chains.found = [tuple(sparsifier.layers)]
         optimizer = OPTIMIZERS[optimizer](model.parameters())
         sparsifier.attach(optimizer)
         return model, optimizer, sparsifier
@@ -93,7 +91,7 @@ def test_a_compiled_model_is_compiled_once_across_updates(small_network, train_e
         train_epoch(compiled, optimizer, epoch=epoch)
         assert sparsifier.update_topology(epoch).layers["9"].grown > 0
     assert counter.frame_count == 1
-    assert sparsifier.chains.found == [("0", "3", "7", "9")]
+    assert sparsifier.relations.found == [("0", "3", "7", "9")]
 
 
 def snapshot(model, optimizer, sparsifier):
@@ -157,7 +155,10 @@ def test_loading_does_not_change_the_given_state(started, train_epoch):
 def test_a_state_of_another_plan_is_refused_and_the_difference_named(started):
     _, _, sparsifier = started()
     _, _, other = started(zeta=0.2, sparsity={"linear": 0.6, "conv": 0.5})
-    with pytest.raises(CheckpointError, match=r"layers: 0, 3; zeta: 0.2 in the checkpoint, 0.3"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"sparse_layers: 0, 3; conv: 0.5 .*; zeta: 0.2 in",
+    ):
         sparsifier.load_state_dict(other.state_dict())
 
 
@@ -295,7 +296,7 @@ def test_copying_and_saving_a_model_under_evolution_works(small_network):
 
 
 def test_nan_weights_stop_the_update_and_name_the_layer(started):
-    model, _, sparsifier = started()
+    model, _, sparsifier = started(percolation=False)
     with torch.no_grad():
         model[7].weight[0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="the weight of layer '7'"):
@@ -304,7 +305,7 @@ def test_nan_weights_stop_the_update_and_name_the_layer(started):
 
 @pytest.mark.parametrize("rule", ["rigl", "mest", "granet"])
 def test_gradient_rules_without_a_step_say_what_to_do(started, rule):
-    _, _, sparsifier = started(rule)
+    _, _, sparsifier = started(rule, percolation=False)
     with pytest.raises(ConfigError, match=r"Call attach\(optimizer\) and train"):
         sparsifier.update_topology(0)
 
@@ -330,16 +331,15 @@ def test_percolation_kills_a_neuron_without_inputs_and_keeps_the_budget():
         module = model.get_submodule(layer)
         module.weight.data.masked_fill_(~get_mask(module), 0)
         links = int(get_mask(module).sum())
-        sparsifier.layers[layer] = dataclasses.replace(
-            sparsifier.layers[layer], initial_links=links, links=links
-        )
+        plan = dataclasses.replace(sparsifier.layers[layer], initial_links=links, links=links)
+        sparsifier.layers[layer] = plan
     changes = sparsifier.update_topology(0).layers
     # Neuron 2 has no input (4 links out of it go), neurons 3 and 4 no output (6 into each).
     assert (changes["0"].percolated, changes["2"].percolated) == (12, 4)
     assert all(c.grown == c.percolated and c.shortfall == 0 for c in changes.values())
 
 
-def test_early_stop_flags_layers_and_then_ends_the_evolution(started, train_epoch):
+def test_early_stop_ends_the_evolution_when_all_layers_are_flagged(started, train_epoch):
     model, optimizer, sparsifier = started("cht", early_stop_overlap=0.01)
     train_epoch(model, optimizer)
     sparsifier.stopped = dict.fromkeys(sparsifier.layers, True)
@@ -347,17 +347,19 @@ def test_early_stop_flags_layers_and_then_ends_the_evolution(started, train_epoc
     sparsifier.stopped["0"] = False
     assert sparsifier.is_update_epoch(0)
     update = sparsifier.update_topology(0)
-    assert update.layers["9"].removed > 0  # "all": flagged layers go on meanwhile
+    assert update.layers["9"].removed > 0  # flagged layers go on meanwhile
     assert sparsifier.stopped["0"] == (update.layers["0"].overlap > 0.01)
 
 
-def test_early_stop_by_layer_rests_the_flagged_ones(started, train_epoch):
-    model, optimizer, sparsifier = started("chts", early_stop="layer")
-    train_epoch(model, optimizer)
-    sparsifier.stopped["9"] = True
-    update = sparsifier.update_topology(0)
-    assert update.layers["9"].removed == 0
-    assert update.layers["7"].removed > 0
+@pytest.mark.parametrize("rule", sorted(name for name in RULES if RULES[name].decay))
+def test_early_stop_does_not_stop_falling_density(started, train_epoch, rule):
+    model, optimizer, sparsifier = started(rule, early_stop="all", early_stop_overlap=0.01)
+    for epoch in range(EPOCHS):
+        train_epoch(model, optimizer, epoch=epoch)
+        sparsifier.update_topology(epoch)
+    links = {name: int(mask.sum()) for name, mask in sparsifier.masks.items()}
+    assert links == {name: plan.links for name, plan in sparsifier.layers.items()}
+    assert sparsifier.replaces == (rule == "gmp")
 
 
 def test_the_record_counts_activity(started, train_epoch):
@@ -401,3 +403,72 @@ def test_convolutions_of_other_ranks_evolve(module):
     )
     update = sparsifier.update_topology(0)
     assert all(c.active_after == c.target and c.grown > 0 for c in update.layers.values())
+
+
+@pytest.mark.parametrize("rule", ["chts", "chtss", "rigl", "set"])
+def test_a_frozen_layer_is_left_alone_with_a_word(started, train_epoch, rule):
+    model, optimizer, sparsifier = started(rule)
+    model[7].weight.requires_grad_(False)
+    model[3].weight.requires_grad_(False)
+    train_epoch(model, optimizer)
+    before = {n: t.clone() for n, t in model.state_dict().items() if n.startswith(("7.w", "3.w"))}
+    with pytest.warns(UserWarning, match="weights of 3, 7 do not require a gradient"):
+        update = sparsifier.update_topology(0)
+    assert all(torch.equal(model.state_dict()[name], old) for name, old in before.items())
+    assert update.layers["7"].removed == update.layers["7"].grown == 0
+    assert update.layers["9"].removed > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sparsifier.update_topology(1)
+    sparsifier.attach(OPTIMIZERS["sgd"](p for p in model.parameters() if p.requires_grad))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_means_the_original(small_network):
+    model = small_network()
+    sparsifier = sparsify(torch.compile(model), sparsity=0.6, epochs=4, example_input=EXAMPLE)
+    assert list(sparsifier.layers) == ["0", "3", "7", "9"]
+    assert sparsifier.update_topology(0).layers["9"].grown > 0
+    assert sparsifier.relations.found == [("0", "3", "7", "9")]
+    topology = sparsifier.freeze()
+    topology.verify(torch.compile(model))
+    assert "9.weight" in topology.names
+
+
+def train_and_freeze(rule, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 2))
+        x = torch.randn(8, 40)
+    sparsifier = sparsify(model, rule, sparsity=0.9, epochs=4, percolation=False, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.attach(optimizer)
+    for epoch in range(4):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+        sparsifier.update_topology(epoch)
+    return sparsifier.freeze()
+
+
+@pytest.mark.parametrize("rule", ["gmp", "set", "chts", "granet", "rigl", "mest"])
+def test_the_removal_criterion_is_used_by_every_rule_that_removes(rule):
+    own = train_and_freeze(rule, removal="magnitude")
+    assert train_and_freeze(rule, removal="ri") != own
+    assert train_and_freeze(rule, removal="magnitude_soft") != own
+
+
+def test_a_rule_whose_falling_density_reads_gradients_gets_them():
+    mine = Rule("mine", decay="cubic", decay_removal="mest")
+    assert train_and_freeze(mine).sparsity() == pytest.approx(0.9)
+
+
+def test_settings_are_the_argument(small_network):
+    settings = SparsitySettings("set", linear=0.8, conv=0.4, layers={"9": 0.5}, zeta=0.2)
+    one = sparsify(small_network(), settings, epochs=4)
+    shares = {"linear": 0.8, "conv": 0.4, "9": 0.5}
+    other = sparsify(small_network(), "set", sparsity=shares, zeta=0.2, epochs=4)
+    assert one.state_dict()["plan"] == other.state_dict()["plan"]
+    assert one.freeze() == other.freeze()
+    with pytest.raises(ConfigError, match="whole settings and zeta besides"):
+        sparsify(small_network(), settings, epochs=4, zeta=0.1)

@@ -13,6 +13,7 @@ from topospike.errors import (
     NonFiniteError,
     ShapeError,
 )
+from topospike.evolve import keep_links
 from topospike.pruning import shrink
 from topospike.topology import share_count
 
@@ -166,7 +167,7 @@ def test_fine_tuning_keeps_links_and_removed_channels(residual_network, images):
     ts.prune(residual_network, "depgraph", {"conv": 0.6, "linear": 0.5}, images, tolerance=0.15)
     topology = ts.Topology.from_model(residual_network)
     small = shrink(residual_network, images[:2])
-    keeper = ts.Sparsifier.keeping(residual_network)
+    keeper = keep_links(residual_network)
     for model in (residual_network, small):
         optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
         if model is residual_network:

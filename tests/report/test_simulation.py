@@ -6,9 +6,11 @@ import json
 import pytest
 
 from topospike.report.folder import read_run
+from topospike.report.page import energy_group
 from topospike.report.simulation import (
     Trajectory,
     bars_at,
+    cost_sentences,
     layer_bars,
     on_front,
     site_rates,
@@ -63,6 +65,30 @@ def test_without_a_summary_the_marked_step_is_eight_or_the_last(run_writer, eval
     )
     short.save(folder / "conversions" / "dcgs" / "evaluation.json")
     assert trajectories(read_run(folder))[0].marked == 4
+
+
+def test_what_an_evaluation_says_of_its_cost_is_shown(run_writer, evaluation_of):
+    folder = run_writer(methods=("dcgs",), dense=False)
+    said = dataclasses.replace(
+        evaluation_of(sparse=True, method="dcgs"), advice=("It costs more.",)
+    )
+    said.save(folder / "conversions" / "dcgs" / "evaluation.json")
+    run = read_run(folder)
+    assert cost_sentences(run) == ("chts, dcgs: It costs more.",)
+    assert energy_group(run).sentences == cost_sentences(run)
+
+
+def test_an_evaluation_of_another_metric_has_no_curve_of_accuracy(run_writer, evaluation_of):
+    folder = run_writer(methods=("dcgs",), dense=False)
+    other = dataclasses.replace(
+        evaluation_of(sparse=True, method="dcgs"),
+        accuracy=(),
+        ann_accuracy=float("nan"),
+        metrics={"mse": (0.1,)},
+        ann_metrics={"mse": 0.1},
+    )
+    other.save(folder / "conversions" / "dcgs" / "evaluation.json")
+    assert trajectories(read_run(folder)) == ()
 
 
 def test_the_front_by_hand():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.errors import ConfigError
-from topospike.topology import DENSITY_SCHEDULES, density_at, sparsity_at, zeta_at
+from topospike.topology import DENSITY_SCHEDULES, sparsity_at, zeta_at
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "cht" / "schedules.json").read_text())
 KIND = {"s_shape": "sigmoid", "granet": "cubic", "linear": "linear"}
@@ -78,14 +78,6 @@ def test_schedules_move_one_way_and_end_exactly(kind, initial, final, start, len
     )
     assert values[0] == initial
     assert values[-1] == final
-
-
-@pytest.mark.parametrize("kind", MOVING)
-def test_density_is_the_mirror_of_sparsity(kind):
-    for t in range(12):
-        sparsity = sparsity_at(t, initial=0.5, final=0.9, start=2, end=10, kind=kind)
-        density = density_at(t, initial=0.5, final=0.1, start=2, end=10, kind=kind)
-        assert density == pytest.approx(1 - sparsity, abs=1e-12)
 
 
 def test_constant_schedules_do_not_move():

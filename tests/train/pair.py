@@ -55,10 +55,12 @@ def plain_network():
 
 
 def normalising_network():
-    """With batch norm after the convolution and after a linear layer."""
+    """With batch norms, one of which takes the statistics of the batch in evaluation too."""
     plain = plain_network()
     norms = nn.BatchNorm2d(6), nn.BatchNorm1d(48, momentum=None, affine=False)
-    return nn.Sequential(plain[0], norms[0], *plain[1:5], norms[1], *plain[5:])
+    momentary = nn.BatchNorm1d(32, track_running_stats=False)
+    head = nn.Sequential(plain[5], plain[6], momentary, *plain[7:])
+    return nn.Sequential(plain[0], norms[0], *plain[1:5], norms[1], *head)
 
 
 def noisy_network():
@@ -220,7 +222,10 @@ def task_norms(folder, processes):
 
     for values in ([[0.0], [3.0]], [[5.0]], [[[0.0, 3.0, 6.0]]]):
         messages.append(message_of(lambda values=values: forward(torch.tensor(values))))
-    return {"outputs": outputs, "messages": messages, "state": norm.state_dict()}
+    found = {"outputs": outputs, "messages": messages, "state": dict(norm.state_dict())}
+    norm = nn.BatchNorm1d(1, dtype=torch.float64)
+    forward(torch.tensor([[1.0], [1.0 + 1e-9]], dtype=torch.float64))
+    return {**found, "double": norm.running_var}
 
 
 TASKS = {name[5:]: value for name, value in list(globals().items()) if name.startswith("task_")}

@@ -6,9 +6,9 @@ from torch import nn
 
 from topospike.evolve import sparsify
 from topospike.recipe import TrainSettings
-from topospike.topology import check_masks, register_mask, set_mask
+from topospike.topology import check_masks, copy_masks, register_mask, set_mask
 from topospike.train import evaluate_accuracy, fit
-from topospike.train.optim import project, weight_average
+from topospike.train.optim import weight_average
 
 
 def test_floating_point_state_is_averaged_and_the_rest_is_that_of_the_model(toy):
@@ -39,7 +39,7 @@ def test_a_link_that_is_gone_does_not_live_on_in_the_average():
         layer.weight.data.copy_(torch.tensor(values))
         average.update_parameters(layer)
     set_mask(layer, torch.tensor([[True, False]]))
-    project(average, layer)
+    copy_masks(layer, average)
     assert average.module.weight.tolist() == [[2.0, 0.0]]  # without the projection it would be 3
     average.update_parameters(layer)
     check_masks(average.module)

@@ -79,6 +79,8 @@ def test_batch_norm_counts_the_images_that_count(quick):
         assert bad.startswith("ConfigError: batch norm needs more than one value")
         for name, value in norm.state_dict().items():
             torch.testing.assert_close(found["state"][name], value)
+        assert found["double"].dtype == torch.float64
+        assert float(found["double"]) == pytest.approx(0.9 + 0.1 * 0.5e-18, rel=1e-15)
 
 
 @pytest.mark.distributed

@@ -107,6 +107,9 @@ def test_one_step_by_hand_with_clipping_over_existing_links_only(toy):
         def mask_gradients(self):
             layer.weight.grad.masked_fill_(~mask, 0)
 
+        def check_schedule(self, epochs, steps_per_epoch):
+            assert (epochs, steps_per_epoch) == (1, 1)
+
         def is_update_epoch(self, epoch):
             return False
 

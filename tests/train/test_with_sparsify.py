@@ -1,12 +1,13 @@
 """The loop with the real controller of ``topospike.evolve``."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from topospike.errors import CheckpointError
+from topospike.errors import CheckpointError, ConfigError
 from topospike.evolve import sparsify
 from topospike.recipe import TrainSettings
 from topospike.topology import check_masks, masked_layers
@@ -120,6 +121,43 @@ def test_every_update_is_told_with_the_new_links_in_place(toy, tmp_path):
     )
     assert told == list(range(1, sparsifier.update_index + 1))
     assert told
+
+
+@pytest.mark.parametrize("planned", [{"epochs": 200}, {"steps": 60}, {"steps": 6}])
+def test_a_topology_planned_for_another_length_is_refused(toy, planned, tmp_path):
+    model = network()
+    sparsifier = sparsify(model, "gmp", sparsity=0.9, **planned)
+    with pytest.raises(ConfigError, match=r"made for \d+ \w+, the training has 6 epochs of 5"):
+        fit(model, toy.digits(), SETTINGS, folder=tmp_path / "run", seed=1, sparsifier=sparsifier)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("execution", ["masked", "compact"])
+def test_a_schedule_that_counts_steps_is_followed(toy, execution, tmp_path, read_metrics):
+    """Six epochs of five steps: an update after every fourth of the first 75 %."""
+    runs = []
+    for folder in ("whole", "cut"):
+        model = network()
+        data = toy.digits() if folder == "whole" else interrupted(toy, 2)
+        settings = replace(SETTINGS, execution=execution)
+        options = {"folder": tmp_path / folder, "seed": 1}
+        options["sparsifier"] = sparsify(
+            model, "gmp", sparsity=0.95, steps=30, update_interval=4, percolation=False
+        )
+        if folder == "cut":
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, data, settings, **options)
+            model = network()
+            options["sparsifier"] = sparsify(
+                model, "gmp", sparsity=0.95, steps=30, update_interval=4, percolation=False
+            )
+        fit(model, toy.digits(), settings, **options)
+        runs.append((model.state_dict(), read_metrics(tmp_path / folder)))
+        assert options["sparsifier"].freeze().sparsity() == pytest.approx(0.95, abs=0.01)
+    lines = [line for line in runs[0][1] if line["kind"] == "topology_update"]
+    assert [line["epoch"] for line in lines] == list(range(3, 22, 4))
+    assert runs[0][1] == runs[1][1]
+    assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
 
 
 def test_another_plan_is_refused_at_resume(toy, tmp_path):

@@ -53,8 +53,8 @@ class Chain:
 
     names: tuple[str, ...]
     kind: str
-    masks: tuple[Bool[np.ndarray, "n_out n_in"], ...]
-    taps: tuple[Int[np.ndarray, "n_out n_in"], ...] | None = None
+    masks: tuple[Bool[np.ndarray, "_ _"], ...]
+    taps: tuple[Int[np.ndarray, "_ _"], ...] | None = None
     wiring: tuple[tuple[int, int], ...] = ()
 
     @cached_property

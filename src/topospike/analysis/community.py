@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Real
 
 from topospike.analysis.graph import as_graph, to_igraph
 from topospike.errors import ConfigError, ShapeError
@@ -29,7 +29,7 @@ def seeded_igraph(seed: int) -> Iterator[None]:
         igraph.set_random_number_generator(random)
 
 
-def modularity(graph: GraphLike, membership: Int[np.ndarray, " node"]) -> float:
+def modularity(graph: GraphLike, membership: Real[np.ndarray, " node"]) -> float:
     """Newman's modularity Q = sum_c (L_c / E - (K_c / 2E)^2) of a partition of the nodes.
 
     Parameters

@@ -66,7 +66,7 @@ def block_density(graph: LayeredGraph) -> float:
     return graph.n_links / possible if possible else 0.0
 
 
-def active_neurons(masks: Sequence[Bool[np.ndarray, "n_out n_in"]]) -> tuple[float, float | None]:
+def active_neurons(masks: Sequence[Bool[np.ndarray, "_ _"]]) -> tuple[float, float | None]:
     """Share of active neurons (ANP) of a chain of masks, in two forms.
 
     Parameters
@@ -95,7 +95,7 @@ def active_neurons(masks: Sequence[Bool[np.ndarray, "n_out n_in"]]) -> tuple[flo
 
 
 def active_share(
-    sizes: Sequence[int], blocks: Sequence[tuple[int, int, Bool[np.ndarray, "n_out n_in"]]]
+    sizes: Sequence[int], blocks: Sequence[tuple[int, int, Bool[np.ndarray, "_ _"]]]
 ) -> tuple[float, float | None]:
     """Share of active neurons of node sets in any wiring, in the two forms of `active_neurons`.
 

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 from topospike.errors import ConfigError
 
@@ -35,7 +35,7 @@ class PowerLawFit:
     ks
         Kolmogorov-Smirnov distance of tail and fit.
     sigma
-        Standard error (gamma - 1) / sqrt(n_tail).
+        Standard error of gamma, from the Fisher information of the discrete law.
     at_bound
         True when the likelihood still rises at the upper end of the grid: then gamma only says
         "about 10 or more", as random graphs do.
@@ -113,10 +113,31 @@ def power_law(degrees: Int[np.ndarray, " node"]) -> PowerLawFit:
     gamma = alpha
     if n < SMALL_SAMPLE:
         gamma = alpha * (n_tail - 1) / n_tail + 1 / n_tail
-    sigma = (gamma - 1) / math.sqrt(n_tail)
+    sigma = standard_error(gamma, xmin, n_tail)
     return PowerLawFit(
         gamma, xmin, n_tail, ks, sigma, alpha >= UPPER_BOUND - 1e-9, alpha, loglik, n
     )
+
+
+def standard_error(gamma: float, xmin: int, n_tail: int) -> float:
+    r"""Return the standard error of the exponent of a discrete power law.
+
+    Notes
+    -----
+    :math:`1 / \sqrt{n I}` with the information of one degree, :math:`I = (\ln \zeta)''(\gamma,
+    x_{min})`, the variance of ln k (Clauset, Shalizi and Newman 2009, equation 3.6). The continuous
+    :math:`(\gamma - 1) / \sqrt{n}` is a quarter too small at xmin = 1 and gamma = 3.5.
+
+    Examples
+    --------
+    >>> round(standard_error(3.5, 1, 2000), 4), round(standard_error(2.5, 1, 2000), 4)
+    (0.0726, 0.0378)
+    """
+    from scipy.special import zeta
+
+    step = min(1e-3, (gamma - 1) / 4)
+    below, at, above = np.log(zeta(gamma + step * np.array([-1.0, 0.0, 1.0]), xmin))
+    return float(step / math.sqrt(n_tail * (above - 2 * at + below)))
 
 
 def distinct_degrees(
@@ -190,7 +211,7 @@ def ccdf(
     return values, 1.0 - below / max(int(counts.sum()), 1)
 
 
-def gini(degrees: Int[np.ndarray, " node"]) -> float:
+def gini(degrees: Real[np.ndarray, " node"]) -> float:
     """Gini coefficient sum_ij |k_i - k_j| / (2 n^2 mean k); 0 for equal or no degrees.
 
     Examples
@@ -207,14 +228,14 @@ def gini(degrees: Int[np.ndarray, " node"]) -> float:
     return max(0.0, float((2 * np.arange(1, n + 1) - n - 1) @ k / (n * total)))
 
 
-def hub_share(degrees: Int[np.ndarray, " node"], fraction: float = 0.1) -> float:
+def hub_share(degrees: Real[np.ndarray, " node"], fraction: float = 0.1) -> float:
     """Share of all links held by the ``ceil(fraction n)`` largest degrees; 0 without links."""
     k = np.sort(np.asarray(degrees))[::-1]
     total = int(k.sum())
     return float(k[: math.ceil(round(fraction * len(k), 9))].sum() / total) if total else 0.0
 
 
-def heterogeneity(degrees: Int[np.ndarray, " node"]) -> float:
+def heterogeneity(degrees: Real[np.ndarray, " node"]) -> float:
     """Kappa = <k^2> / <k>^2; 1 for equal degrees, 0 without links."""
     k = np.asarray(degrees, dtype=np.float64)
     return float((k**2).mean() / k.mean() ** 2) if k.size and k.any() else 0.0

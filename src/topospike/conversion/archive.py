@@ -101,7 +101,6 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
         "format": FORMAT,
         "version": VERSION,
         "written_by": {package: version(package) for package in ("topospike", "torch")},
-        "input_shape": list(snn.input_shape),
         "tensors": {"file": name, "sha256": hashlib.sha256(content).hexdigest()},
         "parameters": [key for key, _ in snn.ann.named_parameters() if key in tensors],
         "axes": axes,
@@ -155,7 +154,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
             raise ValueError("the tensor file is not the one that was saved")
         report = ConversionReport.from_plain(description["report"])
         network = rebuild(description, safetensors.torch.load(content), place, method_of(report))
-        return SpikingNetwork(network, tuple(description["input_shape"]), report)
+        return SpikingNetwork(network, report)
     except OSError as error:
         raise CheckpointError(
             f"{str(folder)!r} holds no saved network ({error}). Give the folder that was passed to "

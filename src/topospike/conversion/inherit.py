@@ -25,14 +25,17 @@ def inherit_masks(model: nn.Module, network: fx.GraphModule) -> list[str]:
         If the network's weights do not obey the masks.
     """
     inherited = []
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     known = dict(network.named_parameters(remove_duplicate=False))
     for name, mask in masks_of(model).items():
-        if name not in known:
+        shared = [other for other, one in parameters.items() if one is parameters[name]]
+        read = next((other for other in shared if other in known), None)
+        if read is None:
             raise ConversionError(
                 f"{name} has a mask but is not read by the forward pass, so its links would not "
                 "reach the spiking network. Remove the unused layer, or call it."
             )
-        path, _, parameter = name.rpartition(".")
+        path, _, parameter = read.rpartition(".")
         register_mask(network.get_submodule(path), mask, name=parameter)
         inherited.append(name)
     inherit_other_masks(model, network)

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from topospike.contracts import ConversionReport
 from topospike.conversion.qcfs import QCFS
-from topospike.conversion.statistics import Granularity, Values
+from topospike.conversion.statistics import UNITS, Granularity, Values
 from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
-from topospike.models.inputs import Batch
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
@@ -34,7 +33,6 @@ Check = Callable[[str, Any], object]
 """Takes the name and the value of an option; `ConfigError` if it is out of range."""
 
 EXPORTS = ("nir", "event-network", "neurobench", "csr")
-UNITS = Registry("granularity", dict.fromkeys(get_args(Granularity)))
 NEURONS: Registry[type] = Registry(
     "neuron",
     {
@@ -206,6 +204,11 @@ class Method:
         """Where sites go: in the place of rectifiers, unless the method says otherwise."""
         return "relu"
 
+    @property
+    def sites_on_inputs(self) -> bool:
+        """Whether the network's inputs pass a site as well, and so arrive as spikes."""
+        return False
+
     def site_coding(self) -> Coding:
         """Return how spikes become values."""
         return CODINGS["rate"]
@@ -242,10 +245,11 @@ class Method:
             )
         return neuron
 
-    def finish(
-        self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
-    ) -> SpikingNetwork:
-        """Do what the method does after calibration, or refuse the network."""
+    def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
+        """Do what the method does after calibration, or refuse the network.
+
+        ``images`` is the first calibration batch, one tensor an input.
+        """
         return snn
 
     def remark(self) -> str:
@@ -300,5 +304,5 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
-    settings = dict(plain)
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
     return NEURONS[settings.pop("kind")](**settings)

@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 from topospike.conversion.fold import fold_batch_norms
 from topospike.conversion.thresholds import check_thresholds
 from topospike.errors import ConversionError, ShapeError
-from topospike.models.capture import answer, bound, capture, node_module, require_axes
+from topospike.models.capture import bound, capture, node_module, require_axes
 from topospike.models.inputs import InputForm, Inputs, call, described, evaluation_mode, mapped
+from topospike.models.outputs import answer
 from topospike.snn.site import Site
 
 ROWS = 4
@@ -76,12 +77,14 @@ def run_model(model: nn.Module, first: Inputs) -> Reference:
 
 
 def some_rows(tensor: Tensor) -> Tensor:
-    """Return `ROWS` rows; what is missing is made of those there are, shifted along an axis."""
+    """Return `ROWS` rows; what is missing is made of those there are, shifted and weaker."""
     rows = tensor[:ROWS]
-    while len(rows) < ROWS:
-        more = rows.roll(1, -1) if rows.ndim > 1 else rows
-        rows = torch.cat([rows, more])[:ROWS]
-    return rows
+    if len(rows) == ROWS:
+        return rows
+    others = [rows.roll(k, -1) if rows.ndim > 1 else rows for k in range(ROWS)]
+    if rows.is_floating_point():  # whole numbers may be names of tokens
+        others = [other * (1 - k / (2 * ROWS)) for k, other in enumerate(others)]
+    return torch.cat(others)[:ROWS]
 
 
 def tolerance_of(dtype: torch.dtype, *, quantised: bool = False) -> float:
@@ -127,23 +130,24 @@ def is_switched_off(node: fx.Node) -> bool:
 @torch.no_grad()
 def require_rows_alone(network: fx.GraphModule, reference: Reference) -> None:
     """Raise `ConversionError` if the answer for some rows depends on which others are there."""
-    rows = InputForm.of(network).leaves(reference.rows)
-    half = ROWS // 2
-    try:
-        whole = network(*rows)
-        alone = network(*(tensor[:half] for tensor in rows))
-    except (RuntimeError, ValueError) as error:
-        raise ConversionError(
-            f"the captured network cannot be run on {half} rows alone ({error}). Its forward pass "
-            "must take any batch size."
-        ) from error
-    if not difference(alone, whole[:half]) <= tolerance_of(whole.dtype):
-        raise ConversionError(
-            f"the answer for an image depends on the other images of its batch (it differs by "
-            f"{difference(alone, whole[:half]):.1%} without them), so it would change with the "
-            "batch size. Give batch norms running statistics (track_running_stats=True, and train "
-            "or estimate them), take means over other axes than the first, and put the batch first."
-        )
+    rows, half = InputForm.of(network).leaves(reference.rows), ROWS // 2
+    whole = network(*rows)
+    for part in (slice(0, half), slice(half, ROWS)):  # in another order, and without the others
+        try:
+            alone = network(*(tensor[part].flip(0) for tensor in rows)).flip(0)
+        except (RuntimeError, ValueError) as error:
+            raise ConversionError(
+                f"the captured network cannot be run on {half} rows alone ({error}). Its forward "
+                "pass must take any batch size."
+            ) from error
+        gap = difference(alone, whole[part])
+        if not gap <= tolerance_of(whole.dtype):
+            raise ConversionError(
+                f"the answer for an image depends on the other images of its batch (it differs by "
+                f"{gap:.1%} without them), so it would change with the batch size. Give batch "
+                "norms running statistics (track_running_stats=True, and train or estimate them), "
+                "take means over other axes than the first, and put the batch first."
+            )
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 The captured graph says where the rectifiers are, what feeds each, and which name its site will
 have; the model itself is then given the activations: modules are exchanged, or, where there are
-functional calls, all calls redirected (`topospike.conversion.rectifier_calls`). That both agree is
+functional calls, all calls redirected (`topospike.conversion.trained`). That both agree is
 checked once by running them with a different threshold at every place. The training itself is the
 ordinary loop's.
 """
@@ -16,9 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from topospike.conversion.calibrate import observe_sites
 from topospike.conversion.methods import QCFSMethod
@@ -29,19 +27,19 @@ from topospike.conversion.place import (
     place_sites,
     unique_name,
 )
+from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
 from topospike.conversion.qcfs import QCFS, Order, SlipReLU
-from topospike.conversion.rectifier_calls import CHILD, QuantisedCalls, install_calls
 from topospike.conversion.thresholds import solve_thresholds
-from topospike.conversion.trained import drop_ceilings, take_out_activations
+from topospike.conversion.trained import drop_ceilings, install_calls, take_out_activations
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
-from topospike.models.inputs import Batch, calibration_batches
+from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
+from topospike.models.outputs import answer
 from topospike.registry import Registry
 from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-DISAGREEMENT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,9 @@ class RectifierPlace:
 
 def quantise_activations(
     model: nn.Module,
-    example: Float[Tensor, "batch ..."],
+    example: Inputs,
     *,
+    output: str | int | None = None,
     kind: str = "s-qcfs",
     levels: int = 4,
     theta_init: float = DEFAULT_THRESHOLD,
@@ -99,7 +98,9 @@ def quantise_activations(
         Trained network, dense or masked. ReLU, ReLU6, clamp and hardtanh from 0 up are replaced,
         as modules or functions; a ceiling goes, the threshold takes its place. Not changed.
     example
-        One batch of real input.
+        One batch of real input: a tensor, or a tuple or dictionary of tensors.
+    output, optional
+        Which tensor of several the model is for, as of `topospike.convert`.
     kind : {"qcfs", "s-qcfs", "cs-qcfs", "slip-relu"}
         ``qcfs`` learns theta itself, ``s-qcfs`` through a softplus, both one a layer; ``cs-qcfs``
         one a channel behind convolutions (behind linear layers one a layer); ``slip-relu`` is the
@@ -151,7 +152,7 @@ def quantise_activations(
     """
     chosen = ACTIVATION_KINDS[kind]
     refuse_quantised(model)
-    network = capture(model, example)
+    network = capture(model, example, output=output)
     places = rectifier_places(network, model)
     thresholds = dict.fromkeys((place.name for place in places), theta_init)
     if calibration is not None:
@@ -164,14 +165,16 @@ def quantise_activations(
             channels=place.channels if chosen.per_channel else None,
             positive_map=positive_map or chosen.positive_map,
             order=order,
-        ).to(example.device)
+        ).to(leaves(example)[0].device)
         activations[place.name] = activation.train(model.training)
     quantised = put_in(copy.deepcopy(model), places, activations)
     require_agreement(quantised, network, example)
     return quantised
 
 
-def to_channel_thresholds(model: nn.Module, example: Float[Tensor, "batch ..."]) -> nn.Module:
+def to_channel_thresholds(
+    model: nn.Module, example: Inputs, *, output: str | int | None = None
+) -> nn.Module:
     """Return a copy whose layer-wise thresholds behind convolutions are one a channel.
 
     Every channel starts at its layer's threshold, so that the copy computes the same function: the
@@ -182,8 +185,8 @@ def to_channel_thresholds(model: nn.Module, example: Float[Tensor, "batch ..."])
     ----------
     model
         What `quantise_activations` returned, trained or not. Not changed.
-    example
-        One batch of real input.
+    example, output
+        As of `quantise_activations`.
 
     Raises
     ------
@@ -203,7 +206,7 @@ def to_channel_thresholds(model: nn.Module, example: Float[Tensor, "batch ..."])
             f"{type(model).__name__} has no quantised activations; apply quantise_activations "
             "first."
         )
-    places = rectifier_places(capture(plain, example), plain)
+    places = rectifier_places(capture(plain, example, output=output), plain)
     activations: dict[str, QCFS] = {}
     for place in places:
         activation = trained.at(place.name, place.module)
@@ -298,7 +301,7 @@ def percentile_thresholds(
 
 
 @torch.no_grad()
-def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: Tensor) -> None:
+def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: Inputs) -> None:
     """Raise `ConversionError` unless the model runs its activations where the plain graph has them.
 
     Each gets a threshold of its own for the moment, so that two that changed places are noticed.
@@ -310,17 +313,18 @@ def require_agreement(quantised: nn.Module, network: fx.GraphModule, example: Te
     drop_ceilings(network, trained)
     for site, node in place_sites(network, QCFSMethod().site):
         site.activation = trained.at(site.name, node_module(node))
-    expected, got = network(example), first_tensor(model(example))
-    difference = float((got - expected).norm() / expected.norm().clamp_min(1e-12))
-    if not difference <= DISAGREEMENT:
+    expected = network(*InputForm.of(network).leaves(example))
+    got = answer(call(model, example), network.meta["output"])
+    gap = difference(got, expected)
+    if not gap <= QUANTISED_TOLERANCE:
         raise ConversionError(
             f"{type(quantised).__name__} with quantised activations differs from its captured "
-            f"graph by {difference:.0%}, so its rectifiers cannot be told apart. Use nn.ReLU "
+            f"graph by {gap:.0%}, so its rectifiers cannot be told apart. Use nn.ReLU "
             "modules whose result is used, in the same order in every forward pass."
         )
 
 
-def spread_thresholds(model: nn.Module, example: Tensor) -> None:
+def spread_thresholds(model: nn.Module, example: Inputs) -> None:
     """Set every threshold to another share of the largest value that reaches it."""
     activations = [module for module in model.modules() if isinstance(module, QCFS)]
 
@@ -336,25 +340,6 @@ def spread_thresholds(model: nn.Module, example: Tensor) -> None:
         )
         for number, activation in enumerate(activations)
     ]
-    model(example)
+    call(model, example)
     for handle in handles:
         handle.remove()
-
-
-def first_tensor(output: Any) -> Tensor:
-    """Return the first tensor of whatever a model returned, as a captured graph does."""
-    return next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-
-
-def activations_of(model: nn.Module) -> dict[str, QCFS]:
-    """Return the quantised activations of a model, by module path or site name."""
-    named: dict[str, QCFS] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, QuantisedCalls):
-            named |= {
-                ".".join(part for part in (path.removesuffix(CHILD).rstrip("."), name) if part): one
-                for name, one in module.by_name().items()
-            }
-        elif isinstance(module, QCFS) and CHILD not in path.split("."):
-            named[path] = module
-    return named

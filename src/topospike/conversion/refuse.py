@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
 
 from topospike.errors import ConfigError, ConversionError
 
@@ -63,16 +62,6 @@ def is_quantised(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def is_spectral(module: nn.Module) -> bool:
-    """Tell whether a layer's weight is divided by its largest singular value at every call."""
-    kinds = (parametrizations._SpectralNorm,)
-    lists = module.parametrizations.values() if parametrize.is_parametrized(module) else ()
-    hooks = module._forward_pre_hooks.values()
-    return any(isinstance(one, kinds) for several in lists for one in several) or any(
-        type(hook).__name__ == "SpectralNorm" for hook in hooks
-    )
-
-
 HOPELESS: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
     (
         is_wrapper,
@@ -93,12 +82,5 @@ HOPELESS: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
         lambda module: isinstance(module, nn.RNNBase | nn.RNNCellBase),
         "is recurrent: its steps over a sequence are not the time steps of spikes",
         "Replace it by convolutions or attention, or convert the part of the model without it.",
-    ),
-    (
-        is_spectral,
-        "has a spectral norm, which divides its weight at every call",
-        "Trained weights do not need it: fix the divided weight with "
-        "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight'), or "
-        "torch.nn.utils.remove_spectral_norm(module) for the older form.",
     ),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -19,10 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from topospike.errors import ConfigError, ConversionError, NonFiniteError, ShapeError
-from topospike.registry import suggestion
+from topospike.registry import Registry
 
 Granularity = Literal["layer", "channel", "feature", "neuron"]
 Values = Literal["signed", "absolute", "rectified"]
+UNITS = Registry("granularity", dict.fromkeys(get_args(Granularity)))
+"""What one threshold of a site may stand for."""
 
 # Selecting the top of each row is fast only while that top is small.
 TOP_SHARE = 16
@@ -117,8 +119,7 @@ def observe(
     >>> seen.mean.tolist(), seen.variance.tolist(), seen.maximum.tolist()
     ([[2.0, 0.0]], [[1.0, 4.0]], [[3.0, 2.0]])
     """
-    check_choice("granularity", granularity, get_args(Granularity))
-    check_choice("values", values, get_args(Values))
+    _, look = UNITS[granularity], LOOKS[values]
     if x.numel() == 0:
         raise ShapeError(f"{site}: calibration batch of shape {tuple(x.shape)} is empty.")
     axes = reduced_axes(x.ndim, granularity, site=site)
@@ -140,19 +141,15 @@ def observe(
         mean=mean,
         variance=variance,
         maximum=highest.amax(axes, keepdim=True).double(),
-        quantile=None
-        if quantile_level is None
-        else quantile(LOOKS[values](x), quantile_level, axes=axes),
+        quantile=None if quantile_level is None else quantile(look(x), quantile_level, axes=axes),
         quantile_level=quantile_level,
         driven=driven,
     )
 
 
-LOOKS: dict[Values, Callable[[Tensor], Tensor]] = {
-    "signed": lambda x: x,
-    "absolute": torch.abs,
-    "rectified": torch.relu,
-}
+LOOKS: Registry[Callable[[Tensor], Tensor]] = Registry(
+    "values", {"signed": lambda x: x, "absolute": torch.abs, "rectified": torch.relu}
+)
 
 
 def extremes(x: Tensor, values: Values) -> tuple[Tensor, Tensor]:
@@ -235,6 +232,7 @@ def merge_driven(a: SiteStatistics, b: SiteStatistics) -> Tensor | None:
     return a.driven | b.driven
 
 
+@dataclass
 class SiteObserver:
     """Collects the statistics of one site, batch by batch; call it with each activation.
 
@@ -252,21 +250,12 @@ class SiteObserver:
     (3.0, 2)
     """
 
-    def __init__(
-        self,
-        site: str,
-        *,
-        granularity: Granularity = "channel",
-        values: Values = "signed",
-        quantile_level: float | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.site = site
-        self.granularity: Granularity = granularity
-        self.values: Values = values
-        self.quantile_level = quantile_level
-        self.dtype = dtype
-        self.seen: SiteStatistics | None = None
+    site: str
+    granularity: Granularity = "channel"
+    values: Values = "signed"
+    quantile_level: float | None = None
+    dtype: torch.dtype | None = None
+    seen: SiteStatistics | None = field(default=None, init=False)
 
     def __call__(self, x: Float[Tensor, "batch ..."]) -> None:
         """Add one batch."""
@@ -370,11 +359,3 @@ def non_finite_message(x: Tensor, site: str) -> str:
         f"{x[first].item()} at index {first}; check the calibration data and the weights before "
         "this site."
     )
-
-
-def check_choice(setting: str, given: str, known: tuple[str, ...]) -> None:
-    """Raise `ConfigError` with the nearest name unless ``given`` is one of ``known``."""
-    if given not in known:
-        raise ConfigError(
-            f"unknown {setting} {given!r}. Known: {', '.join(known)}.{suggestion(given, known)}"
-        )

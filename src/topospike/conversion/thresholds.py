@@ -2,10 +2,9 @@
 
 Threshold iteration models the pre-activation of a unit as normal and looks for the theta whose
 N-step quantiser has the least mean squared error; it is optimal where k(theta) = 1
-(`topospike.conversion.normal_quantiser`). Two solvers: `iterated_thresholds` repeats
-theta <- k(theta) theta a fixed number of times from 1, as the reference code;
-`topospike.conversion.optimal_threshold` finds the root. Percentile and maximum are the two
-classical alternatives.
+(`topospike.conversion.optimal_threshold`, whose `optimal_thresholds` finds the root). The other
+solver, `iterated_thresholds`, repeats theta <- k(theta) theta a fixed number of times from 1, as
+the reference code. Percentile and maximum are the two classical alternatives.
 
 Source: Huang et al. (ICML 2025); theory in Zhang et al. (AAAI 2026), Lemmas 4.4-4.7. No activation
 is touched here.
@@ -14,14 +13,13 @@ is touched here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topospike.conversion.normal_quantiser import scale_factor
-from topospike.conversion.optimal_threshold import optimal_thresholds
+from topospike.conversion.optimal_threshold import optimal_thresholds, scale_factor
 from topospike.conversion.statistics import SiteStatistics
 from topospike.errors import ConfigError, ConversionError, ShapeError
 from topospike.registry import Registry
@@ -229,8 +227,8 @@ def require_levels(site: str, solver: str, levels: int | None) -> int:
 
 
 def given_thresholds(
-    theta: float | Float[Tensor, "*unit"], *, site: str, shape: tuple[int, ...]
-) -> Float[Tensor, "*#unit"]:
+    theta: float | Float[Tensor, ...], *, site: str, shape: Sequence[int | torch.SymInt]
+) -> Float[Tensor, ...]:
     """Check thresholds the user supplies for one site.
 
     Parameters

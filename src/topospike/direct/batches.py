@@ -7,8 +7,9 @@ of a default; `renormalised` repeats it. Which images and augmentations there ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,11 +123,12 @@ def renormalised(
 
 @dataclass(frozen=True)
 class DirectData:
-    """What the training loop reads: batches, and the number of classes."""
+    """What the training loop reads: batches, the number of classes, and what they come from."""
 
     train: ImageBatches
     validation: ImageBatches
     classes: int
+    identity: Mapping[str, Any]
 
 
 def direct_data(data: DataBundle, settings: DirectSettings, *, batch_size: int) -> DirectData:
@@ -134,4 +136,4 @@ def direct_data(data: DataBundle, settings: DirectSettings, *, batch_size: int) 
     train: ImageBatches = WholeBatches(data.train, batch_size=batch_size, images=data.train.images)
     if settings.released_normalisation:
         train = renormalised(train, mean=data.mean, std=data.std)
-    return DirectData(train, data.validation, data.classes)
+    return DirectData(train, data.validation, data.classes, data.identity)

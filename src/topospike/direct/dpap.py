@@ -152,6 +152,7 @@ class Dpap(StructureRule):
         layers = [name for name in model.hidden_layers if name in model.feeding]
         super().__init__(model, layers, mask_every_step=mask_every_step)
         self.scale = epochs / MADE_FOR_EPOCHS if scale_epochs else 1.0
+        self.planned_epochs = epochs if scale_epochs else None
         self.guard_constant = guard_constant
         self.plasticity = {layer: Plasticity() for layer in self.layers}
         self.neuron_survival: dict[str, Tensor] = {}

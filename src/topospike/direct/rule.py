@@ -47,6 +47,8 @@ class StructureRule(ABC):
     """
 
     name = "rule"
+    # Length of the run that the schedules are scaled to; None: as published, for any run.
+    planned_epochs: int | None = None
 
     def __init__(
         self, model: SpikingModel, layers: Iterable[str], *, mask_every_step: bool = False
@@ -94,6 +96,20 @@ class StructureRule(ABC):
         """Zero the gradients of absent links now, if masks act at every step."""
         if self.mask_every_step:
             self.masker.mask_now()
+
+    def check_schedule(self, epochs: int, steps_per_epoch: int) -> None:
+        """Refuse a training of another length than the schedules are scaled to.
+
+        Raises
+        ------
+        ConfigError
+            If it has other epochs.
+        """
+        if self.planned_epochs not in (None, epochs):
+            raise ConfigError(
+                f"{self.name} was made for {self.planned_epochs} epochs, "
+                f"the training has {epochs}. Make the rule with epochs={epochs}."
+            )
 
     def is_update_epoch(self, epoch: int) -> bool:
         """Say whether masks are applied after this epoch: after each, until `freeze`."""

@@ -288,6 +288,7 @@ class SdSnn(StructureRule):
             )
         super().__init__(model, model.hidden_layers, mask_every_step=mask_every_step)
         self.stages = Stages.of_run(patience, epochs if scale_epochs else MADE_FOR_EPOCHS)
+        self.planned_epochs = epochs if scale_epochs else None
         self.regrow = regrow
         self.state = {
             layer: SdSnnLayer(

@@ -38,7 +38,7 @@ class DirectNetwork(SpikingNetwork):
 
     Parameters
     ----------
-    ann, input_shape, report
+    ann, report
         As of `topospike.snn.SpikingNetwork`.
     trained_timesteps
         Steps the network was trained with.
@@ -47,12 +47,11 @@ class DirectNetwork(SpikingNetwork):
     def __init__(
         self,
         ann: fx.GraphModule,
-        input_shape: tuple[int, ...],
         report: ConversionReport,
         *,
         trained_timesteps: int,
     ) -> None:
-        super().__init__(ann, input_shape, report)
+        super().__init__(ann, report)
         self.trained_timesteps = trained_timesteps
 
     @torch.no_grad()
@@ -113,9 +112,7 @@ def spiking_network(
             for layer in find_weight_layers(network)
         ),
     )
-    result = DirectNetwork(
-        network, tuple(example.shape[1:]), report, trained_timesteps=model.timesteps
-    )
+    result = DirectNetwork(network, report, trained_timesteps=model.timesteps)
     if verify:
         require_same_answers(model, result, example)
     return result

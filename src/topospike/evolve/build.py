@@ -19,9 +19,11 @@ from topospike.evolve.settings import Evolution
 from topospike.evolve.sparsifier import Sparsifier
 from topospike.recipe import SparsitySettings
 from topospike.topology import (
+    Topology,
     feature_correlation,
     init_weights,
     initial_mask,
+    masked_layers,
     original,
     register_mask,
 )
@@ -154,3 +156,36 @@ def correlation_for(
             "images, flattened, one a row. Pass them, or choose er, bsw or brf."
         )
     return feature_correlation(features.flatten(1))
+
+
+def keep_links(model: nn.Module) -> Sparsifier:
+    """Return a controller that keeps the links a model has, for example after pruning.
+
+    It is the rule ``static`` on the masks as they are, for a training of any length.
+
+    Raises
+    ------
+    TopologyViolation
+        If the model has no mask, or a weight off its mask is not zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> register_mask(model[0], torch.rand(8, 4) < 0.5)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> keeper = keep_links(model).attach(optimizer)
+    >>> model(torch.rand(3, 4)).sum().backward()
+    >>> optimizer.step()
+    >>> bool(model[0].weight[~model[0].weight_mask].any())
+    False
+    """
+    masks = Topology.from_model(model).masks
+    plan: dict[str, LayerPlan] = {}
+    for layer in masked_layers(model):
+        name = layer.name if layer.attribute == "weight" else layer.parameter
+        links, size = int(masks[layer.parameter].count_nonzero()), layer.weight.numel()
+        share = 1.0 - links / size
+        plan[name] = LayerPlan(layer, share, share, links, links, "kept", "none")
+    evolution = Evolution.of("static", {"stop_fraction": 0.0}, epochs=1, steps=None, seed=0)
+    return Sparsifier(original(model), plan, evolution)

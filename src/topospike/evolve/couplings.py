@@ -49,7 +49,7 @@ MOVES = {
     operator.getitem,
 }
 # The numbers may lie in memory otherwise than the values, which were made contiguous perhaps.
-VIEWS = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
+VIEWS: dict[Any, Any] = {aten.view.default: torch.reshape, aten._unsafe_view.default: torch.reshape}
 PRODUCTS = {aten.mul.Tensor, aten.div.Tensor, aten.mul.Scalar, aten.div.Scalar}
 MATRIX_PRODUCTS = {aten.matmul.default, aten.bmm.default}
 ATTENTION = {aten.scaled_dot_product_attention.default}
@@ -130,7 +130,7 @@ def find_relations(model: nn.Module, example: Tensor, layers: Collection[str]) -
     >>> find_relations(model, torch.zeros(2, 4), ["0", "2"])
     [('0', '2')]
     """
-    graph = capture(model, example).graph
+    graph = capture(model, example, first_output=True).graph
     chains = chains_of(graph, layers)
     return [*chains, *couplings_and_feedings(graph, layers, chains)]
 

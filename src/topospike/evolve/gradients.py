@@ -55,6 +55,7 @@ class GradientMasker:
         # Dense gradients from before the user's own masking, until the step they belong to.
         self.waiting: list[Tensor | None] = [None] * len(self.layers)
         self.cache: list[CachedMask | None] = [None] * len(self.layers)
+        self.optimizer: Optimizer | None = None
         self.handles: list[RemovableHandle] = []
         self.steps = 0
         self.mixes = False
@@ -62,7 +63,7 @@ class GradientMasker:
     def attach(self, optimizer: Optimizer) -> None:
         """Act at every step of this optimizer, and of no other."""
         self.detach()
-        self.steps, self.mixes = 0, False
+        self.optimizer, self.steps, self.mixes = optimizer, 0, False
         self.handles = [
             optimizer.register_step_pre_hook(self.before_step),
             optimizer.register_step_post_hook(self.after_step),
@@ -72,7 +73,16 @@ class GradientMasker:
         """Remove the hooks."""
         for handle in self.handles:
             handle.remove()
-        self.handles = []
+        self.optimizer, self.handles = None, []
+
+    def links_changed(self) -> None:
+        """Look again from the next step on whether the optimizer moves absent weights.
+
+        The directions that L-BFGS remembers lead along links that are gone, so it starts anew.
+        """
+        self.steps = 0
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.state.clear()
 
     @torch.no_grad()
     def mask_now(self) -> None:
@@ -136,10 +146,8 @@ class GradientMasker:
             before, self.waiting[position] = self.waiting[position], None
             dense = gradient if before is None else made_dense(gradient, before, mask_of(layer))
             # A fused optimizer unscales inside the step, and skips it there.
-            scale, overflow = (
-                getattr(optimizer, "grad_scale", None),
-                getattr(optimizer, "found_inf", None),
-            )
+            scale = getattr(optimizer, "grad_scale", None)
+            overflow = getattr(optimizer, "found_inf", None)
             dense = dense.clone() if scale is None else dense / scale.to(dense.device)
             last = self.recorded[position]
             if overflow is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from topospike.topology import pack_bits, unpack_bits
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Peers(Protocol):
     """The processes that train copies of one model."""
 

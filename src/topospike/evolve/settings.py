@@ -9,12 +9,13 @@ when the schedule counts those; the text says epochs for both.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from topospike.errors import ConfigError
+from topospike.errors import CheckpointError, ConfigError
 from topospike.evolve.nodes import SCORE_RULES
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.rules import RULES, Rule
@@ -248,6 +249,27 @@ class Evolution:
             **dataclasses.asdict(self.schedule),
             "sparse_layers": {name: plan.description() for name, plan in layers.items()},
         }
+
+    def require_same(self, stored: Mapping[str, Any], layers: Mapping[str, LayerPlan]) -> None:
+        """Raise `CheckpointError` naming the settings in which a checkpoint differs."""
+        # Through JSON, so that tuples and lists compare alike whatever format carried the state.
+        one, other = (json.loads(json.dumps(it)) for it in (stored, self.description(layers)))
+        changed = differences(one.pop("sparse_layers", {}), other.pop("sparse_layers"))
+        details = [f"sparse_layers: {', '.join(changed)}"] if changed else []
+        details += [
+            f"{key}: {one.get(key)!r} in the checkpoint, {other.get(key)!r} here"
+            for key in differences(one, other)
+        ]
+        if details:
+            raise CheckpointError(
+                f"the sparsifier state belongs to another plan ({'; '.join(details)}). Call "
+                "sparsify with the settings of the checkpoint."
+            )
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two mappings differ."""
+    return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
 
 
 def settings_of(options: Mapping[str, Any]) -> SparsitySettings:

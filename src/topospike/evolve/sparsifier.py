@@ -8,8 +8,6 @@ later stages). The arithmetic is in `update`; this class moves state.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -22,33 +20,23 @@ from topospike.contracts import LayerChange, TopologyUpdate
 from topospike.errors import CheckpointError, ConfigError, TopologyViolation
 from topospike.evolve.gradients import GradientMasker, clear_slots, mask_of
 from topospike.evolve.peers import Peers, checksum, decided_by_the_first, require_same_masks
+from topospike.evolve.percolation import active_hidden_neurons, active_neurons
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.probe import LazyRelations
 from topospike.evolve.settings import Evolution
-from topospike.evolve.update import (
-    LayerOutcome,
-    LayerState,
-    Moment,
-    evolve_masks,
-    record_of,
-    unchanged,
-)
+from topospike.evolve.update import LayerOutcome, LayerState, Moment, evolve_masks, unchanged
 from topospike.topology import (
     Topology,
     check_masks,
-    get_mask,
-    masked_layers,
-    masks_of,
-    original,
+    copy_masks,
     pack_bits,
-    register_mask,
     set_mask,
     unpack_bits,
 )
 
 FORMAT_VERSION = 2
 FIELDS = (
-    *("plan", "plan_digest", "update_index", "last_epoch", "is_frozen", "stopped", "masks"),
+    *("plan", "update_index", "last_epoch", "is_frozen", "stopped", "masks"),
     *("ever_active", "history"),
 )
 
@@ -101,7 +89,6 @@ class Sparsifier:
         self.history: dict[str, Tensor] = {}
         planned = [plan.layer for plan in self.layers.values()]
         self.masker = GradientMasker(planned, record=evolution.needs_gradient)
-        self.optimizer: Optimizer | None = None
         self.peers: Peers | None = None
         self.relations = LazyRelations(
             model,
@@ -110,68 +97,18 @@ class Sparsifier:
             wanted=evolution.settings.percolation and evolution.rule.replaces,
         )
 
-    @classmethod
-    def keeping(cls, model: nn.Module) -> Sparsifier:
-        """Return a controller that keeps the links a model has, for example after pruning.
-
-        It is the rule ``static`` on the masks as they are, for a training of any length.
-
-        Raises
-        ------
-        TopologyViolation
-            If the model has no mask, or a weight off its mask is not zero.
-
-        Examples
-        --------
-        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> register_mask(model[0], torch.rand(8, 4) < 0.5)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> keeper = Sparsifier.keeping(model).attach(optimizer)
-        >>> model(torch.rand(3, 4)).sum().backward()
-        >>> optimizer.step()
-        >>> bool(model[0].weight[~model[0].weight_mask].any())
-        False
-        """
-        found = masked_layers(model)
-        if not found:
-            raise TopologyViolation(
-                f"no layer of {type(model).__name__} has a mask to keep; prune or sparsify it "
-                "first."
-            )
-        check_masks(model)
-        plan: dict[str, LayerPlan] = {}
-        for layer in found:
-            name = layer.name if layer.attribute == "weight" else layer.parameter
-            links = int(mask_of(layer).count_nonzero())
-            share = 1.0 - links / layer.weight.numel()
-            plan[name] = LayerPlan(layer, share, share, links, links, "kept", "none")
-        evolution = Evolution.of("static", {"stop_fraction": 0.0}, epochs=1, steps=None, seed=0)
-        return cls(original(model), plan, evolution)
-
     @property
     def masks(self) -> dict[str, Tensor]:
         """The mask buffers by layer name, looked up in the model each time."""
         return {name: mask_of(plan.layer) for name, plan in self.layers.items()}
 
-    @property
-    def unit(self) -> str:
-        """What the schedule counts and `update_topology` is told: ``epoch`` or ``step``."""
-        return self.evolution.schedule.unit
-
     def check_schedule(self, epochs: int, steps_per_epoch: int) -> None:
         """Refuse a training of another length than the schedules were made for.
-
-        Parameters
-        ----------
-        epochs
-            Of the training.
-        steps_per_epoch
-            Optimizer steps in each.
 
         Raises
         ------
         ConfigError
-            If it is not the ``epochs`` or ``steps`` that `sparsify` was given. A rule that never
+            If it has not the ``epochs`` or ``steps`` that `sparsify` was given. A rule that never
             changes a link goes with any length.
         """
         if self.evolution.rule.replaces or self.evolution.rule.decay is not None:
@@ -218,13 +155,16 @@ class Sparsifier:
                     "model that was sparsified."
                 )
         self.masker.attach(optimizer)
-        self.optimizer = optimizer
         return self
 
     def detach(self) -> None:
         """Remove the optimizer hooks. Masks stay in the model."""
         self.masker.detach()
-        self.optimizer = None
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The attached optimizer."""
+        return self.masker.optimizer
 
     def mask_gradients(self) -> None:
         """Zero the gradients of absent links now, for example before a clip norm is taken."""
@@ -281,6 +221,7 @@ class Sparsifier:
         outcomes = self.decide(epoch)
         for name, outcome in outcomes.items():
             self.write(name, outcome)
+        self.masker.links_changed()
         self.require_agreement(f"after the update of epoch {epoch}")
         self.update_index += 1
         self.last_epoch = epoch
@@ -348,14 +289,17 @@ class Sparsifier:
 
     def record(self, epoch: int, changes: Mapping[str, LayerChange]) -> TopologyUpdate:
         """Build the record of an update from the masks it left."""
-        return record_of(
-            changes,
-            masks=self.masks,
-            layers=self.layers,
-            relations=self.relations.found or [],
-            ever_active=self.ever_active,
+        masks, seen = self.masks, self.ever_active.values()
+        hidden = {n: mask for n, mask in masks.items() if not self.layers[n].layer.is_classifier}
+        size = sum(mask.numel() for mask in masks.values())
+        return TopologyUpdate(
             update_index=self.update_index,
             epoch=epoch,
+            layers=dict(changes),
+            sparsity=1.0 - sum(int(mask.count_nonzero()) for mask in masks.values()) / size,
+            anp=active_neurons(list(masks.values())),
+            anp_hidden=active_hidden_neurons(hidden, self.relations.found or []),
+            itop_rate=sum(int(mask.count_nonzero()) for mask in seen) / size,
         )
 
     def freeze(self) -> Topology:
@@ -380,31 +324,20 @@ class Sparsifier:
         return topology
 
     def project(self, other: nn.Module) -> None:
-        """Give another copy of the model (an average of its weights, say) the current topology.
+        """Give another copy of the model, such as an average of its weights, the current masks.
 
-        Parameters
-        ----------
-        other
-            A model with the same layers, or an ``AveragedModel`` around one. Masks are registered
-            or overwritten, and weights off them set to 0.
+        See `topospike.topology.copy_masks`.
         """
-        inner = other.module if isinstance(other, torch.optim.swa_utils.AveragedModel) else other
-        for parameter, mask in masks_of(self.model).items():
-            owner, _, name = parameter.rpartition(".")
-            module = original(inner).get_submodule(owner)
-            write = register_mask if get_mask(module, name) is None else set_mask
-            write(module, mask, name=name)
+        copy_masks(self.model, other)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the model does not hold: plain numbers, strings and tensors.
 
         Masks and weights are in ``model.state_dict()``; load that first.
         """
-        described = self.evolution.description(self.layers)
         return {
             "format_version": FORMAT_VERSION,
-            "plan": described,
-            "plan_digest": hashlib.sha256(canonical(described).encode()).hexdigest(),
+            "plan": self.evolution.description(self.layers),
             "update_index": self.update_index,
             "last_epoch": self.last_epoch,
             "is_frozen": self.is_frozen,
@@ -427,7 +360,7 @@ class Sparsifier:
             If the loaded weights are not zero off the loaded masks.
         """
         check_format(state_dict)
-        require_same_plan(state_dict["plan"], self.evolution.description(self.layers))
+        self.evolution.require_same(state_dict["plan"], self.layers)
         for name, mask in self.masks.items():
             if checksum(mask) != state_dict["masks"].get(name):
                 raise CheckpointError(
@@ -445,43 +378,12 @@ class Sparsifier:
         self.history = {name: last.clone() for name, last in state_dict["history"].items()}
 
 
-def canonical(description: Mapping[str, Any]) -> str:
-    """Write a description as text, the same for equal content."""
-    return json.dumps(description, sort_keys=True)
-
-
 def check_format(state: Mapping[str, Any]) -> None:
     """Raise `CheckpointError` unless the state has this version and every field."""
-    version = state.get("format_version")
-    if version != FORMAT_VERSION:
+    version, missing = state.get("format_version"), [key for key in FIELDS if key not in state]
+    if version != FORMAT_VERSION or missing:
         raise CheckpointError(
-            f"the sparsifier state has format_version {version!r}; this version of topospike reads "
-            f"{FORMAT_VERSION}. Use the version that wrote it."
-        )
-    missing = [field for field in FIELDS if field not in state]
-    if missing:
-        raise CheckpointError(
-            f"the sparsifier state lacks {', '.join(missing)}; it is incomplete. Use an intact "
-            "checkpoint."
-        )
-
-
-def require_same_plan(stored: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError` naming the settings in which a checkpoint differs."""
-    # Through JSON, so that tuples and lists compare alike whatever format carried the state.
-    one, other = (json.loads(canonical(plan)) for plan in (stored, own))
-    keys = sorted({*one, *other} - {"sparse_layers"})
-    details = [
-        f"{key}: {one.get(key)!r} in the checkpoint, {other.get(key)!r} here"
-        for key in keys
-        if one.get(key) != other.get(key)
-    ]
-    first, second = one.get("sparse_layers") or {}, other["sparse_layers"]
-    layers = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
-    if layers:
-        details.insert(0, f"sparse_layers: {', '.join(layers)}")
-    if details:
-        raise CheckpointError(
-            f"the sparsifier state belongs to another plan ({'; '.join(details)}). Call sparsify "
-            "with the settings of the checkpoint."
+            f"the sparsifier state has format_version {version!r} and lacks "
+            f"{', '.join(missing) or 'nothing'}; a whole one of version {FORMAT_VERSION} is "
+            "required. Use an intact checkpoint, and the version of topospike that wrote it."
         )

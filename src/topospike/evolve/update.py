@@ -8,16 +8,16 @@ the controller's. A layer that is fixed (its weight does not train) comes out as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from topospike.contracts import LayerChange, TopologyUpdate
+from topospike.contracts import LayerChange
 from topospike.errors import NonFiniteError, ShapeError, TopologyViolation
 from topospike.evolve.couplings import Relation
-from topospike.evolve.percolation import active_hidden_neurons, active_neurons, percolate_network
+from topospike.evolve.percolation import percolate_network
 from topospike.evolve.plan import LayerPlan
 from topospike.evolve.rules import GrowthInput, RemovalCriterion, RemovalInput, derived_generator
 from topospike.evolve.settings import Evolution
@@ -229,28 +229,3 @@ def unchanged(mask: Tensor) -> LayerOutcome:
         overlap=0.0,
     )
     return LayerOutcome(kept=mask, mask=mask, change=change)
-
-
-def record_of(
-    changes: Mapping[str, LayerChange],
-    *,
-    masks: Mapping[str, Tensor],
-    layers: Mapping[str, LayerPlan],
-    relations: Sequence[Relation],
-    ever_active: Mapping[str, Tensor],
-    update_index: int,
-    epoch: int,
-) -> TopologyUpdate:
-    """Build the record of an update from its changes and the masks as they are after it."""
-    size = sum(mask.numel() for mask in masks.values())
-    links = sum(int(mask.count_nonzero()) for mask in masks.values())
-    hidden = {name: mask for name, mask in masks.items() if not layers[name].layer.is_classifier}
-    return TopologyUpdate(
-        update_index=update_index,
-        epoch=epoch,
-        layers=dict(changes),
-        sparsity=1.0 - links / size,
-        anp=active_neurons(list(masks.values())),
-        anp_hidden=active_hidden_neurons(hidden, relations),
-        itop_rate=sum(int(seen.count_nonzero()) for seen in ever_active.values()) / size,
-    )

@@ -10,26 +10,29 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils import _pytree as pytree
 
 from topospike.contracts import write_atomically
 from topospike.errors import ConversionError, require
+from topospike.models.capture import arguments, bound, two_rows
+from topospike.models.inputs import Inputs, evaluation_mode, mapped
 from topospike.snn.network import SpikingNetwork
 from topospike.topology import check_masks
 
 
-def export_onnx(model: nn.Module, path: str | Path, example: Tensor) -> Path:
+def export_onnx(model: nn.Module, path: str | Path, example: Inputs) -> Path:
     """Write a trained network, or the ANN of a converted one, as ONNX.
 
     Parameters
     ----------
     model
-        A module that takes one tensor, or a `SpikingNetwork`, of which the ANN is written (batch
-        norms folded, sites as the activations they replaced).
+        A module, or a `SpikingNetwork`, of which the ANN is written (batch norms folded, sites as
+        the activations they replaced).
     path
         The file, usually ``*.onnx``.
-    example : Tensor, shape (batch, ...)
-        Any input of the right shape.
+    example
+        Any input of the right shape: a tensor, or a tuple or dictionary of them.
 
     Returns
     -------
@@ -47,20 +50,26 @@ def export_onnx(model: nn.Module, path: str | Path, example: Tensor) -> Path:
     """
     require("onnx", "onnxscript", purpose="an ONNX file")
     check_masks(model)
-    network = model.ann if isinstance(model, SpikingNetwork) else model
-    rows = example if len(example) > 1 else example.repeat(2, *[1] * (example.ndim - 1))
-    training = {module: module.training for module in network.modules()}
-    network.eval()
+    network, given = model, example
+    if isinstance(model, SpikingNetwork):
+        network, given = model.ann, model.inputs.leaves(example)
+    rows = mapped(two_rows, given)
+    args, kwargs = arguments(rows)
+    free = pytree.tree_map(lambda _: {0: torch.export.Dim("batch")}, bound(network, rows))
+    names = list(free) if len(free) > 1 else ["input"]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), evaluation_mode(network):
             warnings.simplefilter("ignore", FutureWarning)  # torch about its own deprecated names
             warnings.simplefilter("ignore", DeprecationWarning)
+            # all inputs have the one batch, which torch remarks on
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             program = torch.onnx.export(
                 network,
-                (rows,),
+                args,
+                kwargs=kwargs,
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["input"],
+                dynamic_shapes=free,
+                input_names=names,
                 output_names=["logits"],
                 verbose=False,
             )
@@ -69,9 +78,6 @@ def export_onnx(model: nn.Module, path: str | Path, example: Tensor) -> Path:
             f"{type(model).__name__} cannot be written as ONNX ({str(error).splitlines()[0]}). "
             "Check that torch.export captures it and that its operators exist in ONNX."
         ) from error
-    finally:
-        for module, flag in training.items():
-            module.training = flag
     if program is None:
         raise ConversionError("torch.onnx returned nothing to write.")
     write_atomically(path, program.model_proto.SerializeToString())

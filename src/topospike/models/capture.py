@@ -23,7 +23,8 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from topospike.errors import ConfigError, ConversionError, ShapeError
-from topospike.models.inputs import Inputs, evaluation_mode, leaves, mapped
+from topospike.models.inputs import Inputs, evaluation_mode, is_constant, leaves, mapped
+from topospike.models.outputs import choose, results_of
 
 MAX_AXES = 8
 """Whole-number buffers of at most so many entries may hold a shape."""
@@ -81,7 +82,11 @@ DECOMPOSITIONS: dict[OperatorBase, Callable[..., Tensor]] = {
 
 
 def capture(
-    model: nn.Module, example: Inputs, *, output: str | int | None = None
+    model: nn.Module,
+    example: Inputs,
+    *,
+    output: str | int | None = None,
+    first_output: bool = False,
 ) -> fx.GraphModule:
     """Record the model's call on an example, in evaluation mode, as a functional ATen graph.
 
@@ -97,6 +102,8 @@ def capture(
         Which tensor of the result is kept: a key or attribute of a dictionary or data class, or a
         place in a tuple (``"logits"``, ``1``; parts inside parts as ``"decoder.0"``). Needed where
         more than one floating-point tensor with a batch axis comes back.
+    first_output
+        Keep the first tensor, whatever it is: for who only reads which layers feed which.
 
     Returns
     -------
@@ -133,7 +140,9 @@ def capture(
     graph = parameters_as_attributes(program)
     require_free_batch_axis(graph, model)
     drop_checks(graph)
-    chosen = keep_one_output(graph, program, output, type(model).__name__)
+    results = results_of(graph, program)
+    chosen = next(iter(results)) if first_output else choose(results, output, graph, model)
+    next(iter(graph.find_nodes(op="output"))).args = (results[chosen],)
     used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     state = {name: tensor for name, tensor in tensors_of(program, model).items() if name in used}
     captured = fx.GraphModule(state, graph)
@@ -215,12 +224,16 @@ def arguments(example: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
 
 def export_in_eval_mode(model: nn.Module, example: Inputs) -> ExportedProgram:
     """Export in evaluation mode, restore every flag, and explain a failure."""
-    free = pytree.tree_map(lambda _: {0: Dim.AUTO}, bound(model, example))
-    args, kwargs = arguments(example)
+    named = bound(model, example)
+    free = pytree.tree_map(lambda _: {0: Dim.AUTO}, named)
+    # in the order of forward, so that a tuple means the same whatever order the names were given in
+    args, kwargs = ((), named) if isinstance(example, Mapping) else (leaves(example), {})
     try:
         with torch.no_grad(), warnings.catch_warnings(), evaluation_mode(model):
             # torch 2.13 warns inside export about its own use of a name it has deprecated
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+            # a hook that recomputes a weight at every call (torch's pruning, spectral norm)
+            warnings.filterwarnings("ignore", r".*\.weight was assigned during export", UserWarning)
             program = export(model, args, kwargs, dynamic_shapes=free, strict=False)
             return program.run_decompositions(DECOMPOSITIONS)
     except Exception as error:
@@ -306,94 +319,10 @@ def require_free_batch_axis(graph: fx.Graph, model: nn.Module) -> None:
             )
 
 
-def is_constant(size: int | torch.SymInt) -> bool:
-    """Tell whether a size is one number, written as such or tied to it by a guard."""
-    return isinstance(size, int) or size.node.maybe_as_int() is not None
-
-
 def drop_checks(graph: fx.Graph) -> None:
     """Remove run-time assertions: they hold by construction and only cost time."""
     for node in [node for node in graph.nodes if node.target in CHECK_OPS]:
         graph.erase_node(node)
-
-
-def keep_one_output(
-    graph: fx.Graph, program: ExportedProgram, wanted: str | int | None, model: str
-) -> str:
-    """Make the graph return one tensor of the result, whatever its container; return its name.
-
-    Raises
-    ------
-    ConfigError
-        If ``wanted`` is not there, or is needed to choose.
-    ConversionError
-        If the result has no tensor that could be simulated.
-    """
-    sizes = [n.meta["val"].shape[0] for n in graph.nodes if n.op == "placeholder"]
-    mutated = len(program.graph_signature.buffers_to_mutate)
-    node = next(node for node in graph.nodes if node.op == "output")
-    results = dict(zip(result_names(program), node.args[0][mutated:], strict=True))
-    held = "; ".join(f"{name or 'result'}: {in_words(item)}" for name, item in results.items())
-    fitting = [name for name, item in results.items() if is_answer(item, sizes)]
-    if not fitting:
-        raise ConversionError(
-            f"{model} returns nothing that can be simulated ({held}): a floating-point tensor with "
-            "the batch as its first axis is required. Return the logits instead of their arg-max, "
-            "values for each image instead of a mean over them, and put the batch first."
-        )
-    chosen = fitting[0] if wanted is None and len(fitting) == 1 else str(wanted)
-    if chosen not in fitting:
-        asked = "there is more than one" if wanted is None else f"output is {wanted!r}"
-        raise ConfigError(
-            f"{model} returns {held}; one floating-point tensor with the batch first is simulated, "
-            f"but {asked}. Pass output= one of {', '.join(map(repr, fitting))}."
-        )
-    node.args = (results[chosen],)
-    return chosen
-
-
-def result_names(program: ExportedProgram) -> list[str]:
-    """Return a name for every leaf of the model's result, ``""`` for a plain tensor."""
-    spec = program.call_spec.out_spec
-    if spec is None:
-        return [""]
-    return list(named_results(pytree.tree_unflatten(list(range(spec.num_leaves)), spec)))
-
-
-def named_results(result: Any) -> dict[str, Any]:
-    """Return every leaf of a model's result by its name."""
-    paths = pytree.tree_flatten_with_path(result)[0]
-    return {".".join(str(step_name(step)) for step in path): leaf for path, leaf in paths}
-
-
-def answer(result: Any, name: str) -> Tensor:
-    """Return the tensor of a model's result that a captured graph of it returns."""
-    return named_results(result)[name]
-
-
-def step_name(step: Any) -> object:
-    """Return a key, an index or an attribute's name."""
-    for kind in ("key", "idx", "name"):
-        if hasattr(step, kind):
-            return getattr(step, kind)
-    return step
-
-
-def is_answer(item: object, sizes: list[Any]) -> bool:
-    """Tell whether a result is a floating-point tensor with the batch as its first axis."""
-    value = item.meta.get("val") if isinstance(item, fx.Node) else None
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim == 0:
-        return False
-    return any(str(value.shape[0]) == str(size) for size in sizes)
-
-
-def in_words(item: object) -> str:
-    """Return the type and shape of a result; free sizes appear as ``batch``."""
-    value = item.meta.get("val") if isinstance(item, fx.Node) else item
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    shape = ", ".join("batch" if not is_constant(s) else str(int(s)) for s in value.shape)
-    return f"{str(value.dtype).removeprefix('torch.')} ({shape})"
 
 
 def tensors_of(program: ExportedProgram, model: nn.Module) -> dict[str, Tensor | nn.Parameter]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.modes import evaluating
 
 Inputs: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Batch: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -61,24 +62,25 @@ def rows_of(x: Inputs) -> int:
     return len(leaves(x)[0])
 
 
+def is_constant(size: int | torch.SymInt) -> bool:
+    """Tell whether a size is one number, written as such or tied to it by a guard."""
+    return isinstance(size, int) or size.node.maybe_as_int() is not None
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode and restore every flag afterwards.
+    """Put a model in evaluation mode, without a key-value cache, for the length of a block.
 
-    The key-value cache of a Hugging Face model is off meanwhile: it only serves generation, and its
-    container is no tensor.
+    The cache of a Hugging Face model only serves generation, and its container is no tensor.
     """
-    training = {module: module.training for module in model.modules()}
-    configs = {id(config): config for config in (vars(m).get("config") for m in training)}
+    configs = {id(config): config for config in (vars(m).get("config") for m in model.modules())}
     caching = [config for config in configs.values() if getattr(config, "use_cache", False)]
-    model.eval()
     for config in caching:
         config.use_cache = False
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, flag in training.items():
-            module.training = flag
         for config in caching:
             config.use_cache = True
 
@@ -295,6 +297,16 @@ class InputForm:
             shapes=tuple(tuple(int(size) for size in value.shape[1:]) for value in values),
             dtypes=tuple(value.dtype for value in values),
         )
+
+    @property
+    def only_shape(self) -> tuple[int, ...]:
+        """The shape of the one input; `ConfigError` if there are several."""
+        if len(self.shapes) != 1:
+            raise ConfigError(
+                f"the network takes {len(self.shapes)} input tensors ({', '.join(self.names)}); "
+                "this works on networks of one. Take the inputs together in one tensor."
+            )
+        return self.shapes[0]
 
     def leaves(self, x: Inputs) -> tuple[Tensor, ...]:
         """Return the tensors of ``x`` in the network's order.

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from topospike.errors import ConfigError, MissingDataError
-from topospike.evolve import Sparsifier
+from topospike.evolve import keep_links
 from topospike.pipeline.ledger import Ledger
 from topospike.pipeline.networks import load_weights, save_weights
 from topospike.pipeline.run import Network, Run
@@ -134,7 +134,7 @@ def fine_tune(run: Run, network: Network, model: nn.Module, *, resume: bool) -> 
         second_phase(run.recipe),
         folder=network.folder,
         seed=run.recipe.seed,
-        sparsifier=Sparsifier.keeping(model),
+        sparsifier=keep_links(model),
         device=run.device,
         resume=resume,
         label=f"fine-tune {network.name}",

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from topospike.conversion import METHODS, quantise_activations, to_channel_thresholds
 from topospike.conversion.qcfs import QCFS, Order
-from topospike.conversion.quantise import ACTIVATION_KINDS, activations_of
+from topospike.conversion.quantise import ACTIVATION_KINDS
+from topospike.conversion.trained import take_out_activations
 from topospike.errors import ConfigError, TopologyViolation
-from topospike.evolve import Sparsifier
+from topospike.evolve import keep_links
 from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
     calibration_images,
@@ -95,7 +96,7 @@ def train_kind(run: Run, network: Network, kind: str) -> None:
             folder=folder,
             seed=run.recipe.seed,
             # frozen weights need no guard, and an optimizer that does not have them has no hook
-            sparsifier=Sparsifier.keeping(model) if before and not frozen else None,
+            sparsifier=keep_links(model) if before and not frozen else None,
             device=run.device,
             resume=not changed,
             label=name,
@@ -249,7 +250,10 @@ def topology_digest(model: nn.Module) -> str | None:
 
 def threshold_record(model: nn.Module) -> dict[str, Any]:
     """Describe the learnt thresholds, by site."""
-    thetas = {name: one.theta.detach().double() for name, one in activations_of(model).items()}
+    thetas = {
+        name: one.theta.detach().double()
+        for name, one in take_out_activations(model)[1].named.items()
+    }
     return {
         "sites": {
             name: {

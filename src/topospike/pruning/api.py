@@ -12,10 +12,9 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.models.inputs import Batch
 from topospike.pruning.channels import nothing_to_prune, prune_channels
 from topospike.pruning.links import LinkSettings, prune_links
-from topospike.pruning.methods import PRUNING_METHODS, Method, comparison_of
+from topospike.pruning.methods import PRUNING_METHODS, Method, comparison_of, require_known
 from topospike.pruning.moments import CalibrationImages
 from topospike.pruning.report import PruneReport
-from topospike.pruning.walk import check_inputs
 from topospike.topology import original, select, weight_layers
 from topospike.topology.layers import listed
 
@@ -126,7 +125,8 @@ def prune(
     started = time.perf_counter()
     model = original(model)
     chosen = method_named(method)
-    check_inputs(inputs)
+    require_known("inputs", inputs, ("sequential", "dense"))
+    require_known("widths", widths, ("layer", "total"))
     ranked_within = comparison_of(chosen, comparison)
     images = None
     if calibration is not None:

@@ -27,8 +27,6 @@ from topospike.pruning.report import LayerPruning
 from topospike.topology import Layer, register_mask, select, weight_layers
 from topospike.topology.counts import ROUNDING_GUARD
 
-WIDTH_RULES = ("layer", "total")
-
 
 @dataclass
 class Cut:
@@ -71,39 +69,13 @@ def prune_channels(
 ) -> tuple[tuple[LayerPruning, ...], dict[str, tuple[int, int]]]:
     """Remove the least important channels of every group, as masks in place.
 
-    Parameters
-    ----------
-    model
-        Dense model.
-    example : Tensor, shape (batch, ...)
-        Some images.
-    target
-        Sparsity of the weights by kind; a kind that is not listed keeps its channels.
-    widths
-        ``layer``: each hidden linear layer meets its sparsity; ``total``: all together do, with
-        equal widths.
-    tolerance
-        How far the sparsity of all layers of a kind may lie from its target.
-
-    Returns
-    -------
-    tuple
-        The record of every layer that lost links, and (left, all) channels by layer.
-
-    Raises
-    ------
-    ConfigError
-        If a group would lose all its channels, a target is missed by more than ``tolerance``, or
-        the network without the channels would compute something else than with them at 0.
-
-    Notes
-    -----
     Importance is the mean over a group's members of the squared norm of a channel's weights, of
     the dense network for all groups; local, in one step, without sparse learning. Channels that no
-    layer reads, such as those of an output, all stay.
+    layer reads, such as those of an output, all stay; so do those of a kind without a target.
+    Returns the record of every layer that lost links, and (left, all) channels by layer.
     """
     layers = weight_layers(model, example)
-    check_targets(target, widths, layers)
+    check_targets(target, layers)
     coupling = Coupling(model, example, keep=[x.name for x in layers if x.is_classifier])
     shapes = {layer.name: layer.weight.shape for layer in layers}
     cut = Cut()
@@ -131,15 +103,13 @@ def prune_channels(
     }
 
 
-def check_targets(target: Mapping[str, float], widths: str, layers: list[Layer]) -> None:
+def check_targets(target: Mapping[str, float], layers: list[Layer]) -> None:
     """Refuse options that do not fit structured pruning or this network."""
     for kind in target.keys() - {"conv", "linear"}:
         raise ConfigError(
             f"sparsity names {kind!r}; depgraph prunes channels that several layers share, so "
             "it takes numbers by kind only: sparsity={'conv': 0.78, 'linear': 0.99}."
         )
-    if widths not in WIDTH_RULES:
-        raise ConfigError(f"widths is {widths!r}. Known: {', '.join(WIDTH_RULES)}.")
     if not select(layers, target):
         raise ConfigError(nothing_to_prune(layers, target))
     for layer in layers:

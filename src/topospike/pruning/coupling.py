@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, require
+from topospike.modes import evaluating
 from topospike.topology.classifier import CONVOLUTIONS
 
 Role = Literal["out", "in", "norm"]
@@ -28,18 +29,9 @@ MIXING_NORMS = (nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What one layer or norm loses with some channels.
+    """What one layer or norm loses with some channels: rows, columns, or a norm's entries.
 
-    Attributes
-    ----------
-    name
-        Dotted path of the layer or norm.
-    role
-        Whether rows (``out``), columns (``in``), or a norm's entries go.
-    indices
-        Which of them, in no particular order.
-    channels
-        The channel of the group that each belongs to.
+    ``channels`` says to which channel of the group each of the ``indices`` belongs.
     """
 
     name: str
@@ -87,30 +79,10 @@ class ChannelGroup:
 
 
 class Coupling:
-    """The channel groups of a network, found on a copy of it.
+    """The channel groups of a network, with scores of it as it came.
 
-    Parameters
-    ----------
-    model
-        Not changed.
-    example : Tensor, shape (batch, ...)
-        Some images.
-    keep
-        Layers whose outputs all stay, such as the classifier.
-
-    Attributes
-    ----------
-    twin
-        The copy, without masks; `remove` makes it smaller.
-    groups
-        All groups, with scores of the network as it came.
-
-    Raises
-    ------
-    MissingDependencyError
-        If torch-pruning is not installed.
-    ConfigError
-        If a channel reaches something that has no rows, columns or entries to lose.
+    They are found on a copy without masks, the ``twin``, which `remove` makes smaller. The outputs
+    of the layers to ``keep``, such as the classifier, all stay.
     """
 
     def __init__(self, model: nn.Module, example: Tensor, *, keep: Sequence[str] = ()) -> None:
@@ -134,14 +106,16 @@ class Coupling:
         makers = [self.modules[member.name] for member in members if member.role == "out"]
         kind = "conv" if any(isinstance(maker, CONVOLUTIONS) for maker in makers) else "linear"
         root = next(member.name for member in members if member.role == "out")
-        scores = score(group)
+        mixed_by = next((m.name for m in members if self.is_mixing(m.name)), "")
+        # none of these channels can go, and the library cannot rank behind every such norm
+        scores = torch.zeros(len(group[0].idxs)) if mixed_by else score(group)
         return ChannelGroup(
             root=root,
             kind=kind,
             channels=len(scores),
             members=tuple((member.name, member.role) for member in members),
             scores=scores.detach(),
-            mixed_by=next((m.name for m in members if self.is_mixing(m.name)), ""),
+            mixed_by=mixed_by,
         )
 
     def is_mixing(self, name: str) -> bool:
@@ -216,7 +190,8 @@ def require_equal(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
         If the results for the example differ by more than rounding explains.
     """
     try:
-        results = [outputs_of(model.eval()(example)) for model in (small, masked)]
+        with evaluating(small), evaluating(masked):
+            results = [outputs_of(model(example)) for model in (small, masked)]
         pairs = list(zip(*results, strict=True))
         precision = max((torch.finfo(ours.dtype).eps for ours, _ in pairs), default=0.0)
         same = all(

@@ -89,7 +89,7 @@ def prune_with_images(
     targets: Targets, settings: LinkSettings, *, model: nn.Module, images: CalibrationImages
 ) -> dict[Layer, PrunedLayer]:
     """Walk the calibration images through the model, and prune each block as they reach it."""
-    captured = capture(model, images.first)
+    captured = capture(model, images.first, first_output=True)
     network = copy.deepcopy(captured).requires_grad_(False)
     copies = dict(zip(captured.graph.nodes, network.graph.nodes, strict=True))
     calls = {copies[node]: layer for node, layer in layer_calls(captured, targets).items()}
@@ -137,23 +137,8 @@ def layer_calls(network: fx.GraphModule, layers: Targets) -> dict[fx.Node, Layer
 class SegmentPruner:
     """Collects the inputs of each segment's layers, and prunes them when told to.
 
-    Parameters
-    ----------
-    network
-        Captured graph, whose weights are written to.
-    segments
-        All of its segments.
-    calls
-        Node that runs a layer -> the layer.
-    targets, settings
-        How far each layer is pruned, and how.
-
-    Attributes
-    ----------
-    pruned
-        Results by layer, in order of execution.
-    deficient
-        What layers saw that saw fewer inputs than they have.
+    The weights of ``network`` are written to; ``pruned`` holds the results by layer, in order of
+    execution, and ``deficient`` what layers saw that saw fewer inputs than they have.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ see docs/stages/pruning.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -120,22 +120,20 @@ PRUNING_METHODS: Registry[Method] = Registry(
 )
 
 
-def comparison_of(method: Method, given: str | None) -> str:
-    """Return within what weights are ranked.
+def require_known(what: str, given: str, known: Sequence[str]) -> None:
+    """Raise `ConfigError` for a value that an option does not have."""
+    if given not in known:
+        raise ConfigError(
+            f"unknown {what} {given!r}. Known: {', '.join(known)}.{suggestion(str(given), known)}"
+        )
 
-    Raises
-    ------
-    ConfigError
-        If the comparison is unknown, or the method ranks within groups of its own.
-    """
+
+def comparison_of(method: Method, given: str | None) -> str:
+    """Return within what weights are ranked: what was asked for, or the method's own."""
     known = get_args(Comparison)
     if given is None:
         return method.comparison
-    if given not in known:
-        raise ConfigError(
-            f"unknown comparison {given!r}. Known: {', '.join(known)}."
-            f"{suggestion(str(given), known)}"
-        )
+    require_known("comparison", given, known)
     if method.comparison not in known:
         raise ConfigError(
             f"comparison={given!r} does not go with method {method.name!r}, which ranks within "
@@ -149,25 +147,8 @@ def keep_largest(
 ) -> Bool[Tensor, "groups outputs inputs"]:
     """Return the mask of what stays when the smallest scores are pruned.
 
-    Parameters
-    ----------
-    scores
-        Finite scores.
-    sparsity
-        Share to prune, in [0, 1).
-    comparison : {"layer", "row"}
-        Rank weights within each output's ``row``, or within the whole ``layer``.
-
-    Returns
-    -------
-    bool, shape (groups, outputs, inputs)
-        True where the link stays; every comparison group loses exactly
-        ``floor(sparsity * n + 1e-6)`` of its n links, the lower position first among equals.
-
-    Raises
-    ------
-    ConfigError
-        If sparsity leaves no link or lies outside [0, 1).
+    Every comparison group (a ``row``, or the whole ``layer``) loses exactly
+    ``floor(sparsity * n + 1e-6)`` of its n links, the lower position first among equals.
 
     Examples
     --------

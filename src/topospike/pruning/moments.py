@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from topospike.errors import ConfigError, MissingDataError, NonFiniteError, ShapeError
 from topospike.models.inputs import Batch, Inputs, calibration_batches, leaves
+from topospike.modes import evaluating
 
 # Values of unfolded patches held at a time.
 PATCH_VALUES = 1 << 24
@@ -28,19 +29,7 @@ PATCH_VALUES = 1 << 24
 class CalibrationImages:
     """Images from whatever the user gave, checked as they come, handed on a few at a time, once.
 
-    Attributes
-    ----------
-    first : Tensor
-        The first batch, for shapes.
-    count : int
-        Images handed on so far.
-
-    Raises
-    ------
-    MissingDataError
-        If there is not a single image.
-    ShapeError
-        If the model cannot be run on them.
+    ``first`` is the first batch, for shapes; ``count`` the number of images handed on so far.
     """
 
     def __init__(
@@ -84,9 +73,9 @@ def only_tensor(x: Inputs) -> Tensor:
 @torch.no_grad()
 def check_fit(model: nn.Module, images: Tensor) -> None:
     """Raise `ShapeError` unless the model can be run on such images."""
-    modes = {module: module.training for module in model.modules()}
     try:
-        model.eval()(images[:1])
+        with evaluating(model):
+            model(images[:1])
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ShapeError(
@@ -94,9 +83,6 @@ def check_fit(model: nn.Module, images: Tensor) -> None:
             f"{tuple(images.shape)} ({reason}). Pass batches as in training: (batch, channel, "
             "height, width) for images, on the device and in the dtype of the model."
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,23 +170,12 @@ def patches(
 class InputMoments:
     """Second moment of what reaches one layer, collected batch by batch.
 
-    Parameters
-    ----------
-    layer
-        Name for messages.
-    geometry
-        How the layer reads its input.
-    products
-        Collect all of H; otherwise its diagonal alone, which is enough for input norms.
-    dtype
-        Precision of the sums.
-
     Attributes
     ----------
     images, columns
         Images, and tokens or positions, seen so far.
     values : Tensor, shape (groups, inputs, inputs) or (groups, inputs)
-        H or its diagonal.
+        H, if ``products`` are wanted, or its diagonal, which is enough for input norms.
 
     Examples
     --------

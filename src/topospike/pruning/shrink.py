@@ -72,10 +72,7 @@ def shrink(model: nn.Module, example: Tensor) -> nn.Module:
         left = mask if stays is None else inside(mask, stays.to(mask.device))
         if not bool(left.all()):
             register_mask(coupling.twin.get_submodule(name), left)
-    modes = {module: module.training for module in model.modules()}
     require_equal(coupling.twin, model, example)
-    for module, mode in modes.items():
-        module.training = mode
     return coupling.twin
 
 

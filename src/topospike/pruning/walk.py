@@ -17,32 +17,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 
-from topospike.errors import ConfigError
-from topospike.registry import suggestion
-
-Inputs = Literal["sequential", "dense"]
 Values = dict[fx.Node, Any]
 Observer = Callable[[fx.Node, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the graph.
+    """A stretch of the graph: what is computed, and which of it runs a layer to prune.
 
-    Attributes
-    ----------
-    nodes
-        What is computed, in order; parameters are read where they are needed.
-    calls
-        Those of ``nodes`` that run a layer to prune.
-    given, kept
-        Values taken from earlier segments, and values that later ones need.
+    ``given`` and ``kept`` are the values of earlier segments, and those that later ones need.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -57,20 +45,9 @@ class Segment:
 
 
 def find_blocks(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
-    """Name the block of every layer.
+    """Name the block of every layer: the innermost repeated module around it with two or more.
 
-    Parameters
-    ----------
-    model
-        Any module.
-    layers
-        Dotted names of the layers to prune.
-
-    Returns
-    -------
-    dict
-        Layer name -> path of the innermost repeated module around it with two or more of the
-        layers; its own name where there is none.
+    Where there is none, a layer is a block of its own.
 
     Examples
     --------
@@ -109,25 +86,23 @@ def parents(name: str) -> list[str]:
 
 
 def cut_into_segments(graph: fx.Graph, blocks: Mapping[fx.Node, str]) -> list[Segment]:
-    """Cut a graph between the blocks of its layers.
+    """Cut a captured graph between the blocks of its layers, up to the last one.
 
-    Parameters
-    ----------
-    graph
-        Captured graph; only nodes up to the last layer to prune are used.
-    blocks
-        Node that runs a layer to prune -> its block, in execution order.
-
-    Returns
-    -------
-    list of Segment
-        The first has no layers: what lies before the first one. Consecutive layers of one block
-        share a segment, and so do consecutive layers with one input.
+    ``blocks`` names the block of each node that runs a layer to prune, in execution order. The
+    first segment has no layers: it is what lies before the first one. Consecutive layers of one
+    block share a segment, and so do consecutive layers with one input.
     """
     nodes = [node for node in graph.nodes if node.op not in ("get_attr", "output")]
     place = {node: position for position, node in enumerate(nodes)}
-    last_use = last_uses(nodes, place)
-    crossing = crossing_values(nodes, last_use)
+    last_use = {
+        node: max((place.get(user, len(nodes)) for user in node.users), default=-1)
+        for node in nodes
+    }
+    size = {node: values_per_image(node) for node in nodes}
+    crossing = [
+        sum(size[node] for node in nodes[:cut] if last_use[node] >= cut)
+        for cut in range(len(nodes) + 1)
+    ]
     cuts, before = [], 0
     previous: str | None = None
     operand: object = None
@@ -139,28 +114,6 @@ def cut_into_segments(graph: fx.Graph, blocks: Mapping[fx.Node, str]) -> list[Se
         previous, operand, before = block, call.args[0], place[call] + 1
     edges = [0, *cuts, before]
     return [segment(nodes, start, stop, blocks, place, last_use) for start, stop in pairwise(edges)]
-
-
-def last_uses(nodes: Sequence[fx.Node], place: Mapping[fx.Node, int]) -> dict[fx.Node, int]:
-    """Return the position at which each value is read for the last time."""
-    return {
-        node: max((place.get(user, len(nodes)) for user in node.users), default=-1)
-        for node in nodes
-    }
-
-
-def crossing_values(nodes: Sequence[fx.Node], last_use: Mapping[fx.Node, int]) -> list[int]:
-    """Return, for a cut before each position, how many numbers an image cross it."""
-    change = [0] * (len(nodes) + 2)
-    for position, node in enumerate(nodes):
-        if last_use[node] > position:
-            change[position + 1] += values_per_image(node)
-            change[last_use[node] + 1] -= values_per_image(node)
-    crossing, total = [], 0
-    for step in change:
-        total += step
-        crossing.append(total)
-    return crossing
 
 
 def values_per_image(node: fx.Node) -> int:
@@ -190,15 +143,6 @@ def segment(
     )
 
 
-def check_inputs(inputs: str) -> None:
-    """Raise `ConfigError` unless the way of walking is known."""
-    known = get_args(Inputs)
-    if inputs not in known:
-        raise ConfigError(
-            f"unknown inputs {inputs!r}. Known: {', '.join(known)}.{suggestion(inputs, known)}"
-        )
-
-
 @torch.no_grad()
 def walk(
     network: fx.GraphModule,
@@ -210,24 +154,11 @@ def walk(
     inputs: str = "sequential",
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let every segment see its inputs, and prune it.
+    """Let every segment of a captured graph see its inputs, and prune it.
 
-    Parameters
-    ----------
-    network
-        Captured graph whose weights ``prune`` changes in place.
-    segments
-        Its segments in order, of `cut_into_segments`.
-    images
-        Calibration images, a few at a time; gone through once.
-    observe
-        Called with each layer's node and its input.
-    prune
-        Called with each segment once all its inputs were observed.
-    inputs
-        ``sequential`` (a block sees what the pruned blocks before it make) or ``dense``.
-    advance
-        Called after every segment.
+    ``observe`` gets each layer's node and input, ``prune`` each segment once all its inputs were
+    observed; it changes the weights of ``network`` in place. ``inputs`` is ``sequential`` (a block
+    sees what the pruned blocks before it make) or ``dense``.
     """
     placeholder = next(node for node in network.graph.nodes if node.op == "placeholder")
     states: list[Values] = [{placeholder: batch} for batch in images]
@@ -252,7 +183,9 @@ def run_nodes(
     observe: Observer | None,
 ) -> Values:
     """Evaluate nodes of a segment on one batch; return what later segments need."""
-    values: Values = dict(state)
+    # of the interpreter only the evaluation of one node is wanted
+    machine = fx.Interpreter(network, garbage_collect_values=False)
+    values = machine.env = dict(state)
     kept = set(segment.kept)
     remaining = Counter(parent for node in nodes for parent in node.all_input_nodes)
     calls = set(segment.calls)
@@ -261,25 +194,12 @@ def run_nodes(
             continue
         if observe is not None and node in calls:
             observe(node, values[node.args[0]])  # pyright: ignore[reportArgumentType]
-        values[node] = evaluate_node(network, node, values)
+        # parameters are read at this moment, and not kept
+        read = [parent for parent in node.all_input_nodes if parent.op == "get_attr"]
+        values |= {parent: machine.run_node(parent) for parent in read}
+        values[node] = machine.run_node(node)
         for parent in node.all_input_nodes:
             remaining[parent] -= 1
-            if not remaining[parent] and parent not in kept:
+            if parent in read or (not remaining[parent] and parent not in kept):
                 values.pop(parent, None)
     return {node: values[node] for node in segment.kept if node in values}
-
-
-def evaluate_node(network: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    """Evaluate one node; parameters are read from the network at that moment."""
-
-    def value_of(parent: fx.Node) -> Any:
-        return attribute(network, parent) if parent.op == "get_attr" else values[parent]
-
-    arguments, options = map_arg(node.args, value_of), map_arg(node.kwargs, value_of)
-    return node.target(*arguments, **options)  # pyright: ignore[reportCallIssue]
-
-
-def attribute(network: fx.GraphModule, node: fx.Node) -> Tensor:
-    """Return the tensor a ``get_attr`` node reads."""
-    path, _, name = str(node.target).rpartition(".")
-    return getattr(network.get_submodule(path), name)

@@ -11,19 +11,18 @@ import dataclasses
 import difflib
 import functools
 import re
-from argparse import ArgumentError
+from argparse import ArgumentError, Namespace
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace
-
-from topospike.errors import ConfigError
+from topospike.errors import ConfigError, require
 from topospike.recipe import Recipe
-from topospike.recipe.limits import check_limits
 from topospike.registry import suggestion
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 def packaged_recipes() -> tuple[str, ...]:
@@ -59,9 +58,7 @@ def resolve(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Re
     2
     """
     given = read_recipe(name_or_path)
-    recipe = recipe_from(merged(given, overrides or {}), source=f"recipe {name_or_path!r}")
-    check_limits(recipe)
-    return recipe
+    return recipe_from(merged(given, overrides or {}), source=f"recipe {name_or_path!r}")
 
 
 def read_recipe(name_or_path: str) -> dict[str, Any]:
@@ -73,6 +70,9 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
         path = Path(name_or_path)
         text, name = read_text(path), path.stem
     source = f"recipe {name_or_path!r}"
+    require("yaml", purpose="reading recipes")
+    import yaml
+
     try:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -112,6 +112,9 @@ def recipe_from(given: Mapping[str, Any], *, source: str) -> Recipe:
 @functools.cache
 def recipe_parser() -> ArgumentParser:
     """Return the parser that turns plain values into typed ones."""
+    require("jsonargparse", purpose="checking recipes")
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe)
     return parser
@@ -125,6 +128,9 @@ def to_yaml(recipe: Recipe) -> str:
     >>> print(to_yaml(Recipe(name="x")).splitlines()[0])
     name: x
     """
+    require("yaml", purpose="writing recipes")
+    import yaml
+
     return yaml.safe_dump(to_plain(recipe), sort_keys=False, width=100)
 
 

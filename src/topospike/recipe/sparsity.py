@@ -182,3 +182,20 @@ class PruneSettings:
     fine_tune: float = 0.0
     fine_tune_rate: float = 0.1
     fine_tune_dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            "prune",
+            self,
+            ("exponent", self.exponent >= 0, "0 or more"),
+            ("damping", self.damping > 0, "above 0"),
+            ("tolerance", self.tolerance >= 0, "0 or more"),
+            ("calibration_images", self.calibration_images >= 1, "1 or more"),
+            ("fine_tune", 0 <= self.fine_tune < 1, "at least 0 and below 1"),
+            ("fine_tune_rate", self.fine_tune_rate > 0, "above 0"),
+            (
+                "fine_tune_dropout",
+                0 <= (self.fine_tune_dropout or 0) < 1,
+                "at least 0 and below 1",
+            ),
+        )

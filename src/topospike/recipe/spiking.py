@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from topospike.recipe.training import check_ranges
+
 
 @dataclass(frozen=True)
 class NeuronSettings:
@@ -85,6 +87,14 @@ class DirectSettings:
     regrow: bool = True
     patience: int = 18
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            "direct",
+            self,
+            ("timesteps", self.timesteps >= 1, "1 or more"),
+            ("patience", self.patience >= 1, "1 or more"),
+        )
+
 
 @dataclass(frozen=True)
 class QuantisationSettings:
@@ -132,6 +142,21 @@ class QuantisationSettings:
     dropout: float = 0.0
     freeze_weights: bool = False
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            "quantise",
+            self,
+            ("epochs", self.epochs >= 0, "0 (off) or more"),
+            ("channel_epochs", self.channel_epochs >= 0, "0 (off) or more"),
+            ("levels", self.levels >= 1, "1 or more"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("channel_rate", self.channel_rate > 0, "above 0"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("initial_threshold", self.initial_threshold > 0, "above 0"),
+            ("percentile", 0 <= (self.percentile or 0) <= 1, "between 0 and 1"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
+        )
+
 
 @dataclass(frozen=True)
 class ConversionSettings:
@@ -158,6 +183,14 @@ class ConversionSettings:
     timesteps: int = 8
     calibration_images: int = 1024
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            "convert",
+            self,
+            ("timesteps", self.timesteps >= 1, "1 or more"),
+            ("calibration_images", self.calibration_images >= 1, "1 or more"),
+        )
+
     @property
     def label(self) -> str:
         """Its name, by default that of the method."""
@@ -179,3 +212,11 @@ class MeasureSettings:
     energy_model: str = "45nm"
     first_layer: str = "mac_once"
     pooled: str = "fold"
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            "measure",
+            self,
+            ("timesteps", self.timesteps >= 1, "1 or more"),
+            ("images", self.images is None or self.images >= 1, "1 or more, or null,"),
+        )

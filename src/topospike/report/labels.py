@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 DENSE_COLOUR = "#5f7d9c"
 NETWORK_COLOURS = (
@@ -83,6 +83,7 @@ def shortened(name: str, longest: int) -> str:
     return f"{name[:head]}…{name[head + 1 - longest :]}"
 
 
+@runtime_checkable
 class Converted(Protocol):
     """Anything that belongs to one network converted by one method."""
 

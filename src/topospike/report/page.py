@@ -17,7 +17,7 @@ from topospike.report.labels import display_name
 from topospike.report.network_charts import degrees_figure, disk_figure, layer_names
 from topospike.report.network_science import measures_table, parts_table, rivals_table
 from topospike.report.saving_table import saving_table
-from topospike.report.simulation import layer_bars, site_rates, trajectories
+from topospike.report.simulation import cost_sentences, layer_bars, site_rates, trajectories
 from topospike.report.training import learning_curves, topology_histories
 from topospike.report.training_charts import training_figure, updates_figure
 from topospike.report.units import count, duration
@@ -119,7 +119,13 @@ def energy_group(run: Run) -> Group:
     figures = (pareto_figure(lines), accuracy_figure(lines))
     split = saving_table(run)
     folds = (Fold("Where the saving comes from", tables=(split,), open=True),) if split else ()
-    return Group("energy", "Accuracy and energy", figures=figures, folds=folds)
+    return Group(
+        "energy",
+        "Accuracy and energy",
+        sentences=cost_sentences(run),
+        figures=figures,
+        folds=folds,
+    )
 
 
 def activity_group(run: Run) -> Group:

@@ -99,6 +99,16 @@ def trajectories(run: Run) -> tuple[Trajectory, ...]:
             saturation_time=result.saturation_time,
         )
         for network, method, result in evaluations(run)
+        if result.accuracy
+    )
+
+
+def cost_sentences(run: Run) -> tuple[str, ...]:
+    """Return what the evaluations themselves say of their figures, network by network."""
+    return tuple(
+        f"{network}, {method}: {sentence}"
+        for network, method, result in evaluations(run)
+        for sentence in result.advice
     )
 
 

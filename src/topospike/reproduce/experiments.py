@@ -231,7 +231,8 @@ def conversions_of(row: PublishedRow) -> Changes:
         # Where operands are converted the method's own defaults are the paper's: n = 8, c = 4 and
         # the 99.9th percentile.
         return {"convert": [{"method": "dcgs", "timesteps": 8}], "measure": {"timesteps": 32}}
-    dcgs = {"method": "dcgs", "levels": 4, "solver": "iterations", "timesteps": 8}
+    options = {"levels": 4, "solver": "iterations"}
+    dcgs = {"method": "dcgs", "options": options, "timesteps": 8}
     if row.labels["network"] != "6Conv2FC":
         both = [dcgs, {"method": "cs-qcfs", "timesteps": 16}]
         return {"convert": both, "measure": {"timesteps": 32}, "quantise": quantised(row)}

@@ -19,11 +19,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from topospike.errors import ConversionError
 from topospike.snn.images import BATCHES, ImageAxis, Probe, axis_of, image_axes
-from topospike.snn.linear_maps import COPYING, NEGLIGIBLE, SUMS, WINDOWED, bound, overloads, push
+from topospike.snn.linear_maps import (
+    JOINING,
+    NEGLIGIBLE,
+    SUMS,
+    WINDOWED,
+    arguments_of,
+    bound,
+    may_copy,
+    push,
+)
 from topospike.snn.links import Links
 from topospike.snn.split import timeless_nodes
 from topospike.snn.wiring import (
@@ -152,11 +160,12 @@ def measured(layer: Layer, links: Links, probes: Probes, names: dict[fx.Node, st
         ),
         outputs=sizes_of(layer.node, probes)[0].numel() // images,
     )
-    if layer.weight is None:
+    weight = layer.weight
+    if weight is None:
         return with_products(layer, probes)
-    everything = torch.ones((), dtype=torch.bool).expand(probes[0].values[layer.weight].shape)
-    constant = layer.weight not in probes[0].changing
-    existing = links.of(layer.weight) if constant else everything
+    everything = torch.ones((), dtype=torch.bool).expand(probes[0].values[weight].shape)
+    constant = weight not in probes[0].changing
+    existing = links.of(weight) if constant else everything
     if existing is None:
         layer, existing = graded(layer, UNKNOWN_LINKS), everything
     dense = tuple(links_leaving(layer, everything, probe.values) for probe in probes)
@@ -177,7 +186,7 @@ def measured(layer: Layer, links: Links, probes: Probes, names: dict[fx.Node, st
         images=axes[0],
         macs=float(leaving.sum()),
         macs_dense=float(leaving_dense.sum()),
-        zeros=share_of_zeros(probes[0].values[layer.weight], existing) if constant else 0.0,
+        zeros=share_of_zeros(probes[0].values[weight], existing) if constant else 0.0,
     )
     return with_feeds(layer, counts, dense, probes, names) if layer.fed_by == "spikes" else layer
 
@@ -354,32 +363,6 @@ def meeting_ways(layer: Layer, values: Values) -> set[fx.Node]:
                 found[site] = site in found or wide or copies
         spread[node] = found
     return meeting
-
-
-JOINING = frozenset({aten.cat.default, aten.stack.default})
-
-
-def may_copy(node: fx.Node, value: Any, parent: Any) -> bool:
-    """Tell whether a node may bring one of its inputs' values to several places."""
-    if node.target in WINDOWED or node.target in overloads("cumsum"):
-        return True
-    if node.target in JOINING or (node.target is aten.pad.default and len(node.args) < 3):
-        return False
-    several = isinstance(value, tuple | list) or isinstance(parent, tuple | list)
-    grows = not several and value.numel() > parent.numel()
-    return node.target in COPYING or (grows and node.target is not aten.constant_pad_nd.default)
-
-
-def arguments_of(node: fx.Node) -> list[fx.Node]:
-    """Return the nodes among the arguments, once for each time they are there."""
-    found: list[fx.Node] = []
-
-    def add(argument: fx.Node) -> fx.Node:
-        found.append(argument)
-        return argument
-
-    map_arg((node.args, node.kwargs), add)
-    return found
 
 
 def events_at(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx, nn
@@ -38,6 +38,7 @@ LARGE_MAP = 256
 """Positions of a map from which on channels go last in memory: 16 x 16."""
 
 
+@runtime_checkable
 class Form(Protocol):
     """How one layer is evaluated in the steps of a run."""
 

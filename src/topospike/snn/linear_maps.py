@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ BATCH_NORMS = frozenset(
     {aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default}
 )
 ADDITIONS = overloads("add", "sub", "rsub", "lerp")
-SUMS = overloads("sum", "mean", "cumsum", "col2im")
+JOINING = frozenset({aten.cat.default, aten.stack.default})
+CUMULATIVE = overloads("cumsum")
+SUMS = CUMULATIVE | overloads("sum", "mean", "col2im")
 WINDOWED = overloads(
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_linear1d",
@@ -111,6 +114,29 @@ def is_linear(node: fx.Node, changes: Callable[[fx.Node], bool]) -> bool:
 def is_among(value: Any, nodes: set[fx.Node]) -> bool:
     """Tell whether an argument is one of these nodes."""
     return isinstance(value, fx.Node) and value in nodes
+
+
+def may_copy(node: fx.Node, value: Any, parent: Any) -> bool:
+    """Tell whether a node may bring one of its inputs' values to several places."""
+    if node.target in WINDOWED or node.target in CUMULATIVE:
+        return True
+    if node.target in JOINING or (node.target is aten.pad.default and len(node.args) < 3):
+        return False
+    tensors = isinstance(value, Tensor) and isinstance(parent, Tensor)
+    grows = tensors and value.numel() > parent.numel()
+    return node.target in COPYING or (grows and node.target is not aten.constant_pad_nd.default)
+
+
+def arguments_of(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes among the arguments, once for each time they are there."""
+    found: list[fx.Node] = []
+
+    def add(argument: fx.Node) -> fx.Node:
+        found.append(argument)
+        return argument
+
+    map_arg((node.args, node.kwargs), add)
+    return found
 
 
 def push(
@@ -242,7 +268,7 @@ class Step:
             for part, size in parts
             if isinstance(part, fx.Node) and not is_number(part)
         ]
-        return sum(terms[1:], terms[0])
+        return reduce(operator.add, terms)
 
     def through_windows(self, given: dict[str, Any]) -> Tensor:
         """Return how many events arrive in each window, or at each interpolated value.

@@ -13,9 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from topospike.snn.images import Probe
-from topospike.snn.linear_maps import ADDITIONS, FILLING, bound, is_linear, overloads, push
+from topospike.snn.linear_maps import (
+    ADDITIONS,
+    FILLING,
+    bound,
+    is_linear,
+    is_number,
+    is_real,
+    overloads,
+    push,
+)
 
 aten = torch.ops.aten
 
@@ -33,63 +43,79 @@ class Links:
     """Evaluates weight expressions of one network."""
 
     def __init__(self, network: nn.Module, probe: Probe) -> None:
-        self.network = network
-        self.probe = probe
+        self.values = probe.values
         self.parameters = dict(network.named_parameters(remove_duplicate=False))
         self.masks = masks_by_parameter(network)
-        self._found: dict[fx.Node, Tensor | None] = {}
+        self._support: dict[fx.Node, Any] = {}
 
-    def of(self, node: fx.Node) -> Tensor | None:
+    def of(self, weight: fx.Node) -> Tensor | None:
         """Return where a constant tensor can be different from zero; ``None`` if unknown."""
-        if node not in self._found:
-            self._found[node] = self._evaluate(node)
-        return self._found[node]
+        if weight.op == "get_attr" and str(weight.target) in self.parameters:
+            parameter = self.parameters[str(weight.target)]
+            everywhere = torch.ones((), dtype=torch.bool).expand(parameter.shape)
+            return self.masks.get(id(parameter), everywhere)
+        support = self.support(weight)
+        return None if support is None else support != 0
 
-    def _evaluate(self, node: fx.Node) -> Tensor | None:
-        if node.op == "get_attr" and str(node.target) in self.parameters:
-            parameter = self.parameters[str(node.target)]
-            mask = self.masks.get(id(parameter))
-            return (
-                torch.ones((), dtype=torch.bool).expand(parameter.shape) if mask is None else mask
-            )
-        value = self.probe.values[node]
-        if not any(depends(parent, self.parameters) for parent in node.all_input_nodes):
-            return value != 0
-        inputs = node.args[:1] if node.target in DIVISIONS else node.all_input_nodes
-        found = {
-            parent: self.of(parent)
-            for parent in inputs
-            if isinstance(parent, fx.Node) and isinstance(self.probe.values[parent], Tensor)
-        }
-        known = {parent: links for parent, links in found.items() if links is not None}
-        if len(known) < len(found):
+    def support(self, node: fx.Node) -> Any:
+        """Return 0 where a node's value must be 0, another number elsewhere; ``None`` if unknown.
+
+        Of a node with several results, one for each.
+        """
+        if node not in self._support:
+            if node.op == "get_attr" and str(node.target) in self.parameters:
+                links = self.of(node)
+                self._support[node] = None if links is None else links.double()
+            elif depends(node, self.parameters):
+                self._support[node] = self._through(node)
+            else:  # made of buffers and numbers: it is what it is
+                self._support[node] = tree_map(is_not_zero, self.values[node])
+        return self._support[node]
+
+    def _through(self, node: fx.Node) -> Any:
+        """Evaluate one operation on the supports of its inputs."""
+        inputs = node.all_input_nodes
+        if node.target in DIVISIONS:  # the divisor decides over no link
+            inputs = [parent for parent in node.args[:1] if isinstance(parent, fx.Node)]
+        inputs = [parent for parent in inputs if not is_number(parent)]
+        decided = [p for p in inputs if is_real(p) or depends(p, self.parameters)]
+        reached = {parent: self.support(parent) for parent in decided}
+        if not reached or any(support is None for support in reached.values()):
             return None
-        links = self._through(node, {parent: links.double() for parent, links in known.items()})
-        if links is not None:
-            return links
-        everywhere = all(bool(links.all()) for links in known.values())
-        return torch.ones(value.shape, dtype=torch.bool) if everywhere else None
+        if all(is_real(parent) for parent in reached):
+            support = self._evaluate(node, reached)
+            if support is not None:
+                return support
+        value = self.values[node]
+        full = all(bool((s != 0).all()) for s in tree_leaves(list(reached.values())))
+        return tree_map(present, value) if full else None
 
-    def _through(self, node: fx.Node, reached: dict[fx.Node, Tensor]) -> Tensor | None:
-        """Evaluate one operation on ones and zeros; ``None`` if it is not known here."""
-        target = node.target
+    def _evaluate(self, node: fx.Node, reached: dict[fx.Node, Any]) -> Any:
+        """Evaluate an operation that is known here; ``None`` for the others."""
+        target, first = node.target, next(iter(reached.values()))
         if target in KEEPING_ZEROS:
-            return next(iter(reached.values())) != 0
+            return first
         if target in WEIGHT_NORMS:
-            return reached[bound(node)["v"]] != 0
+            return reached[bound(node)["v"]]
         if target in PRODUCTS and all(isinstance(argument, fx.Node) for argument in node.args[:2]):
-            left, right = (reached[argument] for argument in node.args[:2])  # pyright: ignore[reportArgumentType]
-            return target(left, right) != 0  # pyright: ignore[reportCallIssue]
-        if target in DIVISIONS:  # the divisor decides over no link
-            numerator = next(iter(reached.values()), None)
-            return (
-                None
-                if numerator is None
-                else (numerator != 0).expand(self.probe.values[node].shape)
-            )
-        if adds_a_number(node) or not is_linear(node, reached.__contains__):
+            return target(*(reached[argument] for argument in node.args[:2]))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        if target in DIVISIONS:
+            return first.expand(self.values[node].shape)
+        if adds_a_number(node):
+            return present(self.values[node]) if target in ADDITIONS else None
+        if not is_linear(node, reached.__contains__):
             return None
-        return push(node, reached, self.probe.values, ones=True) != 0
+        return push(node, reached, self.values, ones=True)
+
+
+def present(value: Any) -> Any:
+    """Return ones in the shape of a tensor; any other value as it is."""
+    return torch.ones(value.shape, dtype=torch.float64) if isinstance(value, Tensor) else value
+
+
+def is_not_zero(value: Any) -> Any:
+    """Return 1 where a tensor is not 0; any other value as it is."""
+    return (value != 0).double() if isinstance(value, Tensor) else value
 
 
 def adds_a_number(node: fx.Node) -> bool:

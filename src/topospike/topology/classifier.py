@@ -56,7 +56,7 @@ def last_weights(model: nn.Module, example: Tensor | None) -> frozenset[str]:
         from topospike.models.capture import capture
 
         try:
-            return last_in_graph(capture(model, example).graph, names)
+            return last_in_graph(capture(model, example, first_output=True).graph, names)
         except ConversionError:
             return last_in_run(model, example)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}

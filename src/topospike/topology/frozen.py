@@ -61,7 +61,7 @@ class Topology:
     @classmethod
     def from_masks(
         cls,
-        masks: Mapping[str, Bool[Tensor, "*shape"]],
+        masks: Mapping[str, Bool[Tensor, ...]],
         *,
         provenance: Mapping[str, Any] | None = None,
     ) -> Topology:
@@ -135,7 +135,7 @@ class Topology:
         return {layer.name: layer.shape for layer in self.layers}
 
     @property
-    def masks(self) -> dict[str, Bool[Tensor, "*shape"]]:
+    def masks(self) -> dict[str, Bool[Tensor, ...]]:
         """Fresh bool tensors by parameter name, on the CPU; changing them changes nothing here."""
         return {layer.name: _unpack(layer) for layer in self.layers}
 

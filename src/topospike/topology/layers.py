@@ -180,7 +180,7 @@ def masked_layers(model: nn.Module) -> list[Layer]:
     ]
 
 
-def masks_of(model: nn.Module) -> dict[str, Bool[Tensor, "*shape"]]:
+def masks_of(model: nn.Module) -> dict[str, Bool[Tensor, ...]]:
     """Return the mask buffers of a model by the names of their parameters, in module order.
 
     Examples

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Shaped, UInt8
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from topospike.errors import ConfigError, ShapeError, TopologyViolation
 from topospike.topology.layers import SUFFIX, get_mask, masks_of, original
@@ -88,6 +89,33 @@ def set_mask(module: nn.Module, mask: Bool[Tensor, "*shape"], *, name: str = "we
     _check_mask(module, parameter, mask, name=name)
     buffer.copy_(mask)
     _zero_absent(parameter, buffer)
+
+
+def copy_masks(model: nn.Module, other: nn.Module) -> None:
+    """Give another copy of a model its masks, and set the copy's weights off them to 0.
+
+    Parameters
+    ----------
+    model
+        With masks.
+    other
+        With the same layers, or an ``AveragedModel`` around them; links that are gone from the
+        model would live on in an average.
+
+    Examples
+    --------
+    >>> one, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> register_mask(one, torch.tensor([[True, False]]))
+    >>> copy_masks(one, other)
+    >>> other.weight_mask.tolist(), other.weight[0, 1].item()
+    ([[True, False]], 0.0)
+    """
+    inner = other.module if isinstance(other, AveragedModel) else other
+    for parameter, mask in masks_of(model).items():
+        owner, _, name = parameter.rpartition(".")
+        module = original(inner).get_submodule(owner)
+        write = register_mask if get_mask(module, name) is None else set_mask
+        write(module, mask, name=name)
 
 
 def enforce(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ own. Process 0 decides the topology and alone writes files. Which links change i
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Iterator
@@ -250,7 +251,11 @@ def wrap(model: nn.Module, processes: Processes, *, device: torch.device) -> nn.
     if processes.count == 1:
         return model
     devices = None if device.type == "cpu" else [device]
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # Torch 2.13 renames the option, and warns of the old name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, device_ids=devices, **options)
 
 
 def without_averaging(network: nn.Module) -> AbstractContextManager[Any]:
@@ -312,7 +317,7 @@ class SumOverProcesses(torch.autograd.Function):
 def whole_batch_norm(
     model: nn.Module, processes: Processes, counted: int, *, images: int
 ) -> Iterator[None]:
-    """Let every batch norm that trains see the images of all processes, inside a block.
+    """Let every batch norm that uses statistics of a batch see all processes, inside a block.
 
     Parameters
     ----------
@@ -344,19 +349,19 @@ def whole_batch_norm(
 def normalise(
     layer: _BatchNorm, input: Float[Tensor, "batch chan ..."], *, counts: bool, alone: bool
 ) -> Tensor:
-    """Do what the layer does, with the statistics of all processes when it trains."""
-    if not layer.training:
+    """Do what the layer does, with the statistics of all processes where it takes any."""
+    if not layer.training and layer.running_mean is not None:
         return type(layer).forward(layer, input)
     x = input
     axes = [0, *range(2, x.dim())]
-    values = x.float()
-    if alone and x.numel() == x.shape[1]:
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
+    if layer.training and alone and x.numel() == x.shape[1]:
         raise ConfigError(
             "batch norm needs more than one value per channel to train on, and this batch has one "
             "image of one pixel. Leave the last, smaller batch out, or change the batch size."
         )
     seen = values if counts else values[:0]
-    count = torch.full((1,), float(seen.numel() / x.shape[1]), device=x.device)
+    count = values.new_full((1,), seen.numel() / x.shape[1])
     total = SumOverProcesses.apply(torch.cat([seen.sum(axes), count]))
     n = total[-1]
     shape = [1, -1, *[1] * (x.dim() - 2)]

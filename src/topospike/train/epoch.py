@@ -4,23 +4,28 @@ A batch is forward (in bf16 if asked), the method's loss, backward; after one
 batch, or as many as gradients are accumulated over: mask the gradients, clip, step. The gradient is
 always that of the mean over the images of a step, whatever number of batches and processes they
 are spread over; layers may run on their links alone (see ``compact``). Sums stay on the device; the
-host waits once a batch for one flag, "the loss is finite". It changes no mask and writes no file.
+host waits once a batch for one flag, "the loss is finite". Masks change where the controller's
+schedule counts steps; one that counts epochs has its turn after the pass.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from topospike.contracts import to_json
 from topospike.errors import ConfigError, ShapeError
 from topospike.modes import evaluating
 from topospike.recipe import TrainSettings
+from topospike.topology import copy_masks
 from topospike.train.compact import EXECUTIONS, CompactLayers
 from topospike.train.distributed import ALONE, Processes, whole_batch_norm, without_averaging
 from topospike.train.finite import LossGuard, diagnose
@@ -58,53 +63,34 @@ def train_epoch(
         The data gave another number of batches than their ``len()``; or layers cannot run on their
         links alone, as was asked.
     """
-    data, settings, method = run.data, run.settings, run.method
-    processes, batches = trainee.processes, len(data.train)
+    data, settings, processes = run.data, run.settings, trainee.processes
+    batches, start = len(data.train), EXECUTIONS[settings.execution]
     steps = optimizer_steps(settings, batches=batches)
     totals, guard = Totals(trainee.device), LossGuard(trainee.device, processes)
     learning_rate, seen = 0.0, 0
     data.train.set_epoch(epoch)
     if not trainee.model.training:  # in training mode, a module that is in eval mode stays frozen
         trainee.network.train()
-    last_compact = last_compact_step(trainee, epoch=epoch, steps=steps)
-    with EXECUTIONS[settings.execution](trainee.model, trainee.optimizer) as layers:
+    with ExitStack() as stack:
+        layers = stack.enter_context(start(trainee.model, trainee.optimizer))
         names = layers.names
         for step, group in enumerate(groups(data.train, settings.accumulate)):
+            number, is_last = epoch * steps + step, step == steps - 1
             if step == 0:
                 order = int(order_of(group[0][1]))
                 processes.require_same("the order of the first training batch", order)
-            if step > last_compact:
-                layers.leave()
-            learning_rate = method.learning_rate(
-                settings, epoch * steps + step, steps_per_epoch=steps
-            )
+            changes = due(trainee, "step", number)
+            if changes or (is_last and due(trainee, "epoch", epoch)):
+                layers.leave()  # rules may look at all gradients of the step before an update
+            learning_rate = run.method.learning_rate(settings, number, steps_per_epoch=steps)
             set_learning_rate(trainee.optimizer, learning_rate)
             trainee.optimizer.zero_grad()
-            images = sum(len(y) for _, y in group)
-            for number, (x, whole) in enumerate(group, start=1):
-                x, y, counted = processes.share(x, whole)
-                x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
-                weight, last = counted * processes.count / images, number == len(group)
-                averaging = nullcontext() if last else without_averaging(trainee.network)
-                norms = whole_batch_norm(trainee.model, processes, counted, images=len(whole))
-                with norms, averaging:
-                    logits = forward(trainee.network, x, settings)
-                    check_logits(logits, batch=len(y), classes=data.classes, model=trainee.model)
-                    loss = method.loss(logits.float(), y, settings)
-                    guard.watch(loss)
-                    (loss * weight).backward()
-                if not guard.passed():
-                    layers.write_weights()
-                    raise diagnose(
-                        trainee.model,
-                        x,
-                        lambda x=x: forward(trainee.model, x, settings),
-                        loss=float(loss.detach()),
-                        place=f"epoch {epoch}, step {seen}",
-                    )
-                totals.add(logits, y, counted=counted, loss=loss)
-                seen += 1
+            backward(trainee, run, group, layers, totals, guard, epoch=epoch, seen=seen)
+            seen += len(group)
             descend(trainee, settings, layers)
+            if changes:
+                change_topology(trainee, run, number)
+                layers = stack.enter_context(start(trainee.model, trainee.optimizer))
             advance()
     if seen != batches:
         raise ConfigError(
@@ -113,6 +99,60 @@ def train_epoch(
         )
     loss, correct, images = totals.over(processes)
     return EpochSummary(loss / images, correct / images, learning_rate, names)
+
+
+def backward(
+    trainee: Trainee,
+    run: Run,
+    group: list[tuple[Tensor, Tensor]],
+    layers: CompactLayers,
+    totals: Totals,
+    guard: LossGuard,
+    *,
+    epoch: int,
+    seen: int,
+) -> None:
+    """Compute the gradient of the mean loss over the images of a step's batches."""
+    settings, processes, model = run.settings, trainee.processes, trainee.model
+    images = sum(len(y) for _, y in group)
+    for number, (x, whole) in enumerate(group):
+        x, y, counted = processes.share(x, whole)
+        x, y = move(x, trainee.device, settings), y.to(trainee.device, non_blocking=True)
+        is_last = number == len(group) - 1
+        averaging = nullcontext() if is_last else without_averaging(trainee.network)
+        with whole_batch_norm(model, processes, counted, images=len(whole)), averaging:
+            logits = forward(trainee.network, x, settings)
+            check_logits(logits, batch=len(y), classes=run.data.classes, model=model)
+            loss = run.method.loss(logits.float(), y, settings)
+            guard.watch(loss)
+            (loss * (counted * processes.count / images)).backward()
+        if not guard.passed():
+            layers.write_weights()
+            place = f"epoch {epoch}, step {seen + number}"
+            again = partial(forward, model, x, settings)
+            raise diagnose(model, x, again, loss=float(loss.detach()), place=place)
+        totals.add(logits, y, counted=counted, loss=loss)
+
+
+def due(trainee: Trainee, unit: str, number: int) -> bool:
+    """Say whether the topology changes after this epoch or step, whichever its schedule counts."""
+    controller = trainee.sparsifier
+    if controller is None or getattr(controller, "unit", "epoch") != unit:
+        return False
+    return controller.is_update_epoch(number)
+
+
+def change_topology(trainee: Trainee, run: Run, number: int) -> None:
+    """Let the controller change the topology, and write down what it did and how long it took."""
+    assert trainee.sparsifier is not None
+    started = time.perf_counter()
+    update = trainee.sparsifier.update_topology(number)
+    seconds = time.perf_counter() - started
+    run.metrics.write("topology_update", {**to_json(update), "seconds": seconds})
+    if trainee.average is not None:
+        copy_masks(trainee.model, trainee.average)
+    if run.after_update is not None:
+        run.after_update(update)
 
 
 class Totals:
@@ -134,16 +174,6 @@ class Totals:
         """Return loss, correct images and images of all processes."""
         own = [float(self.loss), float(self.correct), float(self.images)]
         return processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
-
-
-def last_compact_step(trainee: Trainee, *, epoch: int, steps: int) -> int:
-    """Return the last step that may leave out absent links.
-
-    Before a topology update it is the last but one: rules may look at all gradients of a step.
-    """
-    sparsifier = trainee.sparsifier
-    updates = sparsifier is not None and sparsifier.is_update_epoch(epoch)
-    return steps - 2 if updates else steps - 1
 
 
 def groups(
@@ -236,10 +266,11 @@ def evaluate_accuracy(
     device = next((parameter.device for parameter in model.parameters()), None)
     totals = Totals(torch.device("cpu") if device is None else device)
     with evaluating(model), torch.no_grad():
-        for x, y in batches:
-            x, y, counted = processes.share(x, y)
+        for x, whole in batches:
+            x, y, counted = processes.share(x, whole)
             x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
-            logits = model(x)
+            with whole_batch_norm(model, processes, counted, images=len(whole)):
+                logits = model(x)
             check_logits(logits, batch=len(y), classes=None, model=model)
             totals.add(logits, y, counted=counted)
     _, correct, images = totals.over(processes)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from topospike.contracts import TopologyUpdate, to_json
+from topospike.contracts import TopologyUpdate
 from topospike.errors import CheckpointError, ConfigError, NonFiniteError
 from topospike.progress import progress
 from topospike.recipe import TrainSettings
@@ -39,14 +39,13 @@ from topospike.train.distributed import (
     take_buffers,
     wrap,
 )
-from topospike.train.epoch import evaluate_accuracy, train_epoch
+from topospike.train.epoch import change_topology, due, evaluate_accuracy, train_epoch
 from topospike.train.finite import check_weights
 from topospike.train.optim import (
     CLASSIFICATION,
     SCHEDULES,
     TrainingMethod,
     optimizer_steps,
-    project,
     weight_average,
 )
 from topospike.train.protocols import TopologyController, TrainingData
@@ -159,7 +158,7 @@ def fit(
         raise ConfigError("there are no training batches: the training split is empty.")
     if sparsifier is not None:
         steps = optimizer_steps(settings, batches=batches)
-        getattr(sparsifier, "check_schedule", lambda *_: None)(settings.epochs, steps)
+        sparsifier.check_schedule(settings.epochs, steps)
     device, processes = torch.device(device), current_processes()
     folder = None if folder is None else Path(folder)
     metrics = MetricsLog(
@@ -213,8 +212,8 @@ def train_and_record(
     summary = train_epoch(trainee, run, epoch=epoch, advance=advance)
     check_weights(trainee.model, epoch=epoch)
     settle_buffers(trainee)
-    if trainee.sparsifier is not None and trainee.sparsifier.is_update_epoch(epoch):
-        change_topology(trainee, trainee.sparsifier, run, epoch=epoch)
+    if due(trainee, "epoch", epoch):
+        change_topology(trainee, run, epoch)
     accuracy = validate(trainee, run.data)
     seconds = time.perf_counter() - started
     history = history.after_epoch(
@@ -230,20 +229,6 @@ def train_and_record(
     }
     run.metrics.write("epoch", record)
     return history
-
-
-def change_topology(
-    trainee: Trainee, sparsifier: TopologyController, run: Run, *, epoch: int
-) -> None:
-    """Let the controller change the topology, and write down what it did and how long it took."""
-    started = time.perf_counter()
-    update = sparsifier.update_topology(epoch)
-    seconds = time.perf_counter() - started
-    run.metrics.write("topology_update", {**to_json(update), "seconds": seconds})
-    if trainee.average is not None:
-        project(trainee.average, trainee.model)
-    if run.after_update is not None:
-        run.after_update(update)
 
 
 def settle_buffers(trainee: Trainee) -> None:

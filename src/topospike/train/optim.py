@@ -29,7 +29,6 @@ from torch.optim.swa_utils import AveragedModel
 from topospike.errors import ConfigError
 from topospike.recipe import TrainSettings
 from topospike.registry import Registry
-from topospike.topology import masked_layers, set_mask
 
 LINEAR_SHARE = 0.9
 
@@ -249,9 +248,3 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel:
             torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
 
     return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
-
-
-def project(average: AveragedModel, model: nn.Module) -> None:
-    """Give an average the masks of the model; links that are gone would live on in it."""
-    for own, current in zip(masked_layers(average.module), masked_layers(model), strict=True):
-        set_mask(own.module, current.mask, name=own.attribute)  # pyright: ignore[reportArgumentType]

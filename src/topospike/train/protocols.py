@@ -24,7 +24,8 @@ class TopologyController(Protocol):
     zero off the mask after every optimizer step; only `update_topology` changes a mask; the masks
     themselves are buffers of the model, so `state_dict` holds only what the model does not. Weights
     of layers that run on their links alone have no gradient (``None``) at a step; the last step
-    before an update has all gradients.
+    before an update has all gradients. A controller with the attribute ``unit = "step"`` is asked,
+    and told, the number of the optimizer step in the run instead of that of the epoch.
     """
 
     def attach(self, optimizer: Optimizer) -> object:
@@ -33,6 +34,10 @@ class TopologyController(Protocol):
 
     def mask_gradients(self) -> object:
         """Zero the gradients of absent links now (before a clip norm is taken)."""
+        ...
+
+    def check_schedule(self, epochs: int, steps_per_epoch: int) -> object:
+        """Raise `ConfigError` if the topology was planned for a run of another length."""
         ...
 
     def is_update_epoch(self, epoch: int) -> bool:
@@ -85,6 +90,7 @@ class ImageBatches(Protocol):
         ...
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """The part of a ``DataBundle`` that training reads; the test split is not part of it.
 

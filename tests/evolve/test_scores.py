@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.errors import ConfigError, ShapeError
-from topospike.evolve import SCORE_RULES, ch_scores, common_neighbours
+from topospike.evolve import SCORE_RULES, ch_scores, nodes
 
 LAYERS = ["ch_tiny_6x8", "ch_50x30_d10", "ch_200x100_d05", "ch_32x48_d50", "ch_edge_12x14"]
 NODE_RULES = ["CH2-L3n", "CH3-L3n"]
@@ -159,8 +159,8 @@ def test_tiles_do_not_change_the_result(monkeypatch, method):
     mask = torch.rand(70, 45, generator=torch.Generator().manual_seed(1)) < 0.1
     whole = ch_scores(mask, method=method)
     for name in ("CPU_TILE", "DEVICE_TILE"):
-        monkeypatch.setattr(common_neighbours, name, 500)
-    assert len(common_neighbours.row_tiles(70, 70, 500)) == 10
+        monkeypatch.setattr(nodes, name, 500)
+    assert len(nodes.row_tiles(70, 70, 500)) == 10
     torch.testing.assert_close(ch_scores(mask, method=method), whole, rtol=1e-6, atol=1e-6)
 
 
@@ -168,8 +168,8 @@ def test_tiles_do_not_change_the_result(monkeypatch, method):
 def test_counts_are_exact_in_bytes_and_in_floats(monkeypatch, narrow):
     # 700 shared neighbours: beyond what a byte, or bfloat16, could hold.
     mask = torch.rand(37, 1400, generator=torch.Generator().manual_seed(2)) < 0.8
-    monkeypatch.setattr(common_neighbours, "has_int8_products", lambda: narrow)
-    count = common_neighbours.Counts(mask, mask.float())
+    monkeypatch.setattr(nodes, "has_int8_products", lambda: narrow)
+    count = nodes.Counts(mask, mask.float())
     assert (count.left.dtype == torch.int8) is narrow
     expected = mask.double() @ mask.double().T
     assert expected.max() > 1000
@@ -179,23 +179,23 @@ def test_counts_are_exact_in_bytes_and_in_floats(monkeypatch, narrow):
 @pytest.mark.parametrize("shape", [(3, 1), (1, 3), (1, 1), (65, 1), (1, 65), (2, 64)])
 def test_counts_survive_axes_of_length_one(shape):
     mask = torch.ones(shape[::-1], dtype=torch.bool).T.contiguous()
-    count = common_neighbours.Counts(mask, mask.float())
+    count = nodes.Counts(mask, mask.float())
     for first in range(shape[0]):
         tile = count.tile(slice(first, first + 1))
         assert tile.tolist() == [[float(shape[1])] * (shape[0] - first)]
 
 
 def test_both_triangles_of_the_counts_are_used(monkeypatch):
-    monkeypatch.setattr(common_neighbours, "CPU_TILE", 70 * 8)
+    monkeypatch.setattr(nodes, "CPU_TILE", 70 * 8)
     mask = torch.rand(70, 45, generator=torch.Generator().manual_seed(3)) < 0.4
     shared, degree = mask.double() @ mask.double().T, mask.double().sum(1)
     weight = torch.where(shared > 0, 1 / (degree - shared).clip(1), 0.0)
-    found = common_neighbours.one_side_dense(mask, SCORE_RULES["CH3-L3n"])
+    found = nodes.one_side_dense(mask, SCORE_RULES["CH3-L3n"])
     torch.testing.assert_close(found.double(), weight @ mask.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_tiles_bound_the_memory_of_wide_layers():
-    tiles = common_neighbours.row_tiles(32_768, 32_768, 2**24)
+    tiles = nodes.row_tiles(32_768, 32_768, 2**24)
     assert max(rows.stop - rows.start for rows in tiles) * 32_768 <= 2**24
     assert tiles[0].start == 0
     assert tiles[-1].stop == 32_768
@@ -207,7 +207,7 @@ def test_tiles_bound_the_memory_of_wide_layers():
 )
 def test_the_method_follows_the_density(shape, density, expected):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < density
-    assert common_neighbours.cheapest_method(mask) == expected
+    assert nodes.cheapest_method(mask) == expected
 
 
 def test_scores_are_float32_and_exact_under_autocast():

@@ -119,3 +119,39 @@ class Shared(nn.Module):
 def test_neurons_that_are_used_elsewhere_are_left_alone():
     model = Shared()
     assert find_relations(model, torch.zeros(2, 3, 4), linear_names(model)) == []
+
+
+class Reshaping(nn.Module):
+    """Two layers with memory moved between them in a way that the values allow."""
+
+    def __init__(self, move) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 6), nn.Linear(30, 4)
+        self.move = move
+
+    def forward(self, x):
+        return self.second(self.move(torch.relu(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda h: h.transpose(1, 2).contiguous().view(h.shape[0], -1),
+        lambda h: h.mT.clone(memory_format=torch.contiguous_format).view(-1, 30),
+        lambda h: (h * 2).permute(0, 2, 1).reshape(h.shape[0], 30),
+        lambda h: h.unflatten(2, (2, 3)).movedim(3, 1).contiguous().flatten(1),
+        lambda h: torch.stack(h.unbind(1), 2).flatten(start_dim=1),
+    ],
+    ids=["contiguous view", "clone view", "reshape", "movedim", "stack"],
+)
+def test_numbers_follow_values_whatever_lies_in_memory(move):
+    found = find_relations(Reshaping(move), torch.zeros(2, 5, 8), ["first", "second"])
+    for relation in found:
+        assert isinstance(relation, Feeding)
+        assert sorted(set(relation.rows)) == list(range(6))
+        # What arrives at an input is the neuron that a marked output shows up as.
+        for neuron in range(6):
+            marked = torch.zeros(2, 5, 6)
+            marked[..., neuron] = 1
+            places = move(marked)[0].nonzero().flatten().tolist()
+            assert [place for place, row in enumerate(relation.rows) if row == neuron] == places

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.evolve import ch_scores, grow_best, grow_drawn, grow_uniform
+from topospike.evolve import ch_scores
+from topospike.topology import best, draw
 
 SOFT_SAMPLING = Path(__file__).parent.parent / "oracles" / "cht" / "soft_sampling.json"
 
@@ -20,7 +21,7 @@ def test_soft_regrowth_has_the_inclusion_frequencies_of_the_reference():
     draws = 8000
     counts = torch.zeros(len(scores), dtype=torch.float64)
     for _ in range(draws):
-        counts += grow_drawn(scores, empty, stored["k"], generator=generator)
+        counts += draw(scores, ~empty, stored["k"], generator=generator)
     ours = counts / draws
     theirs = torch.tensor(stored["inclusion_frequency"], dtype=torch.float64)
     error = torch.tensor(stored["std_error"], dtype=torch.float64)
@@ -46,9 +47,9 @@ def test_growth_is_exact_and_disjoint(seed, rows, columns, density, count, way):
     def grow(seed):
         generator = torch.Generator().manual_seed(seed)
         if way == "uniform":
-            return grow_uniform(mask, count, generator=generator)
-        choose = grow_drawn if way == "drawn" else grow_best
-        return choose(scores, mask, count, generator=generator)
+            return draw(torch.zeros_like(scores), ~mask, count, generator=generator)
+        choose = draw if way == "drawn" else best
+        return choose(scores, ~mask, count, generator=generator)
 
     grown = grow(seed)
     assert int(grown.sum()) == min(count, int((~mask).sum()))
@@ -64,8 +65,8 @@ def test_scores_on_present_links_are_ignored():
     mask = torch.tensor([True, False, False])
     scores = torch.tensor([1e9, 0.5, 1.0])
     generator = torch.Generator().manual_seed(0)
-    assert grow_best(scores, mask, 1, generator=generator).tolist() == [False, False, True]
-    assert not grow_drawn(scores, mask, 1, generator=generator)[0]
+    assert best(scores, ~mask, 1, generator=generator).tolist() == [False, False, True]
+    assert not draw(scores, ~mask, 1, generator=generator)[0]
 
 
 def test_an_empty_layer_grows_uniformly():
@@ -74,7 +75,7 @@ def test_an_empty_layer_grows_uniformly():
     generator = torch.Generator().manual_seed(0)
     scores = ch_scores(mask)
     for _ in range(1000):
-        counts += grow_drawn(scores, mask, 4, generator=generator)
+        counts += draw(scores, ~mask, 4, generator=generator)
     # 200 expected in each of 20 places, standard deviation 12.6.
     assert bool(((counts - 200).abs() < 65).all())
 
@@ -92,7 +93,7 @@ def test_hard_regrowth_obeys_the_scores_of_the_reference(oracle):
         k, kth, _ = stored["kth_and_next_score"][layer]
         missing = target - int(before.sum())
         assert missing - int(k) in (0, 1)  # the reference may count one link short
-        grown = grow_best(scores, before, int(k), generator=torch.Generator().manual_seed(0))
+        grown = best(scores, ~before, int(k), generator=torch.Generator().manual_seed(0))
         must, may_not = scores > kth * (1 + 1e-5), scores < kth * (1 - 1e-5)
         assert bool(grown[must & ~before].all())
         assert not bool(grown[may_not].any())
