@@ -20,7 +20,7 @@ COMPILED = ("topospike.snn.kernels",)
 
 
 def checked(function: Callable) -> Callable:
-    """Check what goes in and out of a function, unless it is said with ``Self``, outside a class."""
+    """Check what goes in and out of a function; ``Self`` has no meaning outside a class."""
     try:
         return decorate(function)
     except BeartypeDecorHintPep673Exception:
