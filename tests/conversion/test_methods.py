@@ -275,7 +275,7 @@ class HalvingMethod(METHODS["qcfs"]):
     name, source = "halving", "this test, 2026"
     share: float = 0.5
 
-    def finish(self, snn, calibration):
+    def finish(self, snn, images):
         for site in snn.sites.values():
             site.threshold = site.threshold * self.share
         return snn
