@@ -8,10 +8,12 @@ from topospike.conversion.method import Method as Method
 from topospike.conversion.methods import METHODS as METHODS
 from topospike.conversion.quantise import quantise_activations as quantise_activations
 from topospike.conversion.quantise import to_channel_thresholds as to_channel_thresholds
+from topospike.conversion.sigma_delta import SigmaDeltaMethod as SigmaDeltaMethod
 
 __all__ = [
     "METHODS",
     "Method",
+    "SigmaDeltaMethod",
     "conversion_text",
     "convert",
     "load",

@@ -22,6 +22,7 @@ from topospike.conversion.method import Method, method_from
 from topospike.conversion.place import (
     find_rectifiers,
     has_nonlinearity,
+    place_input_sites,
     place_operand_sites,
     place_sites,
     refuse_uncounted_layers,
@@ -68,10 +69,11 @@ def convert(
     model
         Any module that `torch.export` can capture, with ReLU-like activations written in any way,
         or a transformer. It is not changed.
-    method : {"dcgs", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", "offset-spike"}
+    method : {"dcgs", "sigma-delta", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", ...}
         Which family of neurons and coding, or an instance of `topospike.conversion.Method` with its
-        options. ``slip-relu``, ``srp`` and ``offset-spike`` need a network trained with quantised
-        activations (`topospike.quantise_activations`).
+        options; `topospike.conversion.METHODS` has all names. ``slip-relu``, ``srp`` and
+        ``offset-spike`` need a network trained with quantised activations
+        (`topospike.quantise_activations`).
     calibration
         Batches of ``x`` or ``(x, y)``, or one tensor of images: a few hundred training images
         without augmentation, normalised as in training. Of a model with several inputs: batches of
@@ -170,14 +172,19 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, images_seen, wiring.populations),
+        sites=(),
         layers=layer_inputs(wiring.layers),
         options=chosen.options(),
     )
-    remarks = [chosen.remark()] if chosen.remark() else []
-    report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
     snn = SpikingNetwork(network, report, wiring)
-    return chosen.finish(snn, calibration)
+    snn = chosen.finish(snn, images_seen)
+    require_sound_sites(network, placed, like)  # again: a method may have changed thresholds
+    described = site_reports(network, placed, statistics, images_seen, wiring.populations)
+    report = replace(snn.report, sites=described)
+    remarks = [chosen.remark()] if chosen.remark() else []
+    advice = (*advise(report), *advise_on_zeros(wiring.layers), *report.advice, *remarks)
+    snn.report = replace(report, advice=advice)
+    return snn
 
 
 def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site, fx.Node]]:
@@ -186,7 +193,10 @@ def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site,
     refuse_uncounted_layers(graph)
     hopeless = scheme == "auto" and not (find_rectifiers(network) or has_nonlinearity(network))
     if scheme == "relu" or hopeless:
-        return place_sites(network, method.site)
-    rectified = scheme == "auto" and bool(find_rectifiers(network))
-    placed = place_sites(network, method.site) if rectified else []
-    return placed + place_operand_sites(network, method.site, everywhere=not rectified)
+        placed = place_sites(network, method.site)
+    else:
+        rectified = scheme == "auto" and bool(find_rectifiers(network))
+        placed = place_sites(network, method.site) if rectified else []
+        placed += place_operand_sites(network, method.site, everywhere=not rectified)
+    on_inputs = place_input_sites(network, method.site) if method.sites_on_inputs else []
+    return on_inputs + placed

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -22,7 +22,6 @@ from topospike.conversion.qcfs import QCFS
 from topospike.conversion.statistics import UNITS, Granularity, Values
 from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
-from topospike.models.inputs import Batch
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
@@ -205,6 +204,11 @@ class Method:
         """Where sites go: in the place of rectifiers, unless the method says otherwise."""
         return "relu"
 
+    @property
+    def sites_on_inputs(self) -> bool:
+        """Whether the network's inputs pass a site as well, and so arrive as spikes."""
+        return False
+
     def site_coding(self) -> Coding:
         """Return how spikes become values."""
         return CODINGS["rate"]
@@ -241,10 +245,12 @@ class Method:
             )
         return neuron
 
-    def finish(
-        self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
-    ) -> SpikingNetwork:
-        """Do what the method does after calibration, or refuse the network."""
+    def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
+        """Do what the method does after calibration, or refuse the network.
+
+        It may change neurons and thresholds of the sites: the report describes them afterwards.
+        ``images`` is the first calibration batch, one tensor an input.
+        """
         return snn
 
     def remark(self) -> str:
@@ -299,5 +305,5 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+    settings = dict(plain)
     return NEURONS[settings.pop("kind")](**settings)

@@ -6,7 +6,6 @@ thresholds came about and in what is done against uneven spike trains.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -22,7 +21,7 @@ from topospike.conversion.method import (
 from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.statistics import Granularity
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
-from topospike.models.inputs import Batch
+from topospike.errors import ConfigError
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
@@ -39,13 +38,12 @@ STATS = Registry("stat", dict.fromkeys(("absolute", "signed")))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DCGSMethod(Method):
-    """Differential coding with graded spikes: multi-threshold neurons, no training.
+class GradedMethod(Method):
+    """Multi-threshold neurons, whose spikes are graded; no training. What such methods share.
 
-    At a ReLU site thresholds come from the optimal quantiser of its values, one a channel. An
-    operand site, in front of a layer that would be fed graded numbers (transformers), has neurons
-    with 8 levels and thresholds from a quantile of the magnitude times 4, one a site, as the
-    published settings for transformers do. ``None`` stands for these.
+    At a ReLU site there is one threshold a channel. An operand site, in front of a layer that would
+    be fed graded numbers (transformers), takes a quantile of the magnitude times 4, one a site, as
+    the published settings for transformers do. ``None`` stands for these.
 
     Parameters
     ----------
@@ -55,22 +53,15 @@ class DCGSMethod(Method):
         Where sites go: in the place of every rectifier (``relu``), in front of every operand of a
         convolution, linear layer or product (``operand``), or rectifiers first and operands where
         a layer would still be fed graded numbers (``auto``).
-    coding : {"differential", "rate"}
-    neuron
-        Firing rule of every site (see `topospike.snn.neurons`), in the place of multi-threshold
-        neurons with ``levels`` positive thresholds (4; 8 at operand sites).
+    levels
+        Positive thresholds of a neuron (4; 8 at operand sites).
     stat : {"absolute", "signed"}
         Whether thresholds of operand sites follow the magnitude of the values, or, as the reference
-        code does, their signed value (which leaves units that are mostly negative silent for ever).
+        code of DCGS does, their signed value (which leaves units that are mostly negative silent).
     """
-
-    name = "dcgs"
-    source = "Huang et al., ICML 2025"
 
     ranges = Method.ranges | {
         "scheme": one_of(SCHEMES),
-        "coding": one_of(CODINGS),
-        "neuron": firing_rule,
         "levels": whole(1, MAX_LEVELS),
         "stat": one_of(STATS),
     }
@@ -79,8 +70,6 @@ class DCGSMethod(Method):
     granularity: Granularity | None = None
     scale: float | None = None
     scheme: str = "auto"
-    coding: str = "differential"
-    neuron: Neuron | None = None
     levels: int | None = None
     stat: str = "absolute"
 
@@ -93,17 +82,9 @@ class DCGSMethod(Method):
             _ = self.neuron_of("every operand", False)
         return "relu"
 
-    def site_coding(self) -> Coding:
-        """Return how spikes become values."""
-        return CODINGS[self.coding]
-
     def site_neuron(self, gated: bool) -> Neuron | None:
-        """Return the firing rule; ``None`` at operand sites if it is bound to one sign."""
-        if self.neuron is None:
-            return MultiThreshold(self.levels or (4 if gated else 8), gated=gated)
-        if isinstance(self.neuron, MultiThreshold | Identity):
-            return replace(self.neuron, gated=gated)
-        return self.neuron if gated else None
+        """Return the firing rule."""
+        return MultiThreshold(self.levels or (4 if gated else 8), gated=gated)
 
     def threshold_rule(self, timesteps: int, *, gated: bool) -> ThresholdRule:
         """Return how a ReLU site (gated) or an operand site gets its threshold."""
@@ -117,6 +98,49 @@ class DCGSMethod(Method):
             values="absolute" if self.stat == "absolute" else "signed",
             signed=True,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCGSMethod(GradedMethod):
+    """Differential coding with graded spikes; thresholds from the optimal quantiser.
+
+    Parameters
+    ----------
+    solver, granularity, quantisation_levels, percentile, scale, scheme, levels, stat
+        As in `GradedMethod`.
+    coding : {"differential", "rate", "sigma-delta"}
+    neuron
+        Firing rule of every site (see `topospike.snn.neurons`), in the place of multi-threshold
+        neurons with ``levels`` positive thresholds.
+    """
+
+    name = "dcgs"
+    source = "Huang et al., ICML 2025"
+
+    ranges = GradedMethod.ranges | {"coding": one_of(CODINGS), "neuron": firing_rule}
+
+    coding: str = "differential"
+    neuron: Neuron | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.neuron is not None and self.levels not in (None, self.neuron.levels):
+            raise ConfigError(
+                f"levels is {self.levels}, but the {self.neuron.name} neurons given have "
+                f"{self.neuron.levels}; give one of the two options."
+            )
+
+    def site_coding(self) -> Coding:
+        """Return how spikes become values."""
+        return CODINGS[self.coding]
+
+    def site_neuron(self, gated: bool) -> Neuron | None:
+        """Return the firing rule; ``None`` at operand sites if it is bound to one sign."""
+        if self.neuron is None:
+            return super().site_neuron(gated)
+        if isinstance(self.neuron, MultiThreshold | Identity):
+            return replace(self.neuron, gated=gated)
+        return self.neuron if gated else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,9 +214,7 @@ class SRPMethod(QCFSMethod):
         """Return rate coding in two phases."""
         return ResidualMembrane(self.presimulation)
 
-    def finish(
-        self, snn: SpikingNetwork, calibration: Iterable[Batch] | Tensor | None
-    ) -> SpikingNetwork:
+    def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
         """Refuse what cannot be counted over two phases."""
         refuse_max_pools(snn.report.layers)
         return snn

@@ -326,6 +326,39 @@ def place_operand_sites(
     return placed
 
 
+def place_input_sites(
+    network: fx.GraphModule, make_site: Callable[[str, bool], Site]
+) -> list[tuple[Site, fx.Node]]:
+    """Put an identity site on every input of real numbers; return each with the node that calls it.
+
+    Batch sizes are still read from the input itself, so that they do not change in time.
+    """
+    graph = network.graph
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if not hasattr(network, SITES):
+        network.add_submodule(SITES, torch.nn.Module())
+    placed, names = [], SiteNames(site.name for site in existing_sites(network))
+    for node in inputs:
+        if not node.meta["val"].is_floating_point():
+            continue
+        name = names.new(node.name)
+        site, target = make_site(name, False), target_of(name)
+        network.add_submodule(target, site)
+        with graph.inserting_after(inputs[-1]):
+            call = graph.call_module(target, (node,))
+        call.meta.update(node.meta)
+        node.replace_all_uses_with(
+            call,
+            delete_user_cb=lambda user, call=call: (
+                user is not call and isinstance(user.meta.get("val"), torch.Tensor)
+            ),
+        )
+        placed.append((site, call))
+    graph.lint()
+    network.recompile()
+    return placed
+
+
 def operands_of(node: fx.Node, from_image: set[fx.Node]) -> list[fx.Node]:
     """Return the inputs of a weight layer that change with the image, weights excluded."""
     sides = node.args[:2] if node.target in PRODUCTS else node.args[:1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topospike.errors import ConfigError
 from topospike.registry import suggestion
@@ -23,6 +23,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "mac": "as nonzero, but a pooled value is a real number and costs MACs",
     },
     "products": {
+        "auto": "a product of two spiking operands: two_term under sigma-delta, else three_term",
+        "two_term": "a product of two spiking operands costs an accumulate where the left one "
+        "fires and the right one holds a value after it, and where the right one fires and the "
+        "left one held a value before (s_A B_t + A_(t-1) s_B)",
         "three_term": "a product of two spiking operands costs an accumulate where both fire, and "
         "where one fires and the other holds a value (the DCGS reference code)",
         "single": "a product of two spiking operands costs an accumulate where both fire",
@@ -42,7 +46,7 @@ class Conventions:
     ----------
     first_layer : {"mac_once", "mac_per_step", "ac"}
     pooled : {"fold", "nonzero", "mac"}
-    products : {"three_term", "single"}
+    products : {"auto", "two_term", "three_term", "single"}
     links : {"existing", "dense"}
 
     Raises
@@ -60,7 +64,7 @@ class Conventions:
 
     first_layer: str = "mac_once"
     pooled: str = "fold"
-    products: str = "three_term"
+    products: str = "auto"
     links: str = "existing"
 
     def __post_init__(self) -> None:
@@ -71,6 +75,12 @@ class Conventions:
                     f"{name}={value!r} is not a counting convention. Known: {', '.join(known)}."
                     f"{suggestion(value, known)}"
                 )
+
+    def resolved(self, *, settles: bool) -> Conventions:
+        """Return the conventions with ``auto`` settled for a network."""
+        if self.products != "auto":
+            return self
+        return replace(self, products="two_term" if settles else "three_term")
 
     def in_words(self) -> dict[str, str]:
         """Return each convention with the sentence that defines it."""

@@ -95,7 +95,7 @@ def one_metric(given: object) -> Metric:
         return METRICS[given]
     if callable(given):
         name = getattr(given, "__name__", type(given).__name__)
-        return Metric("custom" if name == "<lambda>" else name, given)
+        return Metric("custom" if name == "<lambda>" else name, given)  # pyright: ignore[reportArgumentType]
     raise ConfigError(
         f"metric is {given!r}; a name ({', '.join(METRICS)}), a function (outputs, targets) -> "
         "(sum, count), a Metric, or several of these are required."

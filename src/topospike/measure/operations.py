@@ -119,7 +119,8 @@ class OperationCounter:
     """
 
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
-        self.conventions = conventions
+        settles = all(site.coding.settles for site in snn.sites.values())
+        self.conventions = conventions = conventions.resolved(settles=settles)
         self.network = snn.ann
         self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
         self.differential = not any(s.coding.averages for s in snn.sites.values())
@@ -164,6 +165,12 @@ class OperationCounter:
         self.images += images
         self._batch = images
         self._before = {}
+
+    def begin_frame(self, images: int) -> None:
+        """Count a new frame of ``images`` streams from nothing; what they hold is kept."""
+        self.images = self._batch = images
+        self.sops.zero_()
+        self.macs.zero_()
 
     def observe(
         self,
@@ -237,8 +244,15 @@ class OperationCounter:
 
         operands = tuple(enumerate(wiring.operands))
         left, right = (side(i, self._events(wiring, operand, values)) for i, operand in operands)
+        kind = self.conventions.products
+        if kind == "two_term":
+            held_now = side(1, values[wiring.operands[1]] != 0)
+            count = meetings(left, held_now)
+            if self._before:
+                count = count + meetings(side(0, self._before[wiring.operands[0]] != 0), right)
+            return count
         count = meetings(left, right)
-        if self.conventions.products == "three_term" and self._before:
+        if kind == "three_term" and self._before:
             held_left, held_right = (side(i, self._before[operand] != 0) for i, operand in operands)
             count = count + meetings(left, held_right) + meetings(held_left, right)
         return count

@@ -72,6 +72,8 @@ class Coding:
         Name used in settings and reports.
     averages : bool
         Whether a spike enters a mean, which silence lets fall; else it corrects a held value.
+    settles : bool
+        Whether a constant input leaves every neuron silent in the end, for good.
     by_formula : bool
         Whether r_out[t] is `decode` of r_out[t-1] and the spikes at every t of a run.
     presimulation : int
@@ -80,6 +82,7 @@ class Coding:
 
     name: ClassVar[str]
     averages: ClassVar[bool] = False
+    settles: ClassVar[bool] = False
     by_formula: ClassVar[bool] = True
 
     @property
@@ -197,6 +200,7 @@ class SigmaDelta(Coding):
     """
 
     name = "sigma-delta"
+    settles = True
 
     def gain(self, t: int) -> float:
         """Return 1."""

@@ -10,9 +10,9 @@ layer, as one larger batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,12 @@ from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, si
 from topospike.snn.fanout import Population, Wiring, wire
 from topospike.snn.site import Site
 from topospike.snn.wiring import Layer
+
+if TYPE_CHECKING:
+    from topospike.measure.stream import FrameRecord
+
+AT_MOST = 64
+"""Steps after which a run until silence is given up."""
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
@@ -52,6 +58,28 @@ class StepRecord:
     logits: Tensor
     values: tuple[Any, ...]
     sites: Mapping[str, SiteState]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A run that went on until no neuron fired.
+
+    Attributes
+    ----------
+    logits : Tensor, shape (time, batch, classes)
+        The prediction after each step; the last is that of the silent network.
+    steps : Tensor, int64, shape (batch,)
+        The last step at which a neuron fired for an image.
+    silent : Tensor, bool, shape (batch,)
+        Which images fell silent; the others hit the limit.
+    spikes : Tensor, int64, shape (time, batch)
+        Neurons that fired at each step for an image.
+    """
+
+    logits: Tensor
+    steps: Tensor
+    silent: Tensor
+    spikes: Tensor
 
 
 class SpikingNetwork(nn.Module):
@@ -144,7 +172,7 @@ class SpikingNetwork(nn.Module):
         """Do nothing: every call starts anew, and a run's state belongs to the run alone."""
 
     def forward(
-        self, x: Inputs, timesteps: int, *, executor: str | None = None
+        self, x: Inputs, timesteps: int | str, *, executor: str | None = None
     ) -> Float[Tensor, "time batch classes"]:
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
@@ -157,7 +185,7 @@ class SpikingNetwork(nn.Module):
             Images: a tensor, or, for a network of several inputs, a tuple in their order or a
             dictionary of their names.
         timesteps
-            How many steps.
+            How many steps; ``"silent"``: until no neuron fires, as `settle`.
         executor : {"decoded", "bf16", "event"}, optional
             How layers are evaluated: densely on decoded values; so, but with the products in
             bfloat16 (faster, and less exact); or following the neurons that fired (CPU), the same
@@ -173,6 +201,12 @@ class SpikingNetwork(nn.Module):
         NonFiniteError
             If the images hold NaN or infinity.
         """
+        if isinstance(timesteps, str):
+            if timesteps != "silent":
+                raise ConfigError(
+                    f"timesteps is {timesteps!r}; a whole number or 'silent' is required."
+                )
+            return self.settle(x, executor=executor).logits
         inputs = self._checked(x, timesteps)
         chosen = self._executor(executor)
         parts = 1
@@ -292,6 +326,80 @@ class SpikingNetwork(nn.Module):
         for t in range(1, timesteps + 1):
             logits, state = program.step(t, state, record=record or chosen.follows_events)
             yield StepRecord(t, logits, state.values, dict(zip(names, state.sites, strict=True)))
+
+    @torch.no_grad()
+    def settle(self, x: Inputs, at_most: int = AT_MOST, *, executor: str | None = None) -> Settled:
+        """Simulate until no neuron fires: more steps would change nothing.
+
+        Parameters
+        ----------
+        x
+            Images, as in `forward`.
+        at_most
+            Steps after which the run ends anyway; ``silent`` names the images it ends for too soon.
+        executor
+            As in `forward`.
+
+        Raises
+        ------
+        ConfigError
+            If the network's coding never lets neurons fall silent (every one but sigma-delta).
+
+        Examples
+        --------
+        >>> import topospike as ts
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> x = torch.rand(32, 4)
+        >>> run = ts.convert(model, "sigma-delta", calibration=[x]).settle(x)
+        >>> bool(run.silent.all()), int(run.spikes[-1].sum()), run.logits.shape[1:]
+        (True, 0, torch.Size([32, 3]))
+        """
+        self.require_settling("a run until silence")
+        logits, spikes = [], []
+        for step in self.watch(x, at_most, executor=executor):
+            logits.append(step.logits.clone())
+            spikes.append(self.spikes_of_images(step.sites))
+            if not bool(spikes[-1].any()):
+                break
+        fired = torch.stack(spikes)
+        steps = torch.arange(1, len(fired) + 1, device=fired.device)[:, None]
+        last = torch.where(fired > 0, steps, 0).amax(0)
+        return Settled(torch.stack(logits), last, fired[-1] == 0, fired)
+
+    def spikes_of_images(self, sites: Mapping[str, SiteState]) -> Tensor:
+        """Return how many neurons fired for each image of a batch, given the sites after a step."""
+        counts = [
+            self.populations[name].images.by_image(state.spikes).flatten(1).count_nonzero(1)
+            for name, state in sites.items()
+            if state.spikes is not None
+        ]
+        return torch.stack(counts).sum(0)
+
+    def require_settling(self, what: str) -> None:
+        """Raise `ConfigError` unless every site falls silent while its input stays."""
+        for site in self.sites.values():
+            if not site.coding.settles:
+                raise ConfigError(
+                    f"{what} needs neurons that fall silent; those of {site.coding.name!r} coding "
+                    "never do. Convert by method='sigma-delta', or give a number of time steps."
+                )
+
+    def stream(
+        self,
+        frames: Iterable[Inputs],
+        steps: int = 2,
+        *,
+        first: int | None = None,
+        executor: str | None = None,
+    ) -> Iterator[FrameRecord]:
+        """Show frames one after the other with the state kept: only what changes costs energy.
+
+        Each frame is the *present* input, which the network goes on to from the one before; see
+        `topospike.measure.stream`, which this calls, for parameters and an example.
+        """
+        from topospike.measure.stream import stream
+
+        return stream(self, frames, steps, first=first, executor=executor)
 
     def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return how an executor runs this network; made once for a device and precision."""
