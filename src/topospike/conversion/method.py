@@ -248,6 +248,7 @@ class Method:
     def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
         """Do what the method does after calibration, or refuse the network.
 
+        It may change neurons and thresholds of the sites: the report describes them afterwards.
         ``images`` is the first calibration batch, one tensor an input.
         """
         return snn

@@ -87,7 +87,7 @@ def metrics_of(given: str | Callable[..., Any] | Metric | Sequence[Any]) -> tupl
     return found
 
 
-def one_metric(given: object) -> Metric:
+def one_metric(given: Any) -> Metric:
     """Return one metric by its name, or around a function."""
     if isinstance(given, Metric):
         return given
