@@ -472,3 +472,19 @@ def test_settings_are_the_argument(small_network):
     assert one.freeze() == other.freeze()
     with pytest.raises(ConfigError, match="whole settings and zeta besides"):
         sparsify(small_network(), settings, epochs=4, zeta=0.1)
+
+
+def test_a_model_of_several_results_evolves_without_percolation():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = (nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x):
+            hidden = self.second(self.first(x).relu())
+            return self.third(hidden), hidden
+
+    sparsifier = sparsify(Two(), "set", sparsity=0.5, epochs=4, example_input=torch.zeros(2, 8))
+    assert list(sparsifier.layers) == ["first", "second"]
+    with pytest.warns(UserWarning, match="percolation is off for this run: Two returns"):
+        assert sparsifier.update_topology(0).layers["first"].grown > 0

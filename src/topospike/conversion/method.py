@@ -305,5 +305,5 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-    return NEURONS[str(settings.pop("kind"))](**settings)
+    settings = dict(plain)
+    return NEURONS[settings.pop("kind")](**settings)

@@ -106,7 +106,7 @@ def find_chains(
     >>> find_chains(model, torch.zeros(2, 4), ["0", "2"])
     [('0', '2')]
     """
-    return chains_of(capture(model, example, first_output=True).graph, layers)
+    return chains_of(capture(model, example).graph, layers)
 
 
 def chains_of(graph: fx.Graph, layers: Collection[str]) -> list[tuple[str, ...]]:

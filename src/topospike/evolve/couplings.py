@@ -130,7 +130,7 @@ def find_relations(model: nn.Module, example: Tensor, layers: Collection[str]) -
     >>> find_relations(model, torch.zeros(2, 4), ["0", "2"])
     [('0', '2')]
     """
-    graph = capture(model, example, first_output=True).graph
+    graph = capture(model, example).graph
     chains = chains_of(graph, layers)
     return [*chains, *couplings_and_feedings(graph, layers, chains)]
 

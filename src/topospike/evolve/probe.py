@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from topospike.errors import ConversionError
+from topospike.errors import ConfigError, ConversionError
 from topospike.evolve.couplings import Relation, find_relations
 
 
@@ -89,7 +89,7 @@ class LazyRelations:
         if example is not None:
             try:
                 return find_relations(self.model, example, self.layers)
-            except ConversionError as error:
+            except (ConversionError, ConfigError) as error:
                 reason = str(error)
         warnings.warn(
             f"percolation is off for this run: {reason}. Pass example_input to sparsify, or "

@@ -99,7 +99,7 @@ class SparsitySettings:
     keep_every: int = 0
 
     def __post_init__(self) -> None:
-        share = "at least 0 (all links) and below 1 (0.99 keeps one in a hundred)"
+        share = "at least 0 and below 1"
         start, end = self.removal_exponents
         by_name = [*self.layers.values()], [*self.initial_layers.values()]
         check_ranges(
@@ -129,7 +129,7 @@ class SparsitySettings:
             ("stop_fraction", self.stop_fraction <= 1, "1 or less"),
             ("early_stop", self.early_stop in (None, "off", "all"), "off, all or null"),
             ("early_stop_overlap", 0 < self.early_stop_overlap <= 1, "above 0 and at most 1"),
-            ("keep_every", self.keep_every >= 0, "0 (off) or more"),
+            ("keep_every", self.keep_every >= 0, "0 or more"),
         )
 
     @property

@@ -201,7 +201,11 @@ class SpikingNetwork(nn.Module):
         NonFiniteError
             If the images hold NaN or infinity.
         """
-        if timesteps == "silent":
+        if isinstance(timesteps, str):
+            if timesteps != "silent":
+                raise ConfigError(
+                    f"timesteps is {timesteps!r}; a whole number or 'silent' is required."
+                )
             return self.settle(x, executor=executor).logits
         inputs = self._checked(x, timesteps)
         chosen = self._executor(executor)

@@ -2,8 +2,8 @@
 
 That operation decides which layer is the classifier, whatever it is called and in whatever order
 layers were registered. It is read from the exported graph if an example is at hand, else from a
-symbolic trace; where the first fails a real run is watched, where the second fails the layer that
-was registered last is taken.
+symbolic trace; where that fails too a real run on the example is watched, or, without one, the
+layer that was registered last is taken.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import copy
 import logging
 import operator
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from topospike.errors import ConversionError
+from topospike.errors import ConfigError, ConversionError
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +47,27 @@ WEIGHTED = frozenset(
 )
 
 
-def last_weights(model: nn.Module, example: Tensor | None) -> frozenset[str]:
+def last_weights(model: nn.Module, example: Any) -> frozenset[str]:
     """Return the names of the parameters that enter the last weighted operation of a model."""
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if example is not None:
-        parameter = next(model.parameters(), None)
-        example = example if parameter is None else example.to(parameter.device)
         # Here, because a topology is read without any code of models.
         from topospike.models.capture import capture
+        from topospike.models.inputs import mapped
 
-        try:
+        parameter = next(model.parameters(), None)
+        if parameter is not None:
+            example = mapped(lambda tensor: tensor.to(parameter.device), example)
+
+        with suppress(ConversionError, ConfigError):
             return last_in_graph(capture(model, example, first_output=True).graph, names)
-        except ConversionError:
-            return last_in_run(model, example)
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     try:
         # A copy of the structure around the same tensors: tracing may leave proxies in attributes.
         graph = fx.symbolic_trace(copy.deepcopy(model, shared)).graph
     except Exception as error:  # any code of the user's may run, and fail in any way, in here
+        if example is not None:
+            return last_in_run(model, example)
         logger.warning(
             "%s cannot be traced symbolically (%s: %s); taking the last registered linear layer "
             "as the classifier. Pass an example to settle it.",
@@ -138,15 +142,12 @@ class LastWeight(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def last_in_run(model: nn.Module, example: Tensor) -> frozenset[str]:
+def last_in_run(model: nn.Module, example: Any) -> frozenset[str]:
     """Return the parameters of the last weighted operation of a real run; modes are put back."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad(), LastWeight(model) as noted:
-            model.eval()(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    from topospike.models.inputs import call, evaluation_mode
+
+    with evaluation_mode(model), torch.no_grad(), LastWeight(model) as noted:
+        call(model, example)
     return noted.last
 
 
