@@ -11,6 +11,7 @@ SMALL = {
     "resnet18": ModelSettings("resnet18", widths=(4, 4, 4, 4)),
     "conv6fc2": ModelSettings("conv6fc2", widths=(4,) * 6, hidden=(8,)),
     "mlp": ModelSettings("mlp", hidden=(8,)),
+    "mobilenet-v2": ModelSettings("mobilenet-v2", widths=(4, 4, 6, 8), blocks=(1, 1)),
     "small_cnn": ModelSettings("small_cnn", widths=(4, 4), hidden=(8,), pool="max"),
     "vit": ModelSettings("vit", widths=(16,), blocks=(1,), hidden=(32,), heads=2, patch=8),
 }

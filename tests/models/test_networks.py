@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
-from topospike.models import conv6fc2, mlp, resnet18, small_cnn, vgg16
+from topospike.models import conv6fc2, mlp, mobilenet_v2, resnet18, small_cnn, vgg16
 from topospike.topology import weight_layers
 
 
@@ -212,3 +212,22 @@ def test_vgg_drops_activations_in_training_only():
 def test_vgg_refuses_an_impossible_dropout():
     with pytest.raises(ConfigError, match=r"vgg16: dropout = 1.0 must be at least 0 and below 1"):
         vgg16(dropout=1.0)
+
+
+def test_mobilenet_v2_form_and_published_cost():
+    large = mobilenet_v2(1000, image_size=(224, 224))
+    counts = macs(large, torch.zeros(1, 3, 224, 224))
+    assert sum(counts.values()) == 300_774_272  # "300 M", Sandler et al. 2018, table 3
+    convolutions = [m for m in large.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(c.groups > 1 for c in convolutions) == 17
+    assert len(convolutions) == 52
+    small = mobilenet_v2(10)
+    assert small.features[0].stride == (1, 1)
+    assert small(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_mobilenet_v2_says_which_sizes_it_needs():
+    with pytest.raises(ConfigError, match=r"widths = \(8, 8\) has 2 values.*needs 3"):
+        mobilenet_v2(widths=(8, 8), blocks=(1,))
+    with pytest.raises(ConfigError, match="halves the image"):
+        mobilenet_v2(image_size=(8, 8))

@@ -4,6 +4,7 @@ from topospike.models.build import MODELS as MODELS
 from topospike.models.build import build_model as build_model
 from topospike.models.capture import capture as capture
 from topospike.models.mlp import mlp as mlp
+from topospike.models.mobilenet import mobilenet_v2 as mobilenet_v2
 from topospike.models.plain import conv6fc2 as conv6fc2
 from topospike.models.plain import small_cnn as small_cnn
 from topospike.models.plain import vgg16 as vgg16
@@ -16,6 +17,7 @@ __all__ = [
     "capture",
     "conv6fc2",
     "mlp",
+    "mobilenet_v2",
     "resnet18",
     "small_cnn",
     "vgg16",
