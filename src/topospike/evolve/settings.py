@@ -124,8 +124,8 @@ class UpdateSchedule:
             raise ConfigError(
                 f"the sparsifier was made for {self.length} {self.unit}s, the training has "
                 f"{epochs} epochs of {steps_per_epoch} optimizer steps and changes the topology "
-                f"after epochs; it would follow another schedule. Give sparsify epochs={epochs}, or "
-                "call update_topology(step) in a loop of your own."
+                "after epochs; it would follow another schedule. Give sparsify "
+                f"epochs={epochs}, or call update_topology(step) in a loop of your own."
             )
 
 
