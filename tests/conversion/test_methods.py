@@ -225,6 +225,8 @@ def test_options_that_do_not_fit_are_refused() -> None:
         convert(trained(), "srp", images(), presimulation=0)
     with pytest.raises(ConfigError, match=r"has no option 'level'.*Did you mean 'levels'"):
         convert(relu_net(), "dcgs", images(), level=4)
+    with pytest.raises(ConfigError, match=r"levels is 4, but the multi-thr.* have 2"):
+        convert(relu_net(), "dcgs", images(), levels=4, neuron=MultiThreshold(2, gated=True))
     with pytest.raises(ConfigError, match=r"levels given beside a method object"):
         convert(relu_net(), METHODS["dcgs"](), images(), levels=4)
 
@@ -241,6 +243,9 @@ OUTSIDE = {
     "levels": [0, 17, 4.0],
     "stat": ["mean"],
     "presimulation": [0, -1, 2.5],
+    "schedule": ["4", (0,), (4.5,)],
+    "tolerance": [0.0, 1.5, "small"],
+    "pixels": ["yes", 1],
 }
 
 
@@ -288,6 +293,8 @@ def test_a_method_of_ones_own_is_known_everywhere(tmp_path, monkeypatch) -> None
     snn = convert(relu_net(), "halving", images(), share=0.25)
     for name, site in snn.sites.items():
         assert torch.equal(site.threshold, plain.sites[name].threshold / 4)
+        (reported,) = (one for one in snn.report.sites if one.name == name)
+        assert reported.threshold_max == float(site.threshold.max())
     check_names(Recipe(convert=(ConversionSettings("halving", {"share": 0.25}),)))
     save(snn, tmp_path)
     assert torch.equal(load(tmp_path)(images(), 4), snn(images(), 4))
@@ -320,8 +327,8 @@ def test_srp_refuses_a_max_pool_it_could_not_count() -> None:
 
 
 def test_every_method_names_its_source() -> None:
-    assert set(METHODS) == {
-        "dcgs", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", "offset-spike",
+    assert set(METHODS) >= {
+        "dcgs", "qcfs", "cs-qcfs", "slip-relu", "signed-if", "srp", "offset-spike", "sigma-delta",
     }  # fmt: skip
     assert all(", 20" in m.source or " 20" in m.source for m in METHODS.values())
 

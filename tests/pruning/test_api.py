@@ -191,7 +191,7 @@ def test_images_of_the_wrong_shape(perceptron, rows):
     before = state_of(perceptron)
     with pytest.raises(ShapeError, match=r"calibration images of shape \(48, 11\)"):
         ts.prune(perceptron, "wanda", 0.5, rows[:, :11])
-    with pytest.raises(ShapeError, match=r"batch 1 has images of shape \(11,.* batch 0 of \(12,"):
+    with pytest.raises(ShapeError, match=r"batch 1 has inputs of shape \(11,.*0 of shape \(12,"):
         ts.prune(perceptron, "wanda", 0.5, [rows, rows[:, :11]])
     assert unchanged(perceptron, before)
 

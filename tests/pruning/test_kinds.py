@@ -8,7 +8,10 @@ from torch import nn
 
 import topospike as ts
 from topospike.errors import ConfigError, NonFiniteError
-from topospike.pruning import shrink
+from topospike.pruning import PRUNING_METHODS, shrink
+from topospike.pruning.methods import keep_largest
+from topospike.pruning.moments import Geometry, InputMoments
+from topospike.pruning.reconstruction import reconstruct
 from topospike.topology import register_mask
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -137,6 +140,18 @@ class OwnEncoderLayer(nn.Module):
         return (mixed, inner, hidden), self.layer.norm2(inner + self.layer.linear2(hidden))
 
 
+def pruned_alone(weight, seen, method):
+    """Prune one linear layer on its own inputs."""
+    moments = InputMoments("alone", Geometry(), products=True)
+    moments.add(seen)
+    matrices, chosen = weight.unsqueeze(0), PRUNING_METHODS[method]
+    if chosen.score is None:
+        return reconstruct(matrices, moments.values, sparsity=0.5).weight[0]
+    scores = chosen.score(matrices, moments.norms, 0.5)
+    keep = keep_largest(scores, 0.5, comparison=chosen.comparison)
+    return matrices.masked_fill(~keep, 0.0)[0]
+
+
 @pytest.mark.parametrize(
     ("method", "frozen"),
     [
@@ -156,19 +171,13 @@ def test_a_transformer_encoder_is_pruned_by_the_inputs_of_its_layers(method, fro
     model.requires_grad_(not frozen)
     x = images = torch.randn(24, 5, 16, generator=GENERATOR)
 
-    # the same layers, one after the other, each as a network of its own on its own inputs
     expected = copy.deepcopy(encoder).requires_grad_(False)
     names = ("self_attn.out_proj", "linear1", "linear2")
     for block in expected.layers:
         inputs, _ = OwnEncoderLayer(block).inputs(x)
         for name, seen in zip(names, inputs, strict=True):
-            linear = block.get_submodule(name)
-            alone = nn.Sequential(
-                nn.Linear(*linear.weight.shape[::-1]), nn.Linear(len(linear.weight), 1)
-            )
-            alone[0].load_state_dict({"weight": linear.weight, "bias": linear.bias})
-            ts.prune(alone, method, 0.5, seen)
-            linear.weight.copy_(alone[0].weight.detach())
+            weight = block.get_submodule(name).weight
+            weight.copy_(pruned_alone(weight, seen, method))
         x = OwnEncoderLayer(block).inputs(x)[1]
 
     ts.prune(model, method, 0.5, images)

@@ -113,6 +113,7 @@ def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[st
     ("name", "options"),
     [(name, {}) for name in BUILDS]
     + [(name, {"coding": "rate"}) for name in ("overlapping pool", "residual")]
+    + [(name, {"coding": "sigma-delta"}) for name in ("residual", "few links")]
     + [(name, {"method": "qcfs"}) for name in ("odd", "few links")],
     ids=str,
 )

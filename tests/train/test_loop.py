@@ -101,6 +101,8 @@ def test_one_step_by_hand_with_clipping_over_existing_links_only(toy):
         layer.weight.copy_(weight)
 
     class Fixed:
+        unit = "epoch"
+
         def attach(self, optimizer):
             optimizer.register_step_pre_hook(lambda *_: self.mask_gradients())
 
@@ -112,6 +114,15 @@ def test_one_step_by_hand_with_clipping_over_existing_links_only(toy):
 
         def is_update_epoch(self, epoch):
             return False
+
+        def update_topology(self, epoch):
+            raise AssertionError("the topology stays")
+
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state_dict):
+            pass
 
     x, y = torch.tensor([[2.0, 3.0]]), torch.tensor([1])
     p = torch.softmax(x @ weight.T, dim=1)

@@ -161,6 +161,11 @@ def simulate_parser(summary: str) -> ArgumentParser:
     parser.add_argument(
         "--method", type=str, help="only one conversion, by its name (default: all)"
     )
+    parser.add_argument(
+        "--stream", type=str, help="show frames instead: a folder of pictures, or an array (.npy)"
+    )
+    parser.add_argument("--steps", type=int, default=2, help="time steps a frame is shown for")
+    parser.add_argument("--first", type=int, help="the same for the first frame (default: 4 more)")
     parser.add_class_arguments(MeasureSettings, as_group=True)
     add_common_options(parser)
     return parser

@@ -21,6 +21,7 @@ from topospike.cli.display import (
     output,
     pruning_table,
     results_table,
+    stream_table,
     topology_table,
 )
 from topospike.cli.export import export
@@ -37,6 +38,7 @@ from topospike.pipeline.pruning import prune_run
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder, convert_network
+from topospike.pipeline.streaming import stream_networks
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.recipe.files import merged, recipe_from, resolve, to_plain, to_yaml
@@ -45,7 +47,7 @@ from topospike.report import write_report
 # Options that say what to do with a recipe; every other one is a key of it.
 RUN_OPTIONS = ("recipe", "folder", "device", "overwrite", "print_config", "debug")
 PRUNE_OPTIONS = ("folder", "to", "sparsity", "conv_sparsity", "device", "debug")
-FOLDER_OPTIONS = ("folder", "method", "device", "debug")
+FOLDER_OPTIONS = ("folder", "method", "device", "debug", "stream", "steps", "first")
 
 
 def demo(options: Namespace) -> None:
@@ -154,6 +156,13 @@ def simulate(options: Namespace) -> None:
             f"Convert first: topospike convert {folder} --method {only}."
         )
     at_work = Run(recipe, folder, device=options.get("device"))
+    if options.get("stream") is not None:
+        shown = stream_networks(
+            at_work, Path(options.stream), only, steps=options.steps, first=options.get("first")
+        )
+        for name, records in shown:
+            output().print(stream_table(name, records))
+        return
     with at_work.recorded():
         measure_networks(at_work, only, convert=False)
     show(closed(at_work, report=False))

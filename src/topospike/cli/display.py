@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from topospike.analysis import ComparisonRow, TopologyReport
+from topospike.pipeline.streaming import ShownFrame
 from topospike.pruning import PruneReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
@@ -46,6 +47,28 @@ def results_table(rows: Sequence[SummaryRow]) -> Table:
             "-" if row.energy_ratio is None else f"{row.energy_ratio:.3f}",
             "-" if row.saturation_time is None else str(row.saturation_time),
         )
+    return table
+
+
+def stream_table(name: str, frames: Sequence[ShownFrame]) -> Table:
+    """Return the table of a stream: one line a frame, and all but the first together."""
+    table = Table(box=None, pad_edge=False, title=name, title_justify="left")
+    for title in ("frame", "steps", "events", "energy", "of the ANN's", "answer", "as the ANN"):
+        table.add_column(title, justify="right")
+    for line in frames:
+        table.add_row(
+            str(line.frame),
+            str(line.steps),
+            f"{line.events:.0f}",
+            energy(line.energy_joule),
+            percent(line.energy_joule / line.ann_energy_joule),
+            str(line.answer),
+            percent(line.agreement, 0),
+        )
+    if later := frames[1:]:
+        mean = sum(line.energy_joule for line in later) / len(later)
+        share = percent(mean / later[0].ann_energy_joule)
+        table.add_row("later", "", "", energy(mean), share, "", "")
     return table
 
 

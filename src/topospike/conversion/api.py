@@ -172,14 +172,19 @@ def convert(
         granularity=rule.granularity,
         calibration_images=images,
         batch_norms_folded=tuple(folded),
-        sites=site_reports(network, placed, statistics, images_seen, wiring.populations),
+        sites=(),
         layers=layer_inputs(wiring.layers),
         options=chosen.options(),
     )
-    remarks = [chosen.remark()] if chosen.remark() else []
-    report = replace(report, advice=(*advise(report), *advise_on_zeros(wiring.layers), *remarks))
     snn = SpikingNetwork(network, report, wiring)
-    return chosen.finish(snn, images_seen)
+    snn = chosen.finish(snn, images_seen)
+    require_sound_sites(network, placed, like)  # again: a method may have changed thresholds
+    described = site_reports(network, placed, statistics, images_seen, wiring.populations)
+    report = replace(snn.report, sites=described)
+    remarks = [chosen.remark()] if chosen.remark() else []
+    advice = (*advise(report), *advise_on_zeros(wiring.layers), *report.advice, *remarks)
+    snn.report = replace(report, advice=advice)
+    return snn
 
 
 def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site, fx.Node]]:

@@ -248,6 +248,7 @@ class Method:
     def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
         """Do what the method does after calibration, or refuse the network.
 
+        It may change neurons and thresholds of the sites: the report describes them afterwards.
         ``images`` is the first calibration batch, one tensor an input.
         """
         return snn
@@ -304,5 +305,5 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+    settings = dict(plain)
     return NEURONS[settings.pop("kind")](**settings)

@@ -21,6 +21,7 @@ from topospike.conversion.method import (
 from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.statistics import Granularity
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
+from topospike.errors import ConfigError
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
@@ -120,6 +121,14 @@ class DCGSMethod(GradedMethod):
 
     coding: str = "differential"
     neuron: Neuron | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.neuron is not None and self.levels not in (None, self.neuron.levels):
+            raise ConfigError(
+                f"levels is {self.levels}, but the {self.neuron.name} neurons given have "
+                f"{self.neuron.levels}; give one of the two options."
+            )
 
     def site_coding(self) -> Coding:
         """Return how spikes become values."""

@@ -24,6 +24,7 @@ from topospike.direct.sites import SPIKES, MeanSite, MembraneSite
 from topospike.errors import ConversionError, ShapeError
 from topospike.models import capture
 from topospike.models.capture import node_module
+from topospike.models.inputs import Inputs
 from topospike.modes import evaluating
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import Program
@@ -55,7 +56,7 @@ class DirectNetwork(SpikingNetwork):
         self.trained_timesteps = trained_timesteps
 
     @torch.no_grad()
-    def analog(self, x: Tensor) -> Tensor:
+    def analog(self, x: Inputs) -> Tensor:
         """Return the output after the steps the network was trained with."""
         return self(x, self.trained_timesteps)[-1]
 

@@ -330,7 +330,7 @@ class Reader:
             return SumPool(kernel, pair(stride) if stride else kernel, padding, scale)
         if node.target is aten.mean.dim:
             axes = {axis % 4 for axis in rest[0]}
-            if node.args[0].meta["val"].ndim != 4 or axes != {2, 3}:  # pyright: ignore[reportArgumentType]
+            if node.all_input_nodes[0].meta["val"].ndim != 4 or axes != {2, 3}:
                 raise refusal(node, "a mean over other axes than height and width")
             parts = (1, 1)
         else:

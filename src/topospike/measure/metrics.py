@@ -87,7 +87,7 @@ def metrics_of(given: str | Callable[..., Any] | Metric | Sequence[Any]) -> tupl
     return found
 
 
-def one_metric(given: object) -> Metric:
+def one_metric(given: Any) -> Metric:
     """Return one metric by its name, or around a function."""
     if isinstance(given, Metric):
         return given
@@ -95,7 +95,7 @@ def one_metric(given: object) -> Metric:
         return METRICS[given]
     if callable(given):
         name = getattr(given, "__name__", type(given).__name__)
-        return Metric("custom" if name == "<lambda>" else name, given)
+        return Metric("custom" if name == "<lambda>" else name, given)  # pyright: ignore[reportArgumentType]
     raise ConfigError(
         f"metric is {given!r}; a name ({', '.join(METRICS)}), a function (outputs, targets) -> "
         "(sum, count), a Metric, or several of these are required."

@@ -137,7 +137,7 @@ def stream(
         shown = first if number == 0 else steps
         state = program.start(inputs, state)
         counter.begin_frame(sequences)
-        events = torch.zeros((), dtype=torch.float64)
+        events, logits = 0, torch.empty(0)
         for local in range(1, shown + 1):
             t += 1
             logits, state = program.step(t, state)
@@ -151,7 +151,7 @@ def stream(
             frame=number,
             steps=shown,
             logits=logits,
-            events=float(events) / sequences,
+            events=events / sequences,
             sops=sops,
             macs=macs,
             energy_joule=prices.joule(macs=macs, sops=sops),

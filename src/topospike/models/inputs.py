@@ -73,8 +73,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
     The cache of a Hugging Face model only serves generation, and its container is no tensor.
     """
-    configs = {id(config): config for config in (vars(m).get("config") for m in model.modules())}
-    caching = [config for config in configs.values() if getattr(config, "use_cache", False)]
+    configs: list[Any] = [vars(module).get("config") for module in model.modules()]
+    caching = [config for config in configs if getattr(config, "use_cache", False)]
     for config in caching:
         config.use_cache = False
     try:

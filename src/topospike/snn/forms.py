@@ -76,26 +76,35 @@ class LaidOut:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[Any, ...], Tensor, Any]] = {}
+        self._known: dict[str, tuple[Tensor, Tensor, Any]] = {}
 
     def out(self, kind: str, weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
         """Return ``make(weight)``, remembered as long as the weight is the same."""
         weight = weight.detach()
-        look, rows = (weight.shape, weight.dtype, weight.device), fingerprint(weight)
+        rows = weight.reshape(len(weight), -1) if weight.ndim else weight.reshape(1, 1)
         known = self._known.get(kind)
-        if known is None or known[0] != look or not torch.equal(known[1], rows):
-            known = self._known[kind] = look, rows, make(weight)
-        return known[2]
+        comparable = known is not None and alike(known[0], rows[0]) and alike(known[1], rows[:, 0])
+        if known is not None and comparable and torch.equal(rows @ known[0], known[1]):
+            return known[2]
+        factors = uneven(rows[0])
+        self._known[kind] = factors, rows @ factors, make(weight)
+        return self._known[kind][2]
 
 
-def fingerprint(weight: Tensor) -> Tensor:
-    """Return one number a row that tells of every edit, also one made through ``.data``.
+def uneven(like: Tensor) -> Tensor:
+    """Return the factors of a checksum, one for each weight of a row.
 
-    A sum with uneven factors, read at the speed of memory; an edit below its rounding is missed.
+    The sums of all rows tell of every edit, also one made through ``.data``, unless it is below
+    their rounding; they are formed at the speed of memory.
     """
-    rows = weight.reshape(len(weight), -1) if weight.ndim else weight.reshape(1, 1)
-    factors = torch.arange(1, rows.shape[1] + 1, device=weight.device, dtype=torch.float32)
-    return rows @ factors.mul_(0.618034).frac_().add_(0.5).to(weight.dtype)
+    counted = torch.arange(1, len(like) + 1, device=like.device, dtype=torch.float32)
+    return counted.mul_(0.618034).frac_().add_(0.5).to(like.dtype)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors agree in shape, precision and place."""
+    of_one = one.shape, one.dtype, one.device
+    return of_one == (other.shape, other.dtype, other.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +119,14 @@ class DenseForm:
 
     def start(self, network: nn.Module) -> dict[fx.Node, Tensor]:
         """Return the layer's parameters in the precision and memory format of the product."""
-        return {
-            arg: self.laid.out(arg.name, fetch(network, arg), self.prepared)
-            for arg in self.node.all_input_nodes
-            if arg not in self.inputs
-        }
+        own = [arg for arg in self.node.all_input_nodes if arg not in self.inputs]
+        return {arg: self._laid_out(arg.name, fetch(network, arg)) for arg in own}
+
+    def _laid_out(self, name: str, weight: Tensor) -> Tensor:
+        formed = weight.ndim != 4 or weight.is_contiguous(memory_format=self.memory_format)
+        return (
+            weight if self.dtype is None and formed else self.laid.out(name, weight, self.prepared)
+        )
 
     def step(
         self, held: dict[fx.Node, Tensor], run: Step, values: tuple[Any, ...]
