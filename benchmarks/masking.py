@@ -23,6 +23,7 @@ from timing import alternate, options, seconds, table
 from timing.networks import Network, networks, train_step
 from torch import Tensor, nn
 
+from topospike.evolve.gradients import mask_of
 from topospike.topology import masked_layers
 
 NAMES = ("VGG-16", "ViT-B", "ViT-B-fused")
@@ -33,7 +34,7 @@ class ReferenceMasking:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self.pairs = [(layer.weight, layer.mask) for layer in masked_layers(model)]
+        self.pairs = [(layer.weight, mask_of(layer)) for layer in masked_layers(model)]
         optimizer.register_step_pre_hook(self.before)
         optimizer.register_step_post_hook(self.after)
 

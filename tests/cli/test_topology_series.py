@@ -70,7 +70,7 @@ def test_keeping_others_is_refused(finished_run, tiny_recipe, capsys):
     assert main([*again, "2"]) == 2
     assert "sparsity.keep_every (1, now 2)" in capsys.readouterr().err
     assert main([*again, "-1"]) == 2
-    assert "sparsity.keep_every is -1; 0 (off) or more is required" in capsys.readouterr().err
+    assert "sparsity.keep_every is -1; 0 or more is required" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -46,6 +46,21 @@ class LayerPlan:
     score: str
 
     @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return self.layer.name
+
+    @property
+    def kind(self) -> str:
+        """Kind of the layer, ``linear`` or ``conv``."""
+        return self.layer.kind
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the layer is the network's classifier."""
+        return bool(self.layer.is_classifier)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight."""
         return tuple(self.layer.weight.shape)
@@ -58,10 +73,10 @@ class LayerPlan:
     def description(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
-            "kind": self.layer.kind,
+            "kind": self.kind,
             "shape": list(self.shape),
             "groups": self.layer.groups,
-            "is_classifier": bool(self.layer.is_classifier),
+            "is_classifier": self.is_classifier,
             "initial_sparsity": self.initial_sparsity,
             "sparsity": self.sparsity,
             "initial_links": self.initial_links,

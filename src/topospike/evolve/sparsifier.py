@@ -113,8 +113,8 @@ class Sparsifier:
         Raises
         ------
         ConfigError
-            If it has not the ``epochs`` or ``steps`` that `sparsify` was given. A rule that never
-            changes a link goes with any length.
+            If it has not the ``epochs`` that `sparsify` was given, or that was given ``steps``. A
+            rule that never changes a link goes with any length.
         """
         if self.evolution.rule.replaces or self.evolution.rule.decay is not None:
             self.evolution.schedule.check(epochs, steps_per_epoch)
@@ -295,7 +295,7 @@ class Sparsifier:
     def record(self, epoch: int, changes: Mapping[str, LayerChange]) -> TopologyUpdate:
         """Build the record of an update from the masks it left."""
         masks, seen = self.masks, self.ever_active.values()
-        hidden = {n: mask for n, mask in masks.items() if not self.layers[n].layer.is_classifier}
+        hidden = {n: mask for n, mask in masks.items() if not self.layers[n].is_classifier}
         size = sum(mask.numel() for mask in masks.values())
         return TopologyUpdate(
             update_index=self.update_index,

@@ -37,7 +37,7 @@ class LayerState:
     @property
     def name(self) -> str:
         """Name of the layer."""
-        return self.plan.layer.name
+        return self.plan.name
 
     @property
     def is_fixed(self) -> bool:
