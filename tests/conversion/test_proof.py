@@ -154,18 +154,3 @@ def test_sizes_in_buffers_are_named_with_a_remedy_that_works() -> None:
     model.shape = value
     snn = convert(model, calibration=[images()])
     torch.testing.assert_close(snn.analog(images()), model(images()))
-
-
-@pytest.mark.parametrize("form", ["new", "old"])
-def test_spectral_norm_is_named_with_a_remedy_that_works(form: str) -> None:
-    layer = nn.Linear(6, 8)
-    new = torch.nn.utils.parametrizations.spectral_norm
-    layer = new(layer) if form == "new" else torch.nn.utils.spectral_norm(layer)
-    model = nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 3)).eval()
-    with pytest.raises(ConversionError, match=r"^0 \(.*has a spectral norm.*remove_"):
-        convert(model, calibration=[images()])
-    if form == "new":
-        torch.nn.utils.parametrize.remove_parametrizations(model[0], "weight")
-    else:
-        torch.nn.utils.remove_spectral_norm(model[0])
-    convert(model, calibration=[images()])

@@ -101,6 +101,8 @@ def test_one_step_by_hand_with_clipping_over_existing_links_only(toy):
         layer.weight.copy_(weight)
 
     class Fixed:
+        unit = "epoch"
+
         def attach(self, optimizer):
             optimizer.register_step_pre_hook(lambda *_: self.mask_gradients())
 

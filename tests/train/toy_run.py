@@ -102,6 +102,8 @@ def net(**options):
 class SetController:
     """Magnitude removal and random regrowth in every layer that has a ``weight_mask``."""
 
+    unit = "epoch"
+
     def __init__(self, model, sparsity=0.7, seed=5, last_update=3):
         self.model, self.last_update = model, last_update
         self.generator = torch.Generator().manual_seed(seed)

@@ -47,6 +47,7 @@ class StructureRule(ABC):
     """
 
     name = "rule"
+    unit = "epoch"
     # Length of the run that the schedules are scaled to; None: as published, for any run.
     planned_epochs: int | None = None
 

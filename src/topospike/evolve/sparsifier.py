@@ -102,6 +102,11 @@ class Sparsifier:
         """The mask buffers by layer name, looked up in the model each time."""
         return {name: mask_of(plan.layer) for name, plan in self.layers.items()}
 
+    @property
+    def unit(self) -> str:
+        """What the schedule counts and `update_topology` is told: ``epoch`` or ``step``."""
+        return self.evolution.schedule.unit
+
     def check_schedule(self, epochs: int, steps_per_epoch: int) -> None:
         """Refuse a training of another length than the schedules were made for.
 

@@ -123,8 +123,10 @@ class DenseForm:
         return {arg: self._laid_out(arg.name, fetch(network, arg)) for arg in own}
 
     def _laid_out(self, name: str, weight: Tensor) -> Tensor:
-        as_it_is = self.dtype is None and weight.is_contiguous(memory_format=self.memory_format)
-        return weight if as_it_is else self.laid.out(name, weight, self.prepared)
+        formed = weight.ndim != 4 or weight.is_contiguous(memory_format=self.memory_format)
+        return (
+            weight if self.dtype is None and formed else self.laid.out(name, weight, self.prepared)
+        )
 
     def step(
         self, held: dict[fx.Node, Tensor], run: Step, values: tuple[Any, ...]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +24,8 @@ from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
 from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
 from topospike.snn.fanout import Population, Wiring, wire
+from topospike.snn.images import ImageAxis
+from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
 from topospike.snn.wiring import Layer
 
@@ -36,50 +37,6 @@ AT_MOST = 64
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What `SpikingNetwork.watch` shows of a step; tensors may be overwritten by the next one.
-
-    Attributes
-    ----------
-    t : int
-        The step, from 1.
-    logits : Tensor, shape (batch, classes)
-        The prediction after it.
-    values : tuple
-        Values of the nodes that were asked for.
-    sites : mapping of str to SiteState
-        By name: ``.spikes``, ``.decoded``, and ``.fired`` where a loop has counted.
-    """
-
-    t: int
-    logits: Tensor
-    values: tuple[Any, ...]
-    sites: Mapping[str, SiteState]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A run that went on until no neuron fired.
-
-    Attributes
-    ----------
-    logits : Tensor, shape (time, batch, classes)
-        The prediction after each step; the last is that of the silent network.
-    steps : Tensor, int64, shape (batch,)
-        The last step at which a neuron fired for an image.
-    silent : Tensor, bool, shape (batch,)
-        Which images fell silent; the others hit the limit.
-    spikes : Tensor, int64, shape (time, batch)
-        Neurons that fired at each step for an image.
-    """
-
-    logits: Tensor
-    steps: Tensor
-    silent: Tensor
-    spikes: Tensor
 
 
 class SpikingNetwork(nn.Module):
@@ -254,21 +211,12 @@ class SpikingNetwork(nn.Module):
     def _counts_images_first(self, inputs: tuple[Tensor, ...]) -> bool:
         """Tell whether all sites and the output count images along their first axis.
 
-        Two and three blank images are sent through the ANN; the sizes that arrive show it.
+        For the output two and three blank images are sent through the ANN.
         """
-        program = self.program(EXECUTORS["decoded"])
-        for images in (2, 3):
-            sizes = set()
-
-            def look(index: int, site: Site, r_in: Tensor, sizes: set[int] = sizes) -> Tensor:
-                sizes.add(len(r_in))
-                return site(r_in)
-
-            blank = tuple(x.new_zeros(images, *x.shape[1:]) for x in inputs)
-            sizes.add(len(program.each_site(blank, look)))
-            if sizes != {images}:
-                return False
-        return True
+        if any(population.images != ImageAxis(0, 1) for population in self.populations.values()):
+            return False
+        blank = ([x.new_zeros(images, *x.shape[1:]) for x in inputs] for images in (2, 3))
+        return [len(self.ann(*tensors)) for tensors in blank] == [2, 3]
 
     @property
     def images_at_once(self) -> int:

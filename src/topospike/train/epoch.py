@@ -137,7 +137,7 @@ def backward(
 def due(trainee: Trainee, unit: str, number: int) -> bool:
     """Say whether the topology changes after this epoch or step, whichever its schedule counts."""
     controller = trainee.sparsifier
-    if controller is None or getattr(controller, "unit", "epoch") != unit:
+    if controller is None or controller.unit != unit:
         return False
     return controller.is_update_epoch(number)
 

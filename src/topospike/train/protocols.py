@@ -24,9 +24,17 @@ class TopologyController(Protocol):
     zero off the mask after every optimizer step; only `update_topology` changes a mask; the masks
     themselves are buffers of the model, so `state_dict` holds only what the model does not. Weights
     of layers that run on their links alone have no gradient (``None``) at a step; the last step
-    before an update has all gradients. A controller with the attribute ``unit = "step"`` is asked,
-    and told, the number of the optimizer step in the run instead of that of the epoch.
+    before an update has all gradients.
     """
+
+    @property
+    def unit(self) -> str:
+        """What the schedule counts: ``epoch``, or ``step``.
+
+        With ``step``, `is_update_epoch` and `update_topology` get the number of the optimizer step
+        in the run, from 0, instead of that of the epoch.
+        """
+        ...
 
     def attach(self, optimizer: Optimizer) -> object:
         """Register the pre-step hook that masks gradients; the return value is not used."""

@@ -1,0 +1,55 @@
+"""What a simulation shows: of one step, and of a run until silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from topospike.snn.coding import SiteState
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What `SpikingNetwork.watch` shows of a step; tensors may be overwritten by the next one.
+
+    Attributes
+    ----------
+    t : int
+        The step, from 1.
+    logits : Tensor, shape (batch, classes)
+        The prediction after it.
+    values : tuple
+        Values of the nodes that were asked for.
+    sites : mapping of str to SiteState
+        By name: ``.spikes``, ``.decoded``, and ``.fired`` where a loop has counted.
+    """
+
+    t: int
+    logits: Tensor
+    values: tuple[Any, ...]
+    sites: Mapping[str, SiteState]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A run that went on until no neuron fired.
+
+    Attributes
+    ----------
+    logits : Tensor, shape (time, batch, classes)
+        The prediction after each step; the last is that of the silent network.
+    steps : Tensor, int64, shape (batch,)
+        The last step at which a neuron fired for an image.
+    silent : Tensor, bool, shape (batch,)
+        Which images fell silent; the others hit the limit.
+    spikes : Tensor, int64, shape (time, batch)
+        Neurons that fired at each step for an image.
+    """
+
+    logits: Tensor
+    steps: Tensor
+    silent: Tensor
+    spikes: Tensor
