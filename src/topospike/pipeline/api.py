@@ -97,7 +97,7 @@ def run_recipe(
     Examples
     --------
     >>> import tempfile
-    >>> small = {"train": {"epochs": 1}, "dense_twin": False, "analyse": False, "measure":
+    >>> small = {"train": {"epochs": 2}, "dense_twin": False, "analyse": False, "measure":
     ...          {"timesteps": 2, "images": 32}, "convert": [{"method": "qcfs", "timesteps": 2}]}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     result = run_recipe(resolve("demo", small), folder, device="cpu")
