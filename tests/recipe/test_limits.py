@@ -11,7 +11,7 @@ from topospike.recipe.files import resolve
     [
         ({"measure": {"timesteps": 0}}, r"measure\.timesteps is 0; 1 or more"),
         ({"convert": [{"timesteps": 0}]}, r"convert\.timesteps is 0; 1 or more"),
-        ({"sparsity": {"linear": 1.0}}, r"sparsity\.linear is 1\.0; at least 0 and below"),
+        ({"sparsity": {"linear": 1.0}}, r"sparsity\.linear is 1\.0; at least 0.* and below 1"),
         ({"sparsity": {"conv": -0.1}}, r"sparsity\.conv is -0\.1"),
         ({"sparsity": {"conv": float("nan")}}, r"sparsity\.conv is nan"),
         ({"train": {"epochs": 0}}, r"train\.epochs is 0; 1 or more"),
