@@ -79,3 +79,97 @@ def test_every_row_of_every_target_runs(tmp_path_factory):
         assert "failed" not in text
     for figure in ("figA1-cifar10-vgg16-dcgs", "fig5-imagenet-vit-b-dcgs", "fig3-cht"):
         assert (folder / "smoke" / f"{figure}.svg").stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def methods(tmp_path_factory, original_run):
+    """Files of the run before and after, the folder of the tables, and what was printed."""
+    folder = tmp_path_factory.mktemp("methods")
+    before = contents_of(original_run)
+    asked = ["--methods", "dcgs", "cs-qcfs", "sigma-delta", "slip-relu"]
+    assert reproduce_methods(folder, str(original_run), *asked) == 0
+    assert contents_of(original_run) == before
+    return folder / "methods"
+
+
+def reproduce_methods(folder, *options):
+    return main(["reproduce", "methods", *options, "--folder", str(folder)])
+
+
+def contents_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_method_has_a_line_for_every_network(methods):
+    rows = json.loads((methods / "methods.json").read_text())
+    networks = {row["network"] for row in rows}
+    assert networks == {"dense", "chts"}
+    per_network = [[r["method"] for r in rows if r["network"] == name] for name in networks]
+    assert per_network == [["dcgs", "cs-qcfs", "sigma-delta", "slip-relu"]] * 2
+    lines = (methods / "methods.md").read_text().splitlines()
+    assert sum(line.startswith("| tiny ") for line in lines) == len(rows)
+
+
+def test_methods_are_measured_on_the_same_images_and_counts(methods, original_run):
+    rows = json.loads((methods / "methods.json").read_text())
+    for name in ("dense", "chts"):
+        done = [row for row in rows if row["network"] == name and row["skipped"] is None]
+        assert {row["images"] for row in done} == {60}
+        assert len({(row["ann_accuracy"], row["ann_energy_joule"]) for row in done}) == 1
+        assert {len(row["accuracy"]) for row in done} == {32}
+    # the run has measured DCGS itself, with the same settings but a shorter run length
+    evaluation = json.loads((original_run / "dense/evaluation.json").read_text())
+    assert rows[0]["ann_energy_joule"] == pytest.approx(evaluation["ann_energy_joule"])
+    assert rows[0]["ann_accuracy"] == evaluation["ann_accuracy"]
+
+
+def test_an_event_may_cost_its_bits(methods):
+    rows = json.loads((methods / "methods.json").read_text())
+    for row in (row for row in rows if row["skipped"] is None):
+        plain, bits = row["energy_joule"], row["bit_energy_joule"]
+        if row["method"] == "cs-qcfs":
+            assert row["bits"] == 1
+            assert bits == plain
+        else:
+            # MACs of the first layer cost what they did; every accumulate costs its bits
+            more = [after - before for before, after in zip(bits, bits[1:], strict=False)]
+            less = [after - before for before, after in zip(plain, plain[1:], strict=False)]
+            assert more == pytest.approx([row["bits"] * step for step in less], abs=1e-18)
+
+
+def test_only_networks_that_fall_silent_have_steps_until_silence(methods):
+    for row in json.loads((methods / "methods.json").read_text()):
+        if row["method"] == "sigma-delta":
+            assert 1 < row["steps_until_silence"] <= row["last_step_until_silence"]
+            assert 0 < row["silent"] <= 1
+        else:
+            assert row["steps_until_silence"] is None
+
+
+def test_what_cannot_be_converted_is_named_with_its_reason(methods):
+    text = (methods / "methods.md").read_text()
+    rows = json.loads((methods / "methods.json").read_text())
+    for row in (row for row in rows if row["method"] == "slip-relu"):
+        assert "slip-relu" in row["skipped"]
+        assert f"skipped: {row['skipped']}" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["methods", "--methods", "sigma-dleta"], "Did you mean 'sigma-delta'?"),
+        (["methods", "--row", "vgg16"], "reproduce methods has no 'row'"),
+        (["table1", "--images", "8"], "reproduce table1 has no 'images'"),
+        (["methods", "nowhere"], "nowhere"),
+    ],
+)
+def test_impossible_requests_about_methods(arguments, message, tmp_path, capsys):
+    assert main(["reproduce", *arguments, "--folder", str(tmp_path / "none")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_methods_without_a_folder_are_compared_on_the_demo(tmp_path):
+    assert reproduce_methods(tmp_path, "--images", "60", "--methods", "sigma-delta") == 0
+    (run,) = (tmp_path / "methods" / "runs").iterdir()
+    assert run.name.startswith("demo-seed0-")

@@ -207,7 +207,15 @@ def reproduce_parser(summary: str) -> ArgumentParser:
     """Options of ``reproduce``."""
     parser = new_parser(summary)
     parser.add_argument(
-        "target", type=str, help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, or all"
+        "target",
+        type=str,
+        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; or methods",
+    )
+    parser.add_argument(
+        "runs",
+        type=str,
+        nargs="*",
+        help="methods: run folders whose networks are converted (default: the demo's, trained)",
     )
     parser.add_argument("--scale", type=str, help="full, cpu or smoke (default: cpu)")
     parser.add_argument(
@@ -217,6 +225,10 @@ def reproduce_parser(summary: str) -> ArgumentParser:
         help="only rows with these parts, such as cifar10/vgg16 cht (default: every row)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds of every row (default: 0)")
+    parser.add_argument(
+        "--methods", type=str, nargs="+", help="methods: which ones (default: the main three)"
+    )
+    parser.add_argument("--images", type=int, help="methods: test images (default: all)")
     parser.add_argument("--folder", type=str, help="default: runs/reproduce")
     parser.add_argument(
         "--table_only", action="store_true", help="write the tables from what was run before"

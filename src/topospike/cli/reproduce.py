@@ -21,7 +21,7 @@ from jsonargparse import Namespace
 
 from topospike.analysis import analyse
 from topospike.contracts import write_atomically
-from topospike.errors import TopospikeError
+from topospike.errors import ConfigError, TopospikeError
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
 from topospike.pipeline.networks import run_folder
 from topospike.pipeline.pruning import make_network, prune_run
@@ -40,6 +40,7 @@ from topospike.progress import say
 from topospike.recipe import Recipe
 from topospike.recipe.files import resolve
 from topospike.reproduce import (
+    COMPARED,
     SCALES,
     TARGETS,
     Experiment,
@@ -48,15 +49,24 @@ from topospike.reproduce import (
     Target,
     chosen_rows,
     compare,
+    compare_methods,
     draw,
+    example_run,
     experiment,
+    methods_text,
     read_outcome,
     write_comparison,
+    write_methods,
 )
+from topospike.reproduce.methods import TARGET as CONVERSION_METHODS
 from topospike.reproduce.outcomes import FAILED, FAILURES, INITIAL_REPORT
 from topospike.train import Processes, current_processes, process_group
 
 EVERYTHING = "all"
+# Options of published rows, and those of `reproduce methods`.
+OF_ROWS = ("scale", "row", "seeds", "table_only")
+OF_METHODS = ("runs", "methods", "images")
+DEFAULT_FOLDER = "runs/reproduce"
 RECORDS = ("record.json", "summary.json", "evaluation.json", "conversion.json", "metrics.jsonl")
 
 
@@ -72,9 +82,20 @@ class Job:
 
 def reproduce(options: Namespace) -> None:
     """Run the rows of a target that are missing, and write its tables and figures."""
+    of_methods = options.target == CONVERSION_METHODS
+    for name in OF_ROWS if of_methods else OF_METHODS:
+        if options.get(name):
+            raise ConfigError(
+                f"reproduce {options.target} has no {name!r}; it has "
+                f"{', '.join(OF_METHODS if of_methods else OF_ROWS)}. See topospike reproduce "
+                "--help."
+            )
+    if of_methods:
+        reproduce_methods(options)
+        return
     scale, seeds = options.get("scale") or "cpu", options.get("seeds") or [0]
     _ = SCALES[scale]
-    folder = Path(options.get("folder") or "runs/reproduce") / scale
+    folder = Path(options.get("folder") or DEFAULT_FOLDER) / scale
     names = list(TARGETS) if options.target == EVERYTHING else [options.target]
     targets = [TARGETS[name] for name in names]
     chosen = {t.name: chosen_rows(t, options.get("row") or ()) for t in targets}
@@ -90,6 +111,21 @@ def reproduce(options: Namespace) -> None:
             f"{len(failed)} rows failed: {', '.join(dict.fromkeys(failed))}. The tables say why; "
             "the same command runs them again and keeps what is done."
         )
+
+
+def reproduce_methods(options: Namespace) -> None:
+    """Compare conversion methods on the networks of run folders, or of the packaged example."""
+    folder = Path(options.get("folder") or DEFAULT_FOLDER) / CONVERSION_METHODS
+    device = options.get("device")
+    given = [Path(name) for name in options.get("runs") or ()]
+    rows = compare_methods(
+        given or [example_run(folder / "runs", device)],
+        options.get("methods") or COMPARED,
+        images=options.get("images"),
+        device=device,
+    )
+    paths = write_methods(rows, folder)
+    print(f"{methods_text(rows)}\n\n{paths[0]}, {paths[1]}")
 
 
 def run_rows(

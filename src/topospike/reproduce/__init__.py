@@ -9,6 +9,12 @@ from topospike.reproduce.comparison import compare as compare
 from topospike.reproduce.drawings import draw as draw
 from topospike.reproduce.experiments import Experiment as Experiment
 from topospike.reproduce.experiments import experiment as experiment
+from topospike.reproduce.methods import COMPARED as COMPARED
+from topospike.reproduce.methods import MethodRow as MethodRow
+from topospike.reproduce.methods import compare_methods as compare_methods
+from topospike.reproduce.methods import example_run as example_run
+from topospike.reproduce.methods import methods_text as methods_text
+from topospike.reproduce.methods import write_methods as write_methods
 from topospike.reproduce.outcomes import Outcome as Outcome
 from topospike.reproduce.outcomes import read_outcome as read_outcome
 from topospike.reproduce.published import PublishedRow as PublishedRow
@@ -21,20 +27,26 @@ from topospike.reproduce.targets import Target as Target
 from topospike.reproduce.targets import chosen_rows as chosen_rows
 
 __all__ = [
+    "COMPARED",
     "SCALES",
     "TARGETS",
     "Cell",
     "Experiment",
     "Line",
+    "MethodRow",
     "Outcome",
     "PublishedRow",
     "PublishedTable",
     "Target",
     "chosen_rows",
     "compare",
+    "compare_methods",
     "draw",
+    "example_run",
     "experiment",
+    "methods_text",
     "published",
     "read_outcome",
     "write_comparison",
+    "write_methods",
 ]
