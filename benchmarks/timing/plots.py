@@ -1,4 +1,4 @@
-"""The figures of the simulation benchmark as pictures (SVG)."""
+"""Pictures of benchmarks (SVG): one file a picture, and those of the simulation benchmark."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ WIDTH, HEIGHT = 6.4, 4.0
 
 def draw(figures: Figures, folder: Path) -> list[Path]:
     """Draw what there are figures for; return the files."""
-    pictures: dict[str, Callable[[Figures, Any], bool]] = {
-        "engines": lambda f, ax: engines(f, ax, single=False),
-        "engines-one-image": lambda f, ax: engines(f, ax, single=True),
-        "cost-over-time": cost_over_time,
-        "memory-over-time": memory_over_time,
-        "cost-over-firing": lambda f, ax: sweep(f, ax, "firing", "share of neurons that fire"),
-        "cost-over-links": lambda f, ax: sweep(f, ax, "density", "share of links that exist"),
+    pictures: dict[str, Callable[[Any], bool]] = {
+        "engines": lambda ax: engines(figures, ax, single=False),
+        "engines-one-image": lambda ax: engines(figures, ax, single=True),
+        "cost-over-time": lambda ax: cost_over_time(figures, ax),
+        "memory-over-time": lambda ax: memory_over_time(figures, ax),
+        "cost-over-firing": lambda ax: sweep(figures, ax, "firing", "share of neurons that fire"),
+        "cost-over-links": lambda ax: sweep(figures, ax, "density", "share of links that exist"),
     }
-    drawn = (picture(figures, folder / f"{name}.svg", fill) for name, fill in pictures.items())
+    drawn = (picture(folder / f"{name}.svg", fill) for name, fill in pictures.items())
     return [path for path in drawn if path is not None]
 
 
-def picture(figures: Figures, path: Path, fill: Callable[[Figures, Any], bool]) -> Path | None:
+def picture(path: Path, fill: Callable[[Any], bool]) -> Path | None:
     """Draw one picture, or nothing if it would be empty; the same figures give the same file."""
     import matplotlib as mpl
 
@@ -36,7 +36,7 @@ def picture(figures: Figures, path: Path, fill: Callable[[Figures, Any], bool]) 
     mpl.rcParams["svg.hashsalt"] = path.stem
     canvas, axes = plt.subplots(figsize=(WIDTH, HEIGHT), layout="constrained")
     try:
-        if not fill(figures, axes):
+        if not fill(axes):
             return None
         axes.spines[["top", "right"]].set_visible(False)
         canvas.savefig(path, metadata={"Date": None})

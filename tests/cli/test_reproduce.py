@@ -1,6 +1,7 @@
 """``topospike reproduce`` on embedded data: every row of every target, failures, reuse."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -132,8 +133,8 @@ def test_an_event_may_cost_its_bits(methods):
             assert bits == plain
         else:
             # MACs of the first layer cost what they did; every accumulate costs its bits
-            more = [after - before for before, after in zip(bits, bits[1:], strict=False)]
-            less = [after - before for before, after in zip(plain, plain[1:], strict=False)]
+            more = [after - before for before, after in pairwise(bits)]
+            less = [after - before for before, after in pairwise(plain)]
             assert more == pytest.approx([row["bits"] * step for step in less], abs=1e-18)
 
 

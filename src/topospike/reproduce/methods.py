@@ -36,6 +36,7 @@ from topospike.recipe import ConversionSettings
 from topospike.recipe.files import resolve
 from topospike.report.units import NO_VALUE, energy
 from topospike.snn import SpikingNetwork
+from topospike.snn.site import Site
 
 TARGET = "methods"
 EXAMPLE = "demo"
@@ -224,8 +225,9 @@ def bit_energy(snn: SpikingNetwork, result: Evaluation) -> tuple[float, ...]:
     """
     bits = []
     for layer in snn.wiring:
-        feeding = [snn.ann.get_submodule(str(node.target)).neuron for node in layer.sites]
-        bits.append(max((bits_of(neuron.levels) for neuron in feeding), default=1.0))
+        feeding = (snn.ann.get_submodule(str(node.target)) for node in layer.sites)
+        levels = [site.neuron.levels for site in feeding if isinstance(site, Site)]
+        bits.append(bits_of(max(levels, default=1)))
     price = float(result.conventions["ac_joule"])
     more = [
         price * sum((b - 1.0) * layer.sops[t] for b, layer in zip(bits, result.layers, strict=True))
