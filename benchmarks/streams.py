@@ -48,7 +48,7 @@ NETWORKS = ("dense", "sparse")
 PIXELS = {"off": False, "on": True}
 # Trained where no run folder is given: good enough to have answers, in about a minute.
 TRAINED_HERE: Mapping[bool, tuple[str, Mapping[str, Any]]] = {
-    False: ("demo", {"train": {"epochs": 10}, "sparsity": {"keep_every": None}}),
+    False: ("demo", {"train": {"epochs": 10}, "sparsity": {"keep_every": 0}}),
     True: ("cifar10-vgg-small", {"train": {"epochs": 1}, "data": {"limit_train": 10_000}}),
 }
 Scene = Callable[[Tensor, int, Tensor], list[Tensor]]
