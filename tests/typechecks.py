@@ -16,7 +16,7 @@ from beartype.roar import BeartypeDecorHintPep673Exception
 
 decorate = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for Pyright
 # numba compiles these functions, and nothing around them.
-COMPILED = ("topospike.snn.kernels",)
+COMPILED = ("topospike.snn.kernels", "topospike.snn.event_kernels")
 
 
 def checked(function: Callable) -> Callable:
