@@ -2,15 +2,18 @@
 
 ``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into
 and comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose:
-nothing is checked there, so that the library's own error is seen.
+nothing is checked there, so that the library's own error is seen. Nor is anything while torch.fx
+traces a network: it is run with proxies in place of tensors.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
 
 import jaxtyping
 import pytest
+import torch.fx
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 
@@ -35,6 +38,21 @@ class Unchecked:
         return PathFinder.find_spec(name, path, target) if name in COMPILED else None
 
 
+def unchecked(function: Callable) -> Callable:
+    """Check nothing while a function runs."""
+
+    @functools.wraps(function)
+    def run(*given, **named):
+        before = jaxtyping.config.jaxtyping_disable
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return function(*given, **named)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", before)
+
+    return run
+
+
 def pytest_configure():
     """Check whatever of the library is imported from here on, unless an error is expected."""
     jaxtyping.install_import_hook("topospike", "tests.typechecks.checked")
@@ -50,3 +68,4 @@ def pytest_configure():
         return leave(context, *error)
 
     pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__ = enter_unchecked, leave_checked
+    torch.fx.Tracer.trace = unchecked(torch.fx.Tracer.trace)
