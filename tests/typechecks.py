@@ -2,21 +2,30 @@
 
 ``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into
 and comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose:
-nothing is checked there, so that the library's own error is seen.
+nothing is checked there, so that the library's own error is seen. Nor is anything while torch.fx
+traces a network: it is run with proxies in place of tensors.
 """
 
+import functools
+import random
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
+from unittest.mock import patch
 
 import jaxtyping
 import pytest
-from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeDecorHintPep673Exception
+import torch.fx
+
+# Of a sequence, beartype looks at one item, drawn by a generator of its own here: the global one
+# stays as it is, which tests rely on and Hypothesis insists on.
+with patch("random.getrandbits", random.Random(0).getrandbits):
+    from beartype import BeartypeConf, beartype
+    from beartype.roar import BeartypeDecorHintPep673Exception
 
 decorate = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for Pyright
 # numba compiles these functions, and nothing around them.
-COMPILED = ("topospike.snn.kernels",)
+COMPILED = ("topospike.snn.kernels", "topospike.snn.event_kernels")
 
 
 def checked(function: Callable) -> Callable:
@@ -35,6 +44,21 @@ class Unchecked:
         return PathFinder.find_spec(name, path, target) if name in COMPILED else None
 
 
+def unchecked(function: Callable) -> Callable:
+    """Check nothing while a function runs."""
+
+    @functools.wraps(function)
+    def run(*given, **named):
+        before = jaxtyping.config.jaxtyping_disable
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return function(*given, **named)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", before)
+
+    return run
+
+
 def pytest_configure():
     """Check whatever of the library is imported from here on, unless an error is expected."""
     jaxtyping.install_import_hook("topospike", "tests.typechecks.checked")
@@ -50,3 +74,4 @@ def pytest_configure():
         return leave(context, *error)
 
     pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__ = enter_unchecked, leave_checked
+    torch.fx.Tracer.trace = unchecked(torch.fx.Tracer.trace)

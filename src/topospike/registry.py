@@ -64,9 +64,9 @@ class Registry(Mapping[str, T]):
     def __contains__(self, name: object) -> bool:
         return name in self._table
 
-    def get(self, name: str, default: T | None = None) -> T | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def get(self, name: object, default: T | None = None) -> T | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the entry of a name, or ``default``."""
-        return self._table.get(name, default)
+        return self._table.get(name, default) if isinstance(name, str) else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._table)

@@ -183,14 +183,15 @@ def cut_off_sum(alpha: float, rate: float, xmin: int) -> float:
     first = np.arange(xmin, xmin + SUMMED_TERMS)
     terms = np.exp(-alpha * np.log(first / xmin) - rate * (first - xmin))
     edge = xmin + SUMMED_TERMS - 0.5
-
-    def scaled(x: float) -> float:
-        k = edge * math.exp(x)
-        return k * math.exp(-alpha * math.log(k / xmin) - rate * (k - xmin))
-
     end = math.log1p(750 / (rate * edge))
-    rest = quad(scaled, 0.0, end, limit=200)[0]
+    rest = quad(cut_off_term, 0.0, end, (alpha, rate, xmin, edge), limit=200)[0]
     return math.log(float(terms.sum()) + rest) - alpha * math.log(xmin) - rate * xmin
+
+
+def cut_off_term(x: float, alpha: float, rate: float, xmin: int, edge: float) -> float:
+    """Return what is summed at k = edge e^x, relative to that at xmin, times dk/dx."""
+    k = edge * math.exp(x)
+    return k * math.exp(-alpha * math.log(k / xmin) - rate * (k - xmin))
 
 
 def minimise(

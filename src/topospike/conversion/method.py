@@ -192,7 +192,7 @@ class Method:
                     f"method {cls.name!r} has no option {given!r}. Its options: "
                     f"{', '.join(known)}.{elsewhere or suggestion(given, known)}"
                 )
-        return cls(**{name: value for name, value in options.items() if value is not None})
+        return cls(**{n: as_tuple(value) for n, value in options.items() if value is not None})
 
     def options(self) -> dict[str, Any]:
         """Return every option as plain values, for files and reports."""
@@ -305,5 +305,10 @@ def neuron_to_plain(neuron: Neuron) -> dict[str, Any]:
 
 def neuron_from_plain(plain: Mapping[str, Any]) -> Neuron:
     """Make the neuron that `neuron_to_plain` wrote."""
-    settings = dict(plain)
+    settings = {name: as_tuple(value) for name, value in plain.items()}
     return NEURONS[settings.pop("kind")](**settings)
+
+
+def as_tuple(value: Any) -> Any:
+    """Return the tuple that a file holds as a list, and anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value

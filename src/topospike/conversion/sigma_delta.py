@@ -113,8 +113,6 @@ class SigmaDeltaMethod(GradedMethod):
     pixels: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.schedule, list):
-            object.__setattr__(self, "schedule", tuple(self.schedule))
         if not isinstance(self.pixels, bool):
             raise ConfigError(f"pixels is {self.pixels!r}; true or false is required.")
         super().__post_init__()

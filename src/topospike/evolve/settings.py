@@ -111,7 +111,7 @@ class UpdateSchedule:
         return min((epoch + 1) / self.last, 1.0) if self.last else 1.0
 
     def check(self, epochs: int, steps_per_epoch: int) -> None:
-        """Raise `ConfigError` unless a loop that updates after every epoch is the one planned for.
+        """Raise `ConfigError` unless a training of this length is the one planned for.
 
         Examples
         --------
@@ -120,12 +120,12 @@ class UpdateSchedule:
         ...
         topospike.errors.ConfigError: the sparsifier was made for 4 epochs, ... 5 epochs ...
         """
-        if self.unit == "step" or self.length != epochs:
+        found = epochs if self.unit == "epoch" else epochs * steps_per_epoch
+        if found != self.length:
             raise ConfigError(
                 f"the sparsifier was made for {self.length} {self.unit}s, the training has "
-                f"{epochs} epochs of {steps_per_epoch} optimizer steps and changes the topology "
-                "after epochs; it would follow another schedule. Give sparsify "
-                f"epochs={epochs}, or call update_topology(step) in a loop of your own."
+                f"{epochs} epochs of {steps_per_epoch} optimizer steps; it would follow another "
+                f"schedule. Give sparsify {self.unit}s={found}."
             )
 
 

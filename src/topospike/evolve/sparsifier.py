@@ -113,8 +113,8 @@ class Sparsifier:
         Raises
         ------
         ConfigError
-            If it has not the ``epochs`` that `sparsify` was given, or that was given ``steps``. A
-            rule that never changes a link goes with any length.
+            If it has not the ``epochs`` or ``steps`` that `sparsify` was given. A rule that never
+            changes a link goes with any length.
         """
         if self.evolution.rule.replaces or self.evolution.rule.decay is not None:
             self.evolution.schedule.check(epochs, steps_per_epoch)

@@ -109,11 +109,11 @@ class EvenlySpread:
             done += len(x)
 
 
-def measured_images(data: DataBundle, images: int | None) -> Batches | EvenlySpread:
-    """Return the test split, or so many of its images."""
-    if images is None or images >= data.test.images:
-        return data.test
-    return EvenlySpread(data.test, images)
+def measured_images(split: Batches, images: int | None) -> Batches | EvenlySpread:
+    """Return a split, or so many of its images."""
+    if images is None or images >= split.images:
+        return split
+    return EvenlySpread(split, images)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -254,7 +254,7 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
     def action() -> list[Path]:
         result = evaluate(
             spiking_network(run, network, settings),
-            watched(measured_images(run.data, measure.images), name),
+            watched(measured_images(run.data.test, measure.images), name),
             measure.timesteps,
             conventions=Conventions(first_layer=measure.first_layer, pooled=measure.pooled),
             energy_model=measure.energy_model,

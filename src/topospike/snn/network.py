@@ -130,7 +130,7 @@ class SpikingNetwork(nn.Module):
 
     def forward(
         self, x: Inputs, timesteps: int | str, *, executor: str | None = None
-    ) -> Float[Tensor, "time batch classes"]:
+    ) -> Float[Tensor, "time batch ..."]:
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
         ``result[t - 1]`` is the decoded output after t steps, what the papers call the prediction

@@ -232,7 +232,6 @@ class MultiThreshold(Neuron):
     schedule: tuple[int, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", tuple(self.schedule))  # a list, from files
         for levels in (self.levels, *self.schedule):
             check_levels(levels)
 
