@@ -179,7 +179,7 @@ def one_row(
         say(f"{label}: skipped")
         return replace(row, skipped=" ".join(str(error).split()))
     timesteps, wanted = size
-    images = measured_images(data, wanted)
+    images = measured_images(data.test, wanted)
     result = evaluate(snn, watched(images, label), timesteps)
     levels = max(site.neuron.levels for site in snn.sites.values())
     row = replace(
