@@ -158,7 +158,11 @@ def simulate(options: Namespace) -> None:
     at_work = Run(recipe, folder, device=options.get("device"))
     if options.get("stream") is not None:
         shown = stream_networks(
-            at_work, Path(options.stream), only, steps=options.steps, first=options.get("first")
+            at_work,
+            Path(options.stream),
+            only,
+            steps=options.get("steps", 2),
+            first=options.get("first"),
         )
         for name, records in shown:
             output().print(stream_table(name, records))
