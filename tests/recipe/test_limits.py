@@ -29,3 +29,22 @@ from topospike.recipe.files import resolve
 def test_a_number_out_of_range_is_named(overrides, message):
     with pytest.raises(ConfigError, match=message):
         resolve("demo", overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"sparsity": {"keep_every": None}},
+        {"train": {"epochs": None}},
+        {"measure": {"timesteps": None}},
+        {"convert": [{"method": None}]},
+        {"model": None},
+    ],
+)
+def test_null_where_a_value_is_needed_is_one_clear_error(overrides):
+    with pytest.raises(ConfigError, match=r"is None; a mapping|is null; a value is required"):
+        resolve("demo", overrides)
+
+
+def test_null_is_a_value_where_it_has_a_meaning():
+    assert resolve("demo", {"measure": {"images": None}}).measure.images is None

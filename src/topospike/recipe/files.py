@@ -165,7 +165,7 @@ def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def check_keys(given: Mapping[str, Any], owner: type, source: str, place: str = "") -> None:
-    """Raise a `ConfigError` for a key that is no field of the dataclass ``owner``."""
+    """Raise a `ConfigError` for a key that is no field of ``owner``, and for null where none is."""
     hints = get_type_hints(owner)
     for key, value in given.items():
         where = f"{place}{key}"
@@ -177,6 +177,11 @@ def check_keys(given: Mapping[str, Any], owner: type, source: str, place: str = 
                 known = [f"{place}{name}" for name in hints]
                 hint = nearest(where, known + list(dotted_names(Recipe)))
             raise ConfigError(f"{source}: unknown key {where!r}.{hint}")
+        if value is None and type(None) not in get_args(hints[key]):
+            raise ConfigError(
+                f"{source}: {where!r} is null; a value is required. Leave the key out for its "
+                "default."
+            )
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise ConfigError(
