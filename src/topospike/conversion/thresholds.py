@@ -253,6 +253,7 @@ def given_thresholds(
     torch.Size([1, 2, 1, 1])
     """
     value = torch.as_tensor(theta)
+    value = value if value.is_floating_point() else value.double()
     if value.ndim == 1 and len(shape) > 1 and len(value) == shape[1]:
         value = value.reshape(1, -1, *(1 for _ in shape[2:]))
     try:
