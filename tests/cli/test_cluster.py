@@ -55,9 +55,9 @@ def test_a_machine_that_cannot_start_ray_is_told_what_to_do(tmp_path):
     blocked = tmp_path / "file"
     blocked.touch()
     code = (
-        "from topospike.cli.sweep import start\n"
+        "from topospike.cli.sweep import start_ray\n"
         f"from {TopospikeError.__module__} import TopospikeError\n"
-        "try:\n    start(None)\n"
+        "try:\n    start_ray(None)\n"
         "except TopospikeError as error:\n    print(type(error).__name__, error)\n"
     )
     environment = {"RAY_TMPDIR": str(blocked), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
