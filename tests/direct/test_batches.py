@@ -1,8 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
+from topospike.data import DataBundle
 from topospike.direct import WholeBatches, direct_data
 from topospike.direct.batches import IMAGENET_MEAN, IMAGENET_STD, renormalised
 from topospike.errors import ConfigError
@@ -53,10 +52,18 @@ def test_images_are_normalised_again_by_imagenets_constants():
     torch.testing.assert_close(x, normalise(IMAGENET_MEAN, IMAGENET_STD))
 
 
+class Bundle(DataBundle):
+    """Data of which only some fields are known."""
+
+    def __init__(self, **fields):
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+
 def test_training_images_alone_are_changed():
     train, validation = split(4, 4), split(4)
     constants = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
-    bundle = SimpleNamespace(
+    bundle = Bundle(
         train=train, validation=validation, classes=4, identity={"data.seed": 3}, **constants
     )
     plain = direct_data(bundle, DirectSettings(), batch_size=4)

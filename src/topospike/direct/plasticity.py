@@ -120,7 +120,7 @@ class Plasticity:
         return cls(batches=int(state["batches"]), **tensors)
 
 
-def min_max(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def min_max(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Scale to [0, 1]; 0.5 everywhere if all values are the same.
 
     Examples

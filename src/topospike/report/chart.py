@@ -179,7 +179,7 @@ def layout(x_axis: Layout, y_axis: Layout, **settings: Any) -> Layout:
 def line(
     key: str,
     x: Sequence[float],
-    y: Sequence[float],
+    y: Sequence[float | None],
     *,
     style: Style,
     hover: Sequence[str],
