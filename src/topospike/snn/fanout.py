@@ -6,9 +6,8 @@ leave each input position. Stride, padding, dilation and groups need no case of 
 derivative, carried on through the 0/1 form of the linear maps before the layer
 (`topospike.snn.linear_maps`), gives the fan-out of the neurons of a *site*.
 
-Where several ways from one neuron can meet again (``y + pool(y)``), that sum would count a link
-once for each way. Then every neuron is followed alone; if they are too many, the layer is counted
-as MAC and says so.
+Where several ways from one neuron can meet again (``y + pool(y)``), that sum counts a link once
+for each way. Then every neuron is followed alone; if they are too many, the layer is a named MAC.
 """
 
 from __future__ import annotations
