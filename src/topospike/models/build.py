@@ -11,7 +11,7 @@ from torch import nn
 from topospike.errors import ConfigError
 from topospike.models.mlp import mlp
 from topospike.models.mobilenet import mobilenet_v2
-from topospike.models.plain import conv6fc2, small_cnn, vgg16
+from topospike.models.plain import conv2fc2, conv6fc2, small_cnn, vgg16
 from topospike.models.resnet import resnet18
 from topospike.models.vit import vit
 from topospike.recipe import ModelSettings
@@ -23,6 +23,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "vgg16": vgg16,
         "resnet18": resnet18,
         "conv6fc2": conv6fc2,
+        "conv2fc2": conv2fc2,
         "mlp": mlp,
         "mobilenet-v2": mobilenet_v2,
         "small_cnn": small_cnn,
