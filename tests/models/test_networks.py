@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
-from topospike.models import conv6fc2, mlp, mobilenet_v2, resnet18, small_cnn, vgg16
+from topospike.models import conv2fc2, conv6fc2, mlp, mobilenet_v2, resnet18, small_cnn, vgg16
 from topospike.topology import weight_layers
 
 
@@ -127,7 +127,7 @@ def test_published_sparsity_with_a_dense_classifier(classes, conv, linear, publi
     assert zeros / total == pytest.approx(published, abs=0.01)
 
 
-@pytest.mark.parametrize("build", [vgg16, resnet18, conv6fc2, small_cnn, mlp])
+@pytest.mark.parametrize("build", [vgg16, resnet18, conv6fc2, conv2fc2, small_cnn, mlp])
 @pytest.mark.parametrize(("channels", "image_size"), [(1, (32, 32)), (3, (34, 45))])
 def test_any_channels_and_sizes(build, channels, image_size):
     small = {} if build is mlp else {"widths": (4,) * {vgg16: 5, resnet18: 4}.get(build, 6)}

@@ -5,6 +5,7 @@ from topospike.models.build import build_model as build_model
 from topospike.models.capture import capture as capture
 from topospike.models.mlp import mlp as mlp
 from topospike.models.mobilenet import mobilenet_v2 as mobilenet_v2
+from topospike.models.plain import conv2fc2 as conv2fc2
 from topospike.models.plain import conv6fc2 as conv6fc2
 from topospike.models.plain import small_cnn as small_cnn
 from topospike.models.plain import vgg16 as vgg16
@@ -15,6 +16,7 @@ __all__ = [
     "MODELS",
     "build_model",
     "capture",
+    "conv2fc2",
     "conv6fc2",
     "mlp",
     "mobilenet_v2",

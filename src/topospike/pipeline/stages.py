@@ -148,7 +148,7 @@ def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
         settings,
         epochs=run.recipe.train.epochs,
         seed=run.recipe.seed,
-        csti_features=correlated_pixels(run) if "csti" in names else None,
+        csti_features=correlated_pixels(run) if {"csti", "sscti"} & {*names} else None,
         example_input=next(iter(run.data.validation))[0][:2],
     )
 
