@@ -190,6 +190,8 @@ def conv2fc2(
     (300, 640)
     """
     check_positive("conv2fc2", classes=classes, channels=channels, widths=widths, hidden=hidden)
+    if len(widths) != 2:
+        raise ConfigError(f"conv2fc2: widths = {tuple(widths)} must be two numbers of channels")
     stages = [(width,) for width in widths]
     sizes, pools = (classes, channels, image_size), len(stages)
     return PlainCNN("conv2fc2", *sizes, stages=stages, pools=pools, hidden=hidden, pool=pool)
