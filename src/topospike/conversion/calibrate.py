@@ -96,6 +96,7 @@ def set_thresholds(
                 quantisation_levels=rule.quantisation_levels,
                 signed=rule.signed,
                 scale=rule.scale,
+                floor=rule.floor,
             )
         site.threshold = theta.to(like)
 

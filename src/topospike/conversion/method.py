@@ -55,6 +55,7 @@ class ThresholdRule:
     percentile: float
     values: Values = "rectified"
     signed: bool = False
+    floor: float = 0.0
 
 
 def one_of(table: Mapping[str, Any]) -> Check:
