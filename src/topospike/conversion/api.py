@@ -45,10 +45,10 @@ from topospike.conversion.trained import (
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
-from topospike.snn.fanout import wire
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.topology import check_masks
+from topospike.wiring.fanout import wire
 
 
 def convert(

@@ -25,17 +25,10 @@ from torch._ops import OpOverload
 
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
-from topospike.snn.linear_maps import is_linear
 from topospike.snn.site import Site
-from topospike.snn.split import timeless_nodes
-from topospike.snn.wiring import (
-    MAX_POOLS,
-    PRODUCTS,
-    WEIGHT_OPS,
-    Walk,
-    nodes_downstream_of_input,
-    weight_name,
-)
+from topospike.wiring.graph import nodes_downstream_of_input, timeless_nodes
+from topospike.wiring.layers import MAX_POOLS, PRODUCTS, WEIGHT_OPS, Walk, weight_name
+from topospike.wiring.linear_maps import is_linear
 
 aten = torch.ops.aten
 SITES = "spiking_sites"

@@ -28,15 +28,15 @@ from topospike.conversion.place import (
     unique_name,
 )
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
-from topospike.conversion.qcfs import QCFS, Order, SlipReLU
 from topospike.conversion.thresholds import solve_thresholds
 from topospike.conversion.trained import drop_ceilings, install_calls, take_out_activations
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
 from topospike.models.outputs import answer
+from topospike.models.qcfs import QCFS, Order, SlipReLU
 from topospike.registry import Registry
-from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
+from topospike.wiring.layers import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
@@ -104,7 +104,7 @@ def quantise_activations(
     kind : {"qcfs", "s-qcfs", "cs-qcfs", "slip-relu"}
         ``qcfs`` learns theta itself, ``s-qcfs`` through a softplus, both one a layer; ``cs-qcfs``
         one a channel behind convolutions (behind linear layers one a layer); ``slip-relu`` is the
-        blend of `topospike.conversion.qcfs`.
+        blend of `topospike.models.qcfs`.
     levels
         Quantisation steps L of every activation; their attribute ``steps`` may be changed later.
     theta_init
@@ -115,7 +115,7 @@ def quantise_activations(
     positive_map : {"softplus", "sqrt", "none"}, optional
         In the place of the kind's own map from beta to theta.
     order : {"floor_first", "clamp_first"}
-        Which gradient; see `topospike.conversion.qcfs.qcfs`.
+        Which gradient; see `topospike.models.qcfs.qcfs`.
 
     Returns
     -------

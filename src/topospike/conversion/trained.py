@@ -23,10 +23,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from topospike.conversion.place import SiteNames, find_rectifiers, unique_name
-from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.thresholds import given_thresholds
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
+from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.snn.neurons import IntegrateAndFire, Neuron, SignedIntegrateAndFire
 from topospike.snn.site import Site
 

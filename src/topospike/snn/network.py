@@ -22,12 +22,13 @@ from topospike.errors import ConfigError
 from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
-from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
-from topospike.snn.fanout import Population, Wiring, wire
-from topospike.snn.images import ImageAxis
+from topospike.snn.executors import EXECUTORS, Executor, Program, site_of
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
-from topospike.snn.wiring import Layer
+from topospike.wiring.fanout import Population, Wiring, wire
+from topospike.wiring.graph import site_calls
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
     from topospike.measure.stream import FrameRecord

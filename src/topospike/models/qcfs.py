@@ -1,4 +1,4 @@
-"""Convert: the quantised activation of QCFS, trained into an ANN before rate-coded conversion.
+"""The quantised activation of QCFS, trained into an ANN before rate-coded conversion.
 
     y = theta clip(floor(x L / theta + 1/2) / L, 0, 1)
 

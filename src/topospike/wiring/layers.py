@@ -4,13 +4,13 @@ For every convolution, linear layer and product of two activations, walk from it
 the sites. Five answers are possible:
 
 ``image``   the operand depends on the image alone (the first layer): constant in time;
-``spikes``  only linear maps (`topospike.snn.linear_maps`) lie between: an event arrives as events;
+``spikes``  only linear maps (`topospike.wiring.linear_maps`) lie between: events stay events;
 ``maxpool`` as ``spikes``, with a max-pool on the way: an event may be swallowed, so arriving
             changes have to be looked at;
 ``product`` both operands of a product of activations are fed by spikes;
 ``graded``  anything else: the operand is a real number at every step, hence a MAC.
 
-`topospike.snn.fanout` adds to each layer its links and what an event costs. Measurement, export
+`topospike.wiring.fanout` adds to each layer its links and what an event costs. Measurement, export
 and reports read the result and derive nothing again.
 """
 
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, fx
 
 from topospike.models.capture import node_module
-from topospike.snn.images import ImageAxis
-from topospike.snn.linear_maps import AVERAGES, is_linear, is_number
-from topospike.snn.split import is_site, timeless_nodes
+from topospike.wiring.graph import is_site, nodes_downstream_of_input, timeless_nodes
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.linear_maps import AVERAGES, is_linear, is_number
 
 aten = torch.ops.aten
 
@@ -162,15 +162,6 @@ def find_weight_layers(network: fx.GraphModule) -> list[Layer]:
     return layers
 
 
-def nodes_downstream_of_input(graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes that depend on the image (parameters and constants do not)."""
-    found: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" or any(p in found for p in node.all_input_nodes):
-            found.add(node)
-    return found
-
-
 def nearest_layers(node: fx.Node) -> list[fx.Node]:
     """Return the weight layers nearest upstream of a node; those behind a site are its own."""
     found: dict[fx.Node, None] = {}
@@ -183,7 +174,7 @@ def nearest_layers(node: fx.Node) -> list[fx.Node]:
         seen.add(parent)
         if parent.target in WEIGHT_OPS:
             found[parent] = None
-        elif parent.op != "call_module":
+        elif not is_site(parent):
             queue.extend(parent.all_input_nodes)
     return list(found)
 
@@ -269,7 +260,7 @@ class Walk:
             node = waiting.pop()
             if node in self.path or node in self.sites or is_number(node):
                 continue
-            if is_site(node, self.network):
+            if is_site(node):
                 self.sites.add(node)
             elif node in self.timeless:
                 self.sees_image |= node in self.image_nodes and "val" in node.meta
