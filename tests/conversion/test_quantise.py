@@ -14,9 +14,9 @@ from topospike.conversion.quantise import (
     quantise_activations,
     to_channel_thresholds,
 )
-from topospike.conversion.trained import is_in_place, is_rectifier
 from topospike.errors import ConfigError, ConversionError, MissingDataError
 from topospike.models.qcfs import QCFS, SlipReLU
+from topospike.models.rectifier_calls import is_in_place, is_rectifier
 from topospike.wiring.graph import site_calls
 
 

@@ -40,11 +40,11 @@ from topospike.conversion.trained import (
     drop_ceilings,
     require_integrate_and_fire,
     require_trained,
-    take_out_activations,
 )
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
+from topospike.models.rectifier_calls import take_out_activations
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.topology import check_masks

@@ -2,7 +2,7 @@
 
 The captured graph says where the rectifiers are, what feeds each, and which name its site will
 have; the model itself is then given the activations: modules are exchanged, or, where there are
-functional calls, all calls redirected (`topospike.conversion.trained`). That both agree is
+functional calls, all calls redirected (`topospike.models.rectifier_calls`). That both agree is
 checked once by running them with a different threshold at every place. The training itself is the
 ordinary loop's.
 """
@@ -29,38 +29,17 @@ from topospike.conversion.place import (
 )
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
 from topospike.conversion.thresholds import solve_thresholds
-from topospike.conversion.trained import drop_ceilings, install_calls, take_out_activations
+from topospike.conversion.trained import drop_ceilings
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
 from topospike.models.outputs import answer
-from topospike.models.qcfs import QCFS, Order, SlipReLU
-from topospike.registry import Registry
+from topospike.models.qcfs import ACTIVATION_KINDS, QCFS, Order
+from topospike.models.rectifier_calls import install_calls, take_out_activations
 from topospike.wiring.layers import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-
-
-@dataclass(frozen=True, slots=True)
-class ActivationKind:
-    """One member of the QCFS family: its activation, its map to theta, and who has thresholds."""
-
-    activation: type[QCFS]
-    positive_map: str
-    per_channel: bool
-    source: str
-
-
-ACTIVATION_KINDS: Registry[ActivationKind] = Registry(
-    "kind of quantised activation",
-    {
-        "qcfs": ActivationKind(QCFS, "none", False, "Bu et al., ICLR 2022"),
-        "s-qcfs": ActivationKind(QCFS, "softplus", False, "Yang et al., Neural Networks 2025"),
-        "cs-qcfs": ActivationKind(QCFS, "softplus", True, "Yang et al., Neural Networks 2025"),
-        "slip-relu": ActivationKind(SlipReLU, "none", False, "Jiang et al., ICML 2023"),
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
