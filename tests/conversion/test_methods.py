@@ -16,13 +16,12 @@ from topospike.conversion import (
     METHODS,
     conversion_text,
     convert,
-    load,
     quantise_activations,
-    save,
 )
 from topospike.conversion.method import method_of
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, offset_membrane
 from topospike.errors import ConfigError, ConversionError
+from topospike.export import load, save
 from topospike.measure import evaluate
 from topospike.models.qcfs import SlipReLU
 from topospike.pipeline.names import check_names

@@ -20,13 +20,7 @@ from torch import Tensor, fx, nn
 
 from topospike.conversion.calibrate import observe_sites
 from topospike.conversion.methods import QCFSMethod
-from topospike.conversion.place import (
-    SiteNames,
-    find_rectifiers,
-    nothing_to_replace,
-    place_sites,
-    unique_name,
-)
+from topospike.conversion.place import find_rectifiers, nothing_to_replace, place_sites
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
 from topospike.conversion.thresholds import solve_thresholds
 from topospike.conversion.trained import drop_ceilings
@@ -216,17 +210,15 @@ def rectifier_places(network: fx.GraphModule, model: nn.Module) -> list[Rectifie
     rectifiers = find_rectifiers(network)
     if not rectifiers:
         raise ConversionError(nothing_to_replace(network))
-    names = SiteNames()
-    nodes = [rectifier.node for rectifier in rectifiers]
-    called = [node_module(node) for node in nodes]
+    called = [node_module(rectifier.node) for rectifier in rectifiers]
     return [
         RectifierPlace(
-            name=unique_name(node, names),
+            name=rectifier.name,
             module=path,
             exchangeable=called.count(path) == 1 and is_simple_activation(model, path),
-            channels=channels_behind_convolution(node),
+            channels=channels_behind_convolution(rectifier.node),
         )
-        for node, path in zip(nodes, called, strict=True)
+        for rectifier, path in zip(rectifiers, called, strict=True)
     ]
 
 

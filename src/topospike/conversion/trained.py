@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from topospike.conversion.place import SiteNames, find_rectifiers, unique_name
+from topospike.conversion.place import find_rectifiers
 from topospike.conversion.thresholds import given_thresholds
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
@@ -52,10 +52,8 @@ def require_trained(trained: TrainedActivations, method: str, activation: type[Q
 
 def drop_ceilings(network: fx.GraphModule, trained: TrainedActivations) -> None:
     """Make the rectifiers of trained activations plain: their threshold is the ceiling."""
-    names = SiteNames()
     for rectifier in find_rectifiers(network):
-        node = rectifier.node
-        name = unique_name(node, names)
+        node, name = rectifier.node, rectifier.name
         if rectifier.ceiling is not None and trained.at(name, node_module(node)) is not None:
             node.target = torch.ops.aten.relu.default
             node.args, node.kwargs = node.args[:1], {}

@@ -37,12 +37,12 @@ def changing_nodes(network: fx.GraphModule) -> list[fx.Node]:
     return [node for node in network.graph.nodes if node not in timeless]
 
 
-def nodes_downstream_of_input(graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes that depend on the image (parameters and constants do not)."""
-    found: set[fx.Node] = set()
+def nodes_downstream_of_input(graph: fx.Graph) -> dict[fx.Node, None]:
+    """Return the nodes that depend on the image, in execution order; parameters do not."""
+    found: dict[fx.Node, None] = {}
     for node in graph.nodes:
         if node.op == "placeholder" or any(p in found for p in node.all_input_nodes):
-            found.add(node)
+            found[node] = None
     return found
 
 

@@ -16,7 +16,7 @@ and reports read the result and derive nothing again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -154,7 +154,7 @@ def find_weight_layers(network: fx.GraphModule) -> list[Layer]:
             continue
         if not any(parent in image_nodes for parent in node.all_input_nodes):
             continue  # a product of parameters alone: part of the constants
-        layer = describe(node, network, timeless, image_nodes, order)
+        layer = describe(node, timeless, image_nodes, order)
         seen[layer.name] = seen.get(layer.name, 0) + 1
         if seen[layer.name] > 1:  # one layer called twice: two entries, told apart by number
             layer = replace(layer, name=f"{layer.name}#{seen[layer.name]}")
@@ -196,9 +196,8 @@ def weight_name(node: fx.Node) -> str:
 
 def describe(
     node: fx.Node,
-    network: fx.GraphModule,
     timeless: set[fx.Node],
-    image_nodes: set[fx.Node],
+    image_nodes: Container[fx.Node],
     order: dict[fx.Node, int],
 ) -> Layer:
     """Describe one weight layer."""
@@ -206,7 +205,7 @@ def describe(
     operands = [side for side in sides if side in image_nodes]
     weight = next((side for side in sides if side not in image_nodes), None)
     kind = "conv" if node.target in CONVOLUTIONS else "linear"
-    walk = Walk(network, timeless, image_nodes)
+    walk = Walk(timeless, image_nodes)
     for operand in operands:
         walk.back_from(operand)
     fed_by, reason = walk.verdict()
@@ -240,10 +239,7 @@ def in_order(nodes: Iterable[fx.Node], order: dict[fx.Node, int]) -> tuple[fx.No
 class Walk:
     """One backward walk from an operand to the sites that feed it."""
 
-    def __init__(
-        self, network: fx.GraphModule, timeless: set[fx.Node], image_nodes: set[fx.Node]
-    ) -> None:
-        self.network = network
+    def __init__(self, timeless: set[fx.Node], image_nodes: Container[fx.Node]) -> None:
         self.timeless = timeless
         self.image_nodes = image_nodes
         self.sites: set[fx.Node] = set()
