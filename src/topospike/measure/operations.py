@@ -19,12 +19,12 @@ from torch import Tensor, fx
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
 from topospike.snn.coding import SiteState
-from topospike.snn.fanout import constants_on_path, events_at
-from topospike.snn.forms import fetch
-from topospike.snn.images import ImageAxis
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.wiring import LINEARS, Layer
+from topospike.wiring.fanout import constants_on_path, events_at
+from topospike.wiring.graph import fetch
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.layers import LINEARS, Layer
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from topospike.analysis import save_history
 from topospike.contracts import ConversionReport, to_json, write_atomically
-from topospike.conversion import convert, load, save
+from topospike.conversion import convert
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
+from topospike.export import load, save
 from topospike.measure import Conventions, compare_activations, evaluate, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.pipeline.ledger import differences

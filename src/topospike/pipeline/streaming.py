@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from topospike.contracts import to_json, write_atomically
-from topospike.conversion import load
 from topospike.errors import ConfigError, MissingDataError, require
+from topospike.export import load
 from topospike.measure.stream import stream
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder

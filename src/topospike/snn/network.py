@@ -22,13 +22,14 @@ from topospike.errors import ConfigError
 from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
-from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
-from topospike.snn.fanout import Population, Wiring, wire
-from topospike.snn.images import ImageAxis
+from topospike.snn.executors import EXECUTORS, Executor, Program, site_of
 from topospike.snn.neurons import MultiThreshold
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
-from topospike.snn.wiring import Layer
+from topospike.wiring.fanout import Population, Wiring, wire
+from topospike.wiring.graph import site_calls
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
     from topospike.measure.stream import FrameRecord
@@ -322,10 +323,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def silent_from(self) -> float:
-        """The first step whose silence lasts, infinity if neurons never fall silent.
-
-        Not an earlier one: neurons with coarse first steps may say nothing yet.
-        """
+        """The first step whose silence lasts (coarse ones may say nothing yet), or infinity."""
         sites = self.sites.values()
         if not all(site.coding.settles for site in sites):
             return math.inf
