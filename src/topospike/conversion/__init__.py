@@ -1,8 +1,6 @@
 """STAGE 4: turn a trained network into a spiking one."""
 
 from topospike.conversion.api import convert as convert
-from topospike.conversion.archive import load as load
-from topospike.conversion.archive import save as save
 from topospike.conversion.health import conversion_text as conversion_text
 from topospike.conversion.method import Method as Method
 from topospike.conversion.methods import METHODS as METHODS
@@ -16,8 +14,6 @@ __all__ = [
     "SigmaDeltaMethod",
     "conversion_text",
     "convert",
-    "load",
     "quantise_activations",
-    "save",
     "to_channel_thresholds",
 ]

@@ -20,8 +20,9 @@ from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, s
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.place import (
+    Placed,
     find_rectifiers,
-    has_nonlinearity,
+    nonlinear_nodes,
     place_input_sites,
     place_operand_sites,
     place_sites,
@@ -40,15 +41,14 @@ from topospike.conversion.trained import (
     drop_ceilings,
     require_integrate_and_fire,
     require_trained,
-    take_out_activations,
 )
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
-from topospike.snn.fanout import wire
+from topospike.models.rectifier_calls import take_out_activations
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.site import Site
 from topospike.topology import check_masks
+from topospike.wiring.fanout import wire
 
 
 def convert(
@@ -187,16 +187,14 @@ def convert(
     return snn
 
 
-def place_all_sites(network: fx.GraphModule, method: Method) -> list[tuple[Site, fx.Node]]:
+def place_all_sites(network: fx.GraphModule, method: Method) -> Placed:
     """Place ReLU sites, operand sites or both, as the method's scheme says."""
-    graph, scheme = network.graph, method.scheme_of_sites
-    refuse_uncounted_layers(graph)
-    hopeless = scheme == "auto" and not (find_rectifiers(network) or has_nonlinearity(network))
-    if scheme == "relu" or hopeless:
-        placed = place_sites(network, method.site)
-    else:
-        rectified = scheme == "auto" and bool(find_rectifiers(network))
-        placed = place_sites(network, method.site) if rectified else []
-        placed += place_operand_sites(network, method.site, everywhere=not rectified)
+    refuse_uncounted_layers(network.graph)
+    scheme, rectified = method.scheme_of_sites, bool(find_rectifiers(network))
+    if scheme == "auto":
+        scheme = "relu first" if rectified else "operand" if nonlinear_nodes(network) else "relu"
+    placed = place_sites(network, method.site) if scheme != "operand" else []
+    if scheme != "relu":
+        placed += place_operand_sites(network, method.site, everywhere=scheme == "operand")
     on_inputs = place_input_sites(network, method.site) if method.sites_on_inputs else []
     return on_inputs + placed

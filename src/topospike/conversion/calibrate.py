@@ -16,9 +16,10 @@ from topospike.conversion.statistics import (
     reduced_axes,
 )
 from topospike.conversion.thresholds import given_thresholds, solve_thresholds
-from topospike.conversion.trained import TrainedActivations, trained_threshold
+from topospike.conversion.trained import trained_threshold
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.inputs import InputForm, Inputs, rows_of
+from topospike.models.rectifier_calls import TrainedActivations
 from topospike.progress import progress
 from topospike.registry import suggestion
 from topospike.snn.site import Site
@@ -96,6 +97,7 @@ def set_thresholds(
                 quantisation_levels=rule.quantisation_levels,
                 signed=rule.signed,
                 scale=rule.scale,
+                floor=rule.floor,
             )
         site.threshold = theta.to(like)
 

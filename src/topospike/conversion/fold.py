@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.snn.wiring import CONVOLUTIONS, LINEARS
+from topospike.wiring.layers import CONVOLUTIONS, LINEARS
 
 aten = torch.ops.aten
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default

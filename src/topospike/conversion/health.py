@@ -21,9 +21,9 @@ from topospike.contracts import (
 )
 from topospike.conversion.statistics import SiteStatistics
 from topospike.models.capture import node_module
-from topospike.snn.fanout import Population
 from topospike.snn.site import Site
-from topospike.snn.wiring import Layer
+from topospike.wiring.fanout import Population
+from topospike.wiring.layers import Layer
 
 
 class SaturationObserver:

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from topospike.contracts import ConversionReport
-from topospike.conversion.qcfs import QCFS
 from topospike.conversion.statistics import UNITS, Granularity, Values
 from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
+from topospike.models.qcfs import QCFS
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
@@ -55,6 +55,7 @@ class ThresholdRule:
     percentile: float
     values: Values = "rectified"
     signed: bool = False
+    floor: float = 0.0
 
 
 def one_of(table: Mapping[str, Any]) -> Check:

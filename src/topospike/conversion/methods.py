@@ -18,10 +18,10 @@ from topospike.conversion.method import (
     one_of,
     whole,
 )
-from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.statistics import Granularity
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
 from topospike.errors import ConfigError
+from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork

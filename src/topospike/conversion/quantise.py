@@ -2,7 +2,7 @@
 
 The captured graph says where the rectifiers are, what feeds each, and which name its site will
 have; the model itself is then given the activations: modules are exchanged, or, where there are
-functional calls, all calls redirected (`topospike.conversion.trained`). That both agree is
+functional calls, all calls redirected (`topospike.models.rectifier_calls`). That both agree is
 checked once by running them with a different threshold at every place. The training itself is the
 ordinary loop's.
 """
@@ -20,47 +20,20 @@ from torch import Tensor, fx, nn
 
 from topospike.conversion.calibrate import observe_sites
 from topospike.conversion.methods import QCFSMethod
-from topospike.conversion.place import (
-    SiteNames,
-    find_rectifiers,
-    nothing_to_replace,
-    place_sites,
-    unique_name,
-)
+from topospike.conversion.place import find_rectifiers, nothing_to_replace, place_sites
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
-from topospike.conversion.qcfs import QCFS, Order, SlipReLU
 from topospike.conversion.thresholds import solve_thresholds
-from topospike.conversion.trained import drop_ceilings, install_calls, take_out_activations
+from topospike.conversion.trained import drop_ceilings
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
 from topospike.models.outputs import answer
-from topospike.registry import Registry
-from topospike.snn.wiring import CONVOLUTIONS, nearest_layers
+from topospike.models.qcfs import ACTIVATION_KINDS, QCFS, Order
+from topospike.models.rectifier_calls import install_calls, take_out_activations
+from topospike.wiring.layers import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-
-
-@dataclass(frozen=True, slots=True)
-class ActivationKind:
-    """One member of the QCFS family: its activation, its map to theta, and who has thresholds."""
-
-    activation: type[QCFS]
-    positive_map: str
-    per_channel: bool
-    source: str
-
-
-ACTIVATION_KINDS: Registry[ActivationKind] = Registry(
-    "kind of quantised activation",
-    {
-        "qcfs": ActivationKind(QCFS, "none", False, "Bu et al., ICLR 2022"),
-        "s-qcfs": ActivationKind(QCFS, "softplus", False, "Yang et al., Neural Networks 2025"),
-        "cs-qcfs": ActivationKind(QCFS, "softplus", True, "Yang et al., Neural Networks 2025"),
-        "slip-relu": ActivationKind(SlipReLU, "none", False, "Jiang et al., ICML 2023"),
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +77,7 @@ def quantise_activations(
     kind : {"qcfs", "s-qcfs", "cs-qcfs", "slip-relu"}
         ``qcfs`` learns theta itself, ``s-qcfs`` through a softplus, both one a layer; ``cs-qcfs``
         one a channel behind convolutions (behind linear layers one a layer); ``slip-relu`` is the
-        blend of `topospike.conversion.qcfs`.
+        blend of `topospike.models.qcfs`.
     levels
         Quantisation steps L of every activation; their attribute ``steps`` may be changed later.
     theta_init
@@ -115,7 +88,7 @@ def quantise_activations(
     positive_map : {"softplus", "sqrt", "none"}, optional
         In the place of the kind's own map from beta to theta.
     order : {"floor_first", "clamp_first"}
-        Which gradient; see `topospike.conversion.qcfs.qcfs`.
+        Which gradient; see `topospike.models.qcfs.qcfs`.
 
     Returns
     -------
@@ -237,17 +210,15 @@ def rectifier_places(network: fx.GraphModule, model: nn.Module) -> list[Rectifie
     rectifiers = find_rectifiers(network)
     if not rectifiers:
         raise ConversionError(nothing_to_replace(network))
-    names = SiteNames()
-    nodes = [rectifier.node for rectifier in rectifiers]
-    called = [node_module(node) for node in nodes]
+    called = [node_module(rectifier.node) for rectifier in rectifiers]
     return [
         RectifierPlace(
-            name=unique_name(node, names),
+            name=rectifier.name,
             module=path,
             exchangeable=called.count(path) == 1 and is_simple_activation(model, path),
-            channels=channels_behind_convolution(node),
+            channels=channels_behind_convolution(rectifier.node),
         )
-        for node, path in zip(nodes, called, strict=True)
+        for rectifier, path in zip(rectifiers, called, strict=True)
     ]
 
 

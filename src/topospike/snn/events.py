@@ -34,7 +34,7 @@ from topospike.snn.forms import (
 )
 from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
 from topospike.snn.split import copy_into, generated_function
-from topospike.snn.wiring import Layer
+from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step

@@ -24,7 +24,8 @@ from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
 from topospike.snn.site import START, Site, decoded_of, site_step
-from topospike.snn.split import Substitute, is_site, split_in_time
+from topospike.snn.split import Substitute, split_in_time
+from topospike.wiring.graph import site_calls
 
 if TYPE_CHECKING:
     from topospike.snn.network import SpikingNetwork
@@ -320,11 +321,6 @@ EXECUTORS: Registry[Executor] = Registry(
 with the products in bfloat16; ``event`` lets a layer follow the neurons that fired where that is
 cheaper.
 """
-
-
-def site_calls(network: fx.GraphModule) -> list[fx.Node]:
-    """Return the nodes that call a site, in execution order."""
-    return [node for node in network.graph.nodes if is_site(node, network)]
 
 
 def site_of(node: fx.Node, network: fx.GraphModule) -> Site:

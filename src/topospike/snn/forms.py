@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.snn.scatter import CompressedLinear
-from topospike.snn.split import is_site, timeless_nodes
-from topospike.snn.wiring import WEIGHT_OPS, Layer
+from topospike.wiring.graph import changing_nodes, fetch, upstream_of_sites
+from topospike.wiring.layers import WEIGHT_OPS, Layer
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step
@@ -218,12 +218,6 @@ def formatted_forms(network: fx.GraphModule) -> list[Form]:
     return list(forms) if any(f.memory_format is torch.channels_last for f in forms) else []
 
 
-def changing_nodes(network: fx.GraphModule) -> list[fx.Node]:
-    """Return the nodes that are evaluated once a step."""
-    timeless = timeless_nodes(network)
-    return [node for node in network.graph.nodes if node not in timeless]
-
-
 def memory_format_of(node: fx.Node) -> torch.memory_format:
     """Return the faster memory format of a convolution."""
     positions = math.prod(map(int, node.all_input_nodes[0].meta["val"].shape[2:]))
@@ -233,21 +227,6 @@ def memory_format_of(node: fx.Node) -> torch.memory_format:
 def operands_of(node: fx.Node) -> tuple[fx.Node, ...]:
     """Return the nodes a product reads that are no parameters of their own."""
     return tuple(parent for parent in node.all_input_nodes if parent.op != "get_attr")
-
-
-def upstream_of_sites(network: fx.GraphModule) -> set[fx.Node]:
-    """Return the nodes that some site depends on."""
-    found: set[fx.Node] = set()
-    for node in reversed(network.graph.nodes):
-        if node in found or is_site(node, network):
-            found.update(node.all_input_nodes)
-    return found
-
-
-def fetch(network: nn.Module, node: Any) -> Tensor:
-    """Return the parameter or buffer that a ``get_attr`` node reads."""
-    path, _, name = str(node.target).rpartition(".")
-    return getattr(network.get_submodule(path), name)
 
 
 def weight_of(node: fx.Node, network: nn.Module) -> Tensor | None:

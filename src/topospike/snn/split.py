@@ -18,25 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from topospike.snn.site import Site
-
-
-def is_site(node: fx.Node, network: nn.Module) -> bool:
-    """Tell whether a graph node calls a `Site`."""
-    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), Site)
-
-
-def timeless_nodes(network: fx.GraphModule) -> set[fx.Node]:
-    """Return the nodes whose value no site can change, parameters included."""
-    timeless: set[fx.Node] = set()
-    for node in network.graph.nodes:
-        depends = is_site(node, network) or node.op == "output"
-        if not depends and all(parent in timeless for parent in node.all_input_nodes):
-            timeless.add(node)
-    return timeless
-
+from topospike.wiring.graph import is_site, timeless_nodes
 
 TimeParts = tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]
 
@@ -82,7 +66,7 @@ def split_in_time(
     if not isinstance(result, fx.Node) or result in timeless:
         raise ValueError("the output does not depend on any site")
     changing = [n for n in graph.nodes if n not in timeless and n.op != "output"]
-    sites = tuple(node for node in changing if is_site(node, network))
+    sites = tuple(node for node in changing if is_site(node))
     wanted = reached_from((result, *watched, *sites), substitutes)
     changing = [node for node in changing if node in wanted]
     read = [parent for node in changing for parent in inputs_of(node, substitutes)]

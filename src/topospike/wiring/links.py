@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from topospike.snn.images import Probe
-from topospike.snn.linear_maps import (
+from topospike.wiring.images import Probe
+from topospike.wiring.linear_maps import (
     ADDITIONS,
     FILLING,
     bound,
