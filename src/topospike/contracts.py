@@ -120,6 +120,7 @@ class ConversionReport:
     """What the converter did: settings, sites, and how every weight layer is fed.
 
     ``options`` are those of the method, every one; ``None`` where the kind of site decides.
+    ``input`` says what the network is shown: an ``image``, or ``frames`` or ``events`` over time.
     """
 
     method: str
@@ -134,6 +135,7 @@ class ConversionReport:
     layers: tuple[LayerInput, ...]
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    input: str = "image"
 
     @property
     def settings(self) -> str:
@@ -257,7 +259,9 @@ class Evaluation:
     values; ``accuracy`` repeats the one of that name and is empty, ``ann_accuracy`` nan (null in
     the file), where another was measured. ``saturation_time`` is that of the first metric.
     ``advice`` are sentences on what the figures mean. ``settling`` says when single images fell
-    silent and what each cost, of networks that do.
+    silent and what each cost, of networks that do. Of input that changes with time,
+    ``ann_metrics_per_step`` holds what the ANN says of what has arrived by t (up to the last
+    frame), and ``input_events``, where frames are counts, the events that have entered by t.
 
     ``macs`` is what the spiking network spends in multiply-accumulates per image over the whole
     run, ``macs_per_step`` its cumulative course; ``ann_energy_joule`` prices the same network run
@@ -283,6 +287,13 @@ class Evaluation:
     lower_is_better: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     settling: Settling | None = None
+    ann_metrics_per_step: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    input_events: tuple[float, ...] = ()
+
+    @property
+    def ann_accuracy_per_step(self) -> tuple[float, ...]:
+        """The ANN's accuracy on the mean of the frames so far; empty for images."""
+        return self.ann_metrics_per_step.get("accuracy", ())
 
     def __post_init__(self) -> None:
         """Know the accuracy as a metric too, in records that have no other (earlier files)."""
@@ -313,9 +324,10 @@ class Evaluation:
         )
         for key in ("timesteps", "accuracy", "energy_joule", "sops", "macs_per_step"):
             raw[key] = tuple(raw[key])
-        for key in ("lower_is_better", "advice"):
+        for key in ("lower_is_better", "advice", "input_events"):
             raw[key] = tuple(raw.get(key, ()))
-        raw["metrics"] = {name: tuple(curve) for name, curve in raw.get("metrics", {}).items()}
+        for key in ("metrics", "ann_metrics_per_step"):
+            raw[key] = {name: tuple(curve) for name, curve in raw.get(key, {}).items()}
         if raw.get("settling") is not None:
             lists = {k: tuple(v) for k, v in raw["settling"].items() if isinstance(v, list)}
             raw["settling"] = Settling(**{**raw["settling"], **lists})

@@ -130,7 +130,11 @@ def test_published_sparsity_with_a_dense_classifier(classes, conv, linear, publi
 @pytest.mark.parametrize("build", [vgg16, resnet18, conv6fc2, conv2fc2, small_cnn, mlp])
 @pytest.mark.parametrize(("channels", "image_size"), [(1, (32, 32)), (3, (34, 45))])
 def test_any_channels_and_sizes(build, channels, image_size):
-    small = {} if build is mlp else {"widths": (4,) * {vgg16: 5, resnet18: 4, conv2fc2: 2}.get(build, 6)}
+    small = (
+        {}
+        if build is mlp
+        else {"widths": (4,) * {vgg16: 5, resnet18: 4, conv2fc2: 2}.get(build, 6)}
+    )
     hidden = {} if build is resnet18 else {"hidden": (7, 6)}
     model = build(5, channels=channels, image_size=image_size, **small, **hidden)
     x = torch.randn(3, channels, *image_size)

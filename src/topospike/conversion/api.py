@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
+from topospike.conversion.frames import means_of, refuse_frames
 from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
@@ -46,8 +47,10 @@ from topospike.errors import MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
+from topospike.snn.frames import check_input
 from topospike.snn.network import SpikingNetwork
 from topospike.topology import check_masks
+from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import wire
 
 
@@ -59,6 +62,7 @@ def convert(
     *,
     thresholds: Mapping[str, Tensor | float] | None = None,
     fold: bool = True,
+    input: str = "image",
     output: str | int | None = None,
     **options: Any,
 ) -> SpikingNetwork:
@@ -84,6 +88,10 @@ def convert(
         Site name -> threshold, for sites whose threshold is known; these are not solved for.
     fold
         Absorb batch norms into the layers before them.
+    input : {"image", "frames", "events"}
+        What the spiking network is shown: an image, constant in time; ``frames`` of real numbers,
+        one after the other; or ``events``, frames that count events, mostly 0. Of the latter two
+        calibration batches are frames too, (frame, batch, ...); the model is run on their mean.
     output, optional
         Which tensor is simulated, of a model that returns several: a key, attribute or place, as
         in `topospike.models.capture`.
@@ -107,7 +115,8 @@ def convert(
     MissingDataError, NonFiniteError
         If there are no calibration images, or they hold NaN or infinity.
     ConfigError
-        If the method has no such option, or it is out of range.
+        If the method has no such option, or it is out of range; if ``input`` is unknown, frames of
+        events hold other numbers than counts, or the method cannot read frames.
     TopologyViolation
         If a masked weight of ``model`` is not zero off its mask.
 
@@ -132,6 +141,7 @@ def convert(
     ['1']
     """
     chosen = method_from(method, options)
+    check_input(input)
     rules = {gated: chosen.threshold_rule(timesteps, gated=gated) for gated in (True, False)}
     refuse_model(model)
     check_masks(model)
@@ -140,6 +150,7 @@ def convert(
     if chosen.requires is not None:
         require_trained(trained, chosen.name, chosen.requires)
     batches = calibration_batches(calibration, model)
+    batches = batches if input == "image" else means_of(batches, input)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(
@@ -153,6 +164,7 @@ def convert(
     drop_ceilings(network, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, chosen)
+    refuse_frames([site for site, _ in placed], chosen, input)
     inherit_masks(model, network)
     sites = [site for site, _ in placed]
     statistics, images = observe_sites(network, sites, first, batches, rules)
@@ -161,7 +173,7 @@ def convert(
     require_sound_sites(network, placed, like)
     require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
     require_rows_alone(network, reference)
-    wiring = wire(network)
+    wiring = wire(network) if input == "image" else with_arrivals(wire(network), network)
     rule = rules[sites[0].gated]
     report = ConversionReport(
         method=chosen.name,
@@ -180,7 +192,7 @@ def convert(
     snn = chosen.finish(snn, images_seen)
     require_sound_sites(network, placed, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
-    report = replace(snn.report, sites=described)
+    report = replace(snn.report, sites=described, input=input)
     remarks = [chosen.remark()] if chosen.remark() else []
     advice = (*advise(report), *advise_on_zeros(wiring.layers), *report.advice, *remarks)
     snn.report = replace(report, advice=advice)

@@ -92,7 +92,10 @@ def site_report(
 
 def layer_inputs(layers: Iterable[Layer]) -> tuple[LayerInput, ...]:
     """Say how every weight layer is fed."""
-    return tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in layers)
+    return tuple(
+        LayerInput(la.name, la.kind, "events" if la.arrivals else la.fed_by, la.reason)
+        for la in layers
+    )
 
 
 def advise(report: ConversionReport) -> tuple[str, ...]:
@@ -114,6 +117,11 @@ def advise(report: ConversionReport) -> tuple[str, ...]:
         f"{layer.name} is counted as MAC at every step, because {layer.reason}."
         for layer in report.layers
         if layer.input == "graded"
+    ]
+    advice += [
+        f"{layer.name} is counted as a MAC for each link and frame, because {layer.reason}."
+        for layer in report.layers
+        if layer.input == "image" and report.input == "events"
     ]
     return tuple(advice)
 
@@ -140,6 +148,7 @@ def conversion_text(report: ConversionReport) -> str:
         f"{report.calibration_images} calibration images",
         *([f"options: {report.settings}"] if report.options else []),
         f"batch norms folded: {len(report.batch_norms_folded)}",
+        *([f"input: {report.input}"] if report.input != "image" else []),
         "",
         f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",
     ]

@@ -31,6 +31,7 @@ def evaluate(
     timesteps: int = 32,
     *,
     metric: Metrics = "accuracy",
+    hold: int | None = None,
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
 ) -> Evaluation:
@@ -46,6 +47,8 @@ def evaluate(
         ``labels`` are its target.
     timesteps
         Longest simulation; every shorter one is read off the same run.
+    hold
+        Of frames: steps each is shown for.
     metric
         What is measured of the outputs: ``accuracy``, ``top5``, ``perplexity``, ``mse``,
         ``mean_iou``, ``agreement`` (the share of answers that are the ANN's; needs no labels), a
@@ -95,7 +98,7 @@ def evaluate(
     (4, 64.0)
     """
     chosen = (conventions or Conventions(),)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric))[0]
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric), hold)[0]
 
 
 EVERY_CONVENTION = (
@@ -116,6 +119,7 @@ def evaluate_conventions(
     timesteps: int = 32,
     *,
     metric: Metrics = "accuracy",
+    hold: int | None = None,
     conventions: Sequence[Conventions] = EVERY_CONVENTION,
     energy_model: str | EnergyModel = "45nm",
 ) -> tuple[Evaluation, ...]:
@@ -123,7 +127,7 @@ def evaluate_conventions(
 
     Parameters
     ----------
-    snn, batches, timesteps, metric, energy_model
+    snn, batches, timesteps, metric, hold, energy_model
         As in `evaluate`.
     conventions
         What to count; default: the default conventions, then every single departure from them.
@@ -151,7 +155,7 @@ def evaluate_conventions(
     if not conventions:
         raise ConfigError("there is no convention to count by; give at least one.")
     chosen = tuple(conventions)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric))
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric), hold)
 
 
 def tallied(
@@ -161,6 +165,7 @@ def tallied(
     conventions: tuple[Conventions, ...],
     model: str | EnergyModel,
     metrics: tuple[Metric, ...],
+    hold: int | None,
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
     prices = energy_model_of(model)
@@ -168,9 +173,9 @@ def tallied(
         raise ConfigError(f"timesteps is {timesteps}; at least 1 is required.")
     tally: Tally | None = None
     for number, batch in enumerate(batches):
-        x, targets = snn.inputs.split(batch, f"batch {number}")
+        x, targets = snn.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions, metrics)
+            tally = Tally(snn, timesteps, conventions, metrics, hold)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -186,28 +191,36 @@ class Tally:
         timesteps: int,
         conventions: tuple[Conventions, ...],
         metrics: tuple[Metric, ...],
+        hold: int | None = None,
     ) -> None:
         self.snn = snn
-        self.timesteps = timesteps
+        self.timesteps, self.hold = timesteps, hold
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
         self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
+        self.of_ann = [MetricSums(metric, timesteps) for metric in metrics]
         self.sites = snn.sites
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
 
+    @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
         """Simulate one batch and add what it did."""
-        analog = self.snn.analog(x)
-        for sums in self.metrics:
+        analog, shown = self.snn.analog(x), self.snn.shown(x, self.timesteps, hold=self.hold)
+        self.hold = None if self.snn.report.input == "image" else shown.hold
+        for sums in (*self.metrics, *self.of_ann):
             sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
-            counter.begin_batch(len(x[0]))
-        for step in self.snn.watch(x, self.timesteps, self.watched):
+            counter.begin_batch(len(shown.first[0]))
+        for step in self.snn.watch(x, self.timesteps, self.watched, hold=self.hold):
             t, held = step.t, step.sites
             for sums in self.metrics:
                 sums.add(t, step.logits)
+            if self.snn.sees_mean and step.moment is not None and step.moment.shown is not None:
+                answer = self.snn.ann(*step.moment.inputs)
+                for sums in self.of_ann:
+                    sums.add(t, answer)
             values = dict(zip(self.watched, step.values, strict=True))
             fired = {
                 site: images_firing(spikes, self.populations[name].images)
@@ -215,7 +228,8 @@ class Tally:
                 if (spikes := held[name].spikes) is not None
             }
             for counter in self.counters:
-                counter.observe(t, tuple(values[node] for node in counter.watched), held, fired)
+                seen = tuple(values[node] for node in counter.watched)
+                counter.observe(t, seen, held, fired, step.moment)
             for name, site in self.sites.items():
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
@@ -230,6 +244,11 @@ class Tally:
         measured = {sums.metric.name: sums.values() for sums in self.metrics}
         curves = {name: tuple(values[1:]) for name, values in measured.items()}
         of_ann = {name: values[0] for name, values in measured.items()}
+        arriving = {
+            sums.metric.name: tuple(v for v in sums.values()[1:] if not math.isnan(v))
+            for sums in self.of_ann
+            if self.snn.sees_mean
+        }
         first = self.metrics[0].metric
         conventions = counter.conventions
         energy = tuple(model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True))
@@ -251,6 +270,7 @@ class Tally:
                 curves[first.name], lower_is_better=first.lower_is_better
             ),
             conventions={
+                **self.of_input(conventions),
                 "first_layer": conventions.first_layer,
                 "pooled": conventions.pooled,
                 "products": conventions.products,
@@ -275,4 +295,14 @@ class Tally:
                 sums.metric.name for sums in self.metrics if sums.metric.lower_is_better
             ),
             advice=cost_advice(energy, ann_energy),
+            ann_metrics_per_step=arriving,
+            input_events=counter.events_per_image(),
         )
+
+    def of_input(self, conventions: Conventions) -> dict[str, str | float]:
+        """Return what is to be known of frames beside the other conventions; nothing of images."""
+        kind = self.snn.report.input
+        if kind == "image":
+            return {}
+        known: dict[str, str | float] = {"input": kind, "hold": self.hold or 1}
+        return known | ({"input_events": conventions.input_events} if kind == "events" else {})
