@@ -91,6 +91,11 @@ class Batches:
         self._part = part
 
     @property
+    def axis(self) -> int:
+        """Where ``x`` counts images: axis 0, or 1 of frames."""
+        return int(isinstance(self._augmenter, EventAugmenter) and self._augmenter.view == "frames")
+
+    @property
     def images(self) -> int:
         """Number of images."""
         return len(self._source)

@@ -22,7 +22,7 @@ from topospike.conversion import convert
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
 from topospike.export import load, save
-from topospike.measure import Conventions, compare_activations, evaluate, settling
+from topospike.measure import compare_activations, evaluate, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
@@ -43,6 +43,7 @@ from topospike.pipeline.quantising import (
     trained_kind,
 )
 from topospike.pipeline.run import Network, Run
+from topospike.pipeline.showing import conventions_of, hold_of, input_of, shown_data
 from topospike.progress import watched
 from topospike.recipe import ConversionSettings
 from topospike.recipe.files import to_plain
@@ -133,11 +134,13 @@ def remove_results(network: Network) -> None:
 def correlated_pixels(run: Run) -> Tensor:
     """Return training images, one flattened image a row, for topologies of correlated pixels.
 
-    Normalisation shifts and scales each channel, which leaves every correlation as it is.
+    Normalisation shifts and scales each channel, which leaves every correlation as it is. Of
+    recordings each frame is a row.
     """
     rows: list[Tensor] = []
-    for images, _ in run.data.calibration:
-        rows.append(images.flatten(1))
+    frames = run.recipe.data.events.frames > 0
+    for images, _ in (run.data.over_time if frames else run.data).calibration:
+        rows.append(images.flatten(0, int(frames)).flatten(1))
         if sum(len(part) for part in rows) >= CORRELATED_IMAGES:
             break
     return torch.cat(rows)[:CORRELATED_IMAGES]
@@ -174,7 +177,7 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
     def action() -> list[Path]:
         path.with_name("evaluation.json").unlink(missing_ok=True)
         snn = new_spiking_network(run, network, settings)
-        images = calibration_images(run.data, COMPARED_IMAGES)
+        images = calibration_images(shown_data(run, settings), COMPARED_IMAGES)
         comparison = compare_activations(snn, images, compared_steps(settings.timesteps))
         comparison.save(compared)
         write_atomically(path, json.dumps(to_json(snn.report), indent=1) + "\n")
@@ -241,11 +244,18 @@ def spiking_network(run: Run, network: Network, settings: ConversionSettings) ->
 
 def new_spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
     """Convert a trained network."""
-    images = calibration_images(run.data, settings.calibration_images)
+    images = calibration_images(shown_data(run, settings), settings.calibration_images)
     kind = trained_kind(run.recipe, settings.method)
     plain = kind is None
     model = trained_model(run, network) if plain else quantised_model(run, network, kind)
-    snn = convert(model, settings.method, images, settings.timesteps, **settings.options)
+    snn = convert(
+        model,
+        settings.method,
+        images,
+        settings.timesteps,
+        input=input_of(run.recipe, settings),
+        **settings.options,
+    )
     run.spiking[network.name, settings.label] = snn
     return snn
 
@@ -258,17 +268,18 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
 
     def action() -> list[Path]:
         snn = spiking_network(run, network, settings)
-        counted = Conventions(first_layer=measure.first_layer, pooled=measure.pooled)
-        prices = measure.energy_model
+        counted, prices = conventions_of(measure), measure.energy_model
+        test = shown_data(run, settings).test
         result = evaluate(
             snn,
-            watched(measured_images(run.data.test, measure.images), name),
+            watched(measured_images(test, measure.images), name),
             measure.timesteps,
+            hold=hold_of(run, settings),
             conventions=counted,
             energy_model=prices,
         )
         if snn.silent_from < math.inf:
-            some = measured_images(run.data.test, SETTLED_IMAGES)
+            some = measured_images(test, SETTLED_IMAGES)
             alone = settling(snn, some, SETTLED_IMAGES, conventions=counted, energy_model=prices)
             result = replace(result, settling=alone)
         result.save(path)

@@ -91,7 +91,7 @@ class EventAugmenter:
 
     def __init__(self, entries: Iterable[str], view: str) -> None:
         chosen = [parsed(entry, EVENT_AUGMENTATIONS) for entry in entries]
-        self.entries = tuple(entries)
+        self.entries, self.view = tuple(entries), view
         self._changes = [(EVENT_AUGMENTATIONS[name].make, strength) for name, strength in chosen]
         self._view = VIEWS[view]
 
