@@ -334,3 +334,42 @@ class Evaluation:
         if raw["ann_accuracy"] is None:
             raw["ann_accuracy"] = math.nan
         return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
+class RasterRow:
+    """The events of one population: ``neuron[i]`` sent one at step ``t[i]``.
+
+    ``neurons`` is how many there are; ``shown`` how many of them were looked at, numbered in order.
+    """
+
+    name: str
+    neurons: int
+    shown: int
+    t: tuple[int, ...]
+    neuron: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """The input and every site of one run, in the order in which they run (``raster.json``)."""
+
+    timesteps: int
+    rows: tuple[RasterRow, ...]
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as JSON, atomically."""
+        write_atomically(path, json.dumps(to_json(self)) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Raster:
+        """Read what `save` wrote."""
+        raw = json.loads(Path(path).read_text())
+        rows = (
+            {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in row.items()
+            }
+            for row in raw["rows"]
+        )
+        return cls(raw["timesteps"], tuple(RasterRow(**row) for row in rows))

@@ -34,10 +34,12 @@ from topospike.pipeline.networks import (
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.showing import conventions_of, hold_of, input_of, shown_data
 from topospike.pipeline.stages import (
+    RASTER,
     changed_settings,
     conversion_folder,
     new_sparsifier,
     remove_results,
+    save_raster,
     topology_series,
 )
 from topospike.progress import watched
@@ -154,7 +156,10 @@ def measure_spiking(run: Run, network: Network) -> None:
             energy_model=measure.energy_model,
         )
         result.save(evaluation)
-        return [report, evaluation]
+        if snn.report.input == "image":
+            return [report, evaluation]
+        test = shown_data(run, settings).test
+        return [report, evaluation, save_raster(snn, test, folder / RASTER, measure)]
 
     depends = {"trained": digest(training_settings(run, network)), "measure": to_plain(measure)}
     run.stage(name, depends, action)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from topospike.analysis import save_history
 from topospike.contracts import ConversionReport, to_json, write_atomically
 from topospike.conversion import convert
+from topospike.data import Batches
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
 from topospike.export import load, save
-from topospike.measure import compare_activations, evaluate, settling
+from topospike.measure import compare_activations, evaluate, raster, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
@@ -45,7 +46,7 @@ from topospike.pipeline.quantising import (
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.showing import conventions_of, hold_of, input_of, shown_data
 from topospike.progress import watched
-from topospike.recipe import ConversionSettings
+from topospike.recipe import ConversionSettings, MeasureSettings
 from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
@@ -54,10 +55,11 @@ from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
+RASTER = "raster.json"
 COMPARED_IMAGES = 128
 SETTLED_IMAGES = 64
 """Test images run one by one until silence, where a network falls silent."""
-RESULT_FILES = (*CONVERSION_FILES, "topology_report.json", HISTORY_FILE)
+RESULT_FILES = (*CONVERSION_FILES, RASTER, "topology_report.json", HISTORY_FILE)
 CORRELATED_IMAGES = 20_000
 
 
@@ -283,10 +285,19 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
             alone = settling(snn, some, SETTLED_IMAGES, conventions=counted, energy_model=prices)
             result = replace(result, settling=alone)
         result.save(path)
-        return [path]
+        if snn.report.input == "image":
+            return [path]
+        return [path, save_raster(snn, test, path.with_name(RASTER), measure)]
 
     depends = {**conversion_settings(run, network, settings), "measure": to_plain(measure)}
     run.stage(name, depends, action)
+
+
+def save_raster(snn: SpikingNetwork, test: Batches, path: Path, measure: MeasureSettings) -> Path:
+    """Write the events of the first test recording."""
+    frames, _ = next(iter(test))
+    raster(snn, frames[:, :1], measure.timesteps, hold=measure.hold).save(path)
+    return path
 
 
 def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:

@@ -19,11 +19,13 @@ from topospike.contracts import (
     ConversionReport,
     Evaluation,
     LayerChange,
+    Raster,
     TopologyUpdate,
 )
 from topospike.errors import CheckpointError, MissingDataError
 
 R = TypeVar("R")
+L = TypeVar("L", Evaluation, ActivationComparison, Raster)
 DENSE = "dense"
 
 
@@ -65,6 +67,7 @@ class Network:
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     conversions: Mapping[str, ConversionReport] = field(default_factory=dict)
     comparisons: Mapping[str, ActivationComparison] = field(default_factory=dict)
+    rasters: Mapping[str, Raster] = field(default_factory=dict)
 
     @property
     def is_dense(self) -> bool:
@@ -165,19 +168,23 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
     evaluations: dict[str, Evaluation] = {}
     conversions: dict[str, ConversionReport] = {}
     comparisons: dict[str, ActivationComparison] = {}
+    rasters: dict[str, Raster] = {}
     places = sorted((folder / "conversions").glob("*/")) or [folder]
     for place in places:
         conversion = read_conversion(place / "conversion.json")
         method = place.name if place != folder else conversion.method if conversion else "snn"
         if conversion is not None:
             conversions[method] = conversion
-        evaluation = read_evaluation(place / "evaluation.json")
+        evaluation = read_record(Evaluation, place / "evaluation.json")
         if evaluation is not None:
             evaluations[method] = evaluation
-        comparison = read_comparison(place / "activations.json")
+        comparison = read_record(ActivationComparison, place / "activations.json")
         if comparison is not None:
             comparisons[method] = comparison
-    return Network(name, epochs, updates, evaluations, conversions, comparisons)
+        drawn = read_record(Raster, place / "raster.json")
+        if drawn is not None:
+            rasters[method] = drawn
+    return Network(name, epochs, updates, evaluations, conversions, comparisons, rasters)
 
 
 def read_topology(path: Path) -> TopologyReport | None:
@@ -185,12 +192,12 @@ def read_topology(path: Path) -> TopologyReport | None:
     return TopologyReport.load(path) if path.is_file() else None
 
 
-def read_evaluation(path: Path) -> Evaluation | None:
-    """Read ``evaluation.json``, or return ``None`` when there is none."""
+def read_record(kind: type[L], path: Path) -> L | None:
+    """Read what a record has saved, or return ``None`` when there is no such file."""
     if not path.is_file():
         return None
     try:
-        return Evaluation.load(path)
+        return kind.load(path)
     except (ValueError, TypeError, KeyError) as error:
         raise damaged(path, error) from error
 
@@ -203,16 +210,6 @@ def read_conversion(path: Path) -> ConversionReport | None:
     try:
         return ConversionReport.from_plain(raw)
     except (TypeError, KeyError) as error:
-        raise damaged(path, error) from error
-
-
-def read_comparison(path: Path) -> ActivationComparison | None:
-    """Read ``activations.json``, or return ``None`` when there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return ActivationComparison.load(path)
-    except (ValueError, TypeError, KeyError) as error:
         raise damaged(path, error) from error
 
 
