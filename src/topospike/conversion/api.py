@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
+from topospike.conversion.health import advise, layer_inputs, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.place import (
@@ -182,7 +182,7 @@ def convert(
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
     report = replace(snn.report, sites=described)
     remarks = [chosen.remark()] if chosen.remark() else []
-    advice = (*advise(report), *advise_on_zeros(wiring.layers), *report.advice, *remarks)
+    advice = (*advise(report, wiring.layers), *report.advice, *remarks)
     snn.report = replace(report, advice=advice)
     return snn
 

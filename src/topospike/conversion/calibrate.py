@@ -22,7 +22,7 @@ from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.models.rectifier_calls import TrainedActivations
 from topospike.progress import progress
 from topospike.registry import suggestion
-from topospike.snn.site import Site
+from topospike.snn.site import Site, observing
 
 
 @torch.no_grad()
@@ -34,32 +34,25 @@ def observe_sites(
     rules: Mapping[bool, ThresholdRule],
 ) -> tuple[dict[str, SiteStatistics], int]:
     """Return each site's statistics over the calibration images, and the number of images."""
-    observers = {site.name: observer_for(site, rules[site.gated]) for site in sites}
-    for site in sites:
-        site.observer = observers[site.name]
+    observers = {site: observer_for(site, rules[site.gated]) for site in sites}
     form, images = InputForm.of(network), 0
     blank, varies = [float(tensor.flatten()[0]) for tensor in form.leaves(first)], False
-    try:
-        with progress("calibration", unit="images") as advance:
-            for batch in chain([first], rest):
-                tensors = form.leaves(batch)
-                network(*tensors)
-                advance(rows_of(batch))
-                images += rows_of(batch)
-                varies = varies or any(
-                    bool((tensor != value).any())
-                    for tensor, value in zip(tensors, blank, strict=True)
-                )
-    finally:
-        for site in sites:
-            site.observer = None
+    with observing(observers), progress("calibration", unit="images") as advance:
+        for batch in chain([first], rest):
+            tensors = form.leaves(batch)
+            network(*tensors)
+            advance(rows_of(batch))
+            images += rows_of(batch)
+            varies = varies or any(
+                bool((tensor != value).any()) for tensor, value in zip(tensors, blank, strict=True)
+            )
     if not varies:
         raise ConversionError(
             f"all {images} calibration images are constant (every value is "
             f"{blank[0]:g}), so no site can get a meaningful threshold. Pass "
             "real training images."
         )
-    return {name: observer.statistics for name, observer in observers.items()}, images
+    return {site.name: observer.statistics for site, observer in observers.items()}, images
 
 
 def observer_for(site: Site, rule: ThresholdRule) -> SiteObserver:

@@ -122,7 +122,7 @@ def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
     for node in nodes_downstream_of_input(network.graph):
         low, high = bounds_of(node)
         if isinstance(low, int | float) and low == 0 and not isinstance(high, fx.Node):
-            ceiling = None if high is None else float(high)
+            ceiling = float(high) if isinstance(high, int | float) else None
             found.append(Rectifier(node, ceiling, names.new(activation_name(node))))
     return found
 

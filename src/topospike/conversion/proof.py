@@ -23,6 +23,7 @@ from topospike.models.capture import bound, capture, node_module, require_axes
 from topospike.models.inputs import InputForm, Inputs, call, described, evaluation_mode, mapped
 from topospike.models.outputs import answer
 from topospike.snn.site import Site
+from topospike.wiring import linear_maps
 
 ROWS = 4
 """Rows of the calibration data that are compared."""
@@ -116,13 +117,7 @@ def refuse_chance(network: fx.GraphModule) -> None:
 
 def is_switched_off(node: fx.Node) -> bool:
     """Tell whether an operation like dropout is in evaluation mode or drops nothing."""
-    values = dict(node.kwargs)
-    schema = getattr(node.target, "_schema", None)
-    for position, argument in enumerate(schema.arguments if schema else ()):
-        if position < len(node.args):
-            values[argument.name] = node.args[position]
-        elif argument.name not in values and argument.has_default_value():
-            values[argument.name] = argument.default_value
+    values = linear_maps.bound(node)
     off = (values.get("train", True), values.get("training", True))
     return off != (True, True) or 0.0 in (values.get("p"), values.get("dropout_p"))
 
