@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from topospike.contracts import ConversionReport
+from topospike.contracts import ConversionReport, LayerInput
 from topospike.conversion.calibrate import observe_sites, set_thresholds
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.health import advise, layer_inputs, site_reports
+from topospike.conversion.health import advise, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.place import (
@@ -37,11 +37,7 @@ from topospike.conversion.proof import (
     run_model,
 )
 from topospike.conversion.refuse import refuse_model
-from topospike.conversion.trained import (
-    drop_ceilings,
-    require_integrate_and_fire,
-    require_trained,
-)
+from topospike.conversion.trained import drop_ceilings, require_trained_for
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
@@ -136,9 +132,7 @@ def convert(
     refuse_model(model)
     check_masks(model)
     plain, trained = take_out_activations(model)
-    require_integrate_and_fire(trained, chosen.site_neuron(gated=True))
-    if chosen.requires is not None:
-        require_trained(trained, chosen.name, chosen.requires)
+    require_trained_for(trained, chosen)
     batches = calibration_batches(calibration, model)
     first = next(batches, None)
     if first is None:
@@ -173,7 +167,7 @@ def convert(
         calibration_images=images,
         batch_norms_folded=tuple(folded),
         sites=(),
-        layers=layer_inputs(wiring.layers),
+        layers=tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in wiring.layers),
         options=chosen.options(),
     )
     snn = SpikingNetwork(network, report, wiring)

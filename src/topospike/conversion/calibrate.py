@@ -34,7 +34,15 @@ def observe_sites(
     rules: Mapping[bool, ThresholdRule],
 ) -> tuple[dict[str, SiteStatistics], int]:
     """Return each site's statistics over the calibration images, and the number of images."""
-    observers = {site: observer_for(site, rules[site.gated]) for site in sites}
+    observers = {
+        site: SiteObserver(
+            site.name,
+            granularity=rule.granularity,
+            values=rule.values,
+            quantile_level=rule.percentile if rule.solver == "percentile" else None,
+        )
+        for site, rule in ((site, rules[site.gated]) for site in sites)
+    }
     form, images = InputForm.of(network), 0
     blank, varies = [float(tensor.flatten()[0]) for tensor in form.leaves(first)], False
     with observing(observers), progress("calibration", unit="images") as advance:
@@ -55,16 +63,6 @@ def observe_sites(
     return {site.name: observer.statistics for site, observer in observers.items()}, images
 
 
-def observer_for(site: Site, rule: ThresholdRule) -> SiteObserver:
-    """Return an observer that collects what the site's solver needs."""
-    return SiteObserver(
-        site.name,
-        granularity=rule.granularity,
-        values=rule.values,
-        quantile_level=rule.percentile if rule.solver == "percentile" else None,
-    )
-
-
 def set_thresholds(
     placed: list[tuple[Site, fx.Node]],
     statistics: Mapping[str, SiteStatistics],
@@ -75,7 +73,13 @@ def set_thresholds(
     like: Tensor,
 ) -> None:
     """Give every site its threshold: the user's, a trained one, or the solver's."""
-    check_names(given, [site.name for site, _ in placed])
+    known = [site.name for site, _ in placed]
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"thresholds names a site {name!r} that does not exist. Known: "
+                f"{', '.join(known)}.{suggestion(name, known)}"
+            )
     for site, node in placed:
         rule = rules[site.gated]
         theta = trained_threshold(site, node, trained)
@@ -105,13 +109,3 @@ def require_images_first(name: str, node: fx.Node, granularity: Granularity) -> 
             f"thresholds per {granularity} are wanted; they must be counted along the first. Use "
             "granularity='layer', or keep the batch first in the model."
         )
-
-
-def check_names(thresholds: Mapping[str, Tensor | float], known: list[str]) -> None:
-    """Refuse thresholds for sites that do not exist."""
-    for name in thresholds:
-        if name not in known:
-            raise ConfigError(
-                f"thresholds names a site {name!r} that does not exist. Known: "
-                f"{', '.join(known)}.{suggestion(name, known)}"
-            )

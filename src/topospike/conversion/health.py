@@ -16,7 +16,6 @@ from topospike.contracts import (
     DEAD_LIMIT,
     SATURATED_LIMIT,
     ConversionReport,
-    LayerInput,
     SiteReport,
 )
 from topospike.conversion.statistics import SiteStatistics
@@ -73,11 +72,6 @@ def site_reports(
             )
         )
     return tuple(reports)
-
-
-def layer_inputs(layers: Iterable[Layer]) -> tuple[LayerInput, ...]:
-    """Say how every weight layer is fed."""
-    return tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in layers)
 
 
 MANY_ZEROS = 0.1

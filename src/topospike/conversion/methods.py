@@ -189,7 +189,18 @@ class SignedIFMethod(QCFSMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SRPMethod(QCFSMethod):
+class PresimulatedMethod(QCFSMethod):
+    """What looks at some steps beforehand: the runs are more than neurons that fire."""
+
+    requires = QCFS
+    exports = frozenset({"csr"})
+    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
+
+    presimulation: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRPMethod(PresimulatedMethod):
     """Silences neurons that fired too often in a first phase.
 
     Parameters
@@ -202,13 +213,7 @@ class SRPMethod(QCFSMethod):
 
     name = "srp"
     source = "Hao et al., AAAI 2023"
-    requires = QCFS
-    exports = frozenset({"csr"})
     beyond = "two phases, between which neurons are silenced and means start anew"
-
-    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
-
-    presimulation: int = 4
 
     def site_coding(self) -> Coding:
         """Return rate coding in two phases."""
@@ -228,7 +233,7 @@ class SRPMethod(QCFSMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffsetSpikeMethod(QCFSMethod):
+class OffsetSpikeMethod(PresimulatedMethod):
     """Starts each neuron's membrane where its spike count is right, batch by batch.
 
     Parameters
@@ -241,13 +246,7 @@ class OffsetSpikeMethod(QCFSMethod):
 
     name = "offset-spike"
     source = "Hao et al., ICLR 2023"
-    requires = QCFS
-    exports = frozenset({"csr"})
     beyond = "a membrane to start from for each neuron and image, found in a first simulation"
-
-    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
-
-    presimulation: int = 4
 
     def site_coding(self) -> Coding:
         """Return rate coding from a membrane of its own for each neuron."""

@@ -173,7 +173,10 @@ class Ladder:
 
     def __init__(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> None:
         self.sites = list(snn.sites.values())
-        self.leaving = events_cost(snn)
+        # operations of one event of every neuron of each site
+        self.leaving = dict.fromkeys(snn.sites, 0.0)
+        for feed in (feed for layer in snn.wiring for feed in layer.feeds):
+            self.leaving[feed.site] += float(feed.fan_out.sum())
         self.network = snn.ann
         self.images = images
         self.exact = self.outputs({})
@@ -243,15 +246,6 @@ class Ladder:
             f"{silent}; the outputs on {len(self.images[0])} calibration images are then within "
             f"{error:.1%} of the ANN's, and {agreement:.1%} have the same largest entry."
         )
-
-
-def events_cost(snn: SpikingNetwork) -> dict[str, float]:
-    """Return the operations of one event of every neuron of each site."""
-    cost = dict.fromkeys(snn.sites, 0.0)
-    for layer in snn.wiring:
-        for feed in layer.feeds:
-            cost[feed.site] += float(feed.fan_out.sum())
-    return cost
 
 
 METHODS.register(SigmaDeltaMethod.name, SigmaDeltaMethod)

@@ -11,40 +11,39 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
+from topospike.conversion.method import Method
 from topospike.conversion.place import find_rectifiers
 from topospike.conversion.thresholds import given_thresholds
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
-from topospike.models.qcfs import QCFS, SlipReLU
+from topospike.models.qcfs import SlipReLU
 from topospike.models.rectifier_calls import TrainedActivations
-from topospike.snn.neurons import IntegrateAndFire, Neuron, SignedIntegrateAndFire
+from topospike.snn.neurons import IntegrateAndFire, SignedIntegrateAndFire
 from topospike.snn.site import Site
 
 
-def require_integrate_and_fire(trained: TrainedActivations, neuron: Neuron | None) -> None:
-    """Refuse a neuron whose decoded values the network was not trained for."""
-    if len(trained) and not isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
+def require_trained_for(trained: TrainedActivations, method: Method) -> None:
+    """Refuse a method that the network was not trained for.
+
+    Raises
+    ------
+    ConversionError
+        If the network has quantised activations and the method's neurons decode to other values,
+        or has none, or others, where the method is made for them.
+    """
+    found, needed = list(trained.named.values()), method.requires
+    neuron = method.site_neuron(gated=True)
+    if found and not isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
         raise ConversionError(
             f"the network was trained with QCFS activations ({', '.join(trained.named)}), which "
             "are the decoded values of integrate-and-fire neurons. Use method='qcfs' or "
             "'cs-qcfs', or train with ReLU for 'dcgs'."
         )
-
-
-def require_trained(trained: TrainedActivations, method: str, activation: type[QCFS]) -> None:
-    """Refuse a method whose network must have been trained with quantised activations.
-
-    Raises
-    ------
-    ConversionError
-        If the network has none, or others than the method is made for.
-    """
-    kind = "slip-relu" if activation is SlipReLU else "s-qcfs"
-    found = [*trained.named.values()]
-    if not found or not all(isinstance(one, activation) for one in found):
+    if needed and not (found and all(isinstance(one, needed) for one in found)):
+        kind = "slip-relu" if needed is SlipReLU else "s-qcfs"
         has = f"has {type(found[0]).__name__} activations" if found else "has rectifiers only"
         raise ConversionError(
-            f"method {method!r} needs a network trained with {activation.__name__} activations, "
+            f"method {method.name!r} needs a network trained with {needed.__name__} activations, "
             f"but this one {has}. Train quantise_activations(model, example, kind={kind!r}) "
             "first, or give quantise.epochs in the recipe; method='qcfs' calibrates a ReLU network."
         )

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topospike.contracts import LayerInput
-from topospike.errors import ConfigError, ConversionError
+from topospike.errors import ConversionError
 from topospike.snn.coding import Rate, SiteState
 from topospike.snn.site import Rule, Site, decoded_of, site_step
 
@@ -63,10 +63,6 @@ class ResidualMembrane(Rate):
     name = "srp"
     by_formula = False
     first_phase: int = 4
-
-    def __post_init__(self) -> None:
-        if self.first_phase < 1:
-            raise ConfigError(f"presimulation is {self.first_phase}; srp needs at least one step.")
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step of the present phase."""
@@ -168,12 +164,6 @@ class OffsetSpike(Rate):
 
     name = "offset-spike"
     presimulation: int = 4  # pyright: ignore[reportIncompatibleMethodOverride]
-
-    def __post_init__(self) -> None:
-        if self.presimulation < 1:
-            raise ConfigError(
-                f"presimulation is {self.presimulation}; offset-spike needs at least one step."
-            )
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step; ``state.extra`` is by how much the membrane started higher."""

@@ -15,7 +15,7 @@ spikes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +35,13 @@ from topospike.snn.forms import (
 from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
 from topospike.snn.split import copy_into, generated_function
 from topospike.wiring.fanout import constants_on_path
+from topospike.wiring.graph import fetch
 from topospike.wiring.layers import Layer
 from topospike.wiring.linear_maps import adds_a_number, is_number
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step
+    from topospike.snn.network import SpikingNetwork
 
 aten = torch.ops.aten
 
@@ -109,14 +111,8 @@ class EventForm:
         """Return what arrives at the layer from values of its sites and the numbers."""
         return values[0] if self.path is None else self.path(network, *values)
 
-    def _weight(self, network: nn.Module) -> Tensor:
-        weight = weight_of(self.node, network)
-        if weight is None:
-            raise RuntimeError(f"{self.name} has no weight of its own")
-        return weight
-
     def _dense(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
-        weight, bias = self._weight(network), bias_of(self.node, network)
+        weight, bias = fetch(network, self.node.args[1]), bias_of(self.node, network)
         operand, point = self.operand(network, values), self.geometry is POINT
         if not point:
             operand = operand.contiguous(memory_format=memory_format_of(self.node))
@@ -129,7 +125,7 @@ class EventForm:
         def pack(weight: Tensor) -> PackedWeight:
             return PackedWeight.of(weight, groups=self.groups, links=links)
 
-        return self.laid.out("links" if links else "rows", self._weight(network), pack)
+        return self.laid.out("links" if links else "rows", fetch(network, self.node.args[1]), pack)
 
     def _add_events(
         self,
@@ -156,13 +152,9 @@ class EventForm:
         event_form(events, y, packed, self.geometry, room, 1.0 / g)
 
 
-def event_forms(
-    layers: Iterable[Layer],
-    network: fx.GraphModule,
-    costs: CostModel,
-) -> list[Form]:
+def event_forms(snn: SpikingNetwork) -> list[Form]:
     """Return the layers of a network that can follow events, each step in the form of less cost."""
-    found = (event_form_of(layer, network, costs) for layer in layers)
+    found = (event_form_of(layer, snn.ann, snn.costs) for layer in snn.wiring)
     return [form for form in found if form is not None]
 
 

@@ -237,7 +237,7 @@ class Executor:
     name
         Name in settings.
     forms
-        Finds the layers of a network that are evaluated otherwise than its graph has them; of two
+        Find the layers of a network that are evaluated otherwise than its graph has them; of two
         forms for a layer the first counts.
     follows_events
         Whether layers keep their outputs and follow spikes: then steps are taken one by one, with
@@ -245,7 +245,7 @@ class Executor:
     """
 
     name: str
-    forms: Callable[[SpikingNetwork], Iterable[Form]]
+    forms: tuple[Callable[[SpikingNetwork], Iterable[Form]], ...]
     follows_events: bool = False
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
@@ -259,8 +259,8 @@ class Executor:
         if self.follows_events:
             require_events(network)
         forms: dict[fx.Node, Form] = {}
-        for form in self.forms(network):
-            forms.setdefault(form.node, form)
+        for find in self.forms:
+            forms = {form.node: form for form in find(network)} | forms
         return Program(network.ann, forms.values(), watched)
 
 
@@ -282,23 +282,14 @@ def require_events(network: SpikingNetwork) -> None:
             )
 
 
-def on_links(network: SpikingNetwork) -> list[Form]:
-    """Return the layers that every executor evaluates on their few links."""
-    return compressed_forms(network.wiring, network.ann)
-
-
 EXECUTORS: Registry[Executor] = Registry(
     "executor",
     {
         each.name: each
         for each in (
-            Executor("decoded", lambda snn: [*on_links(snn), *formatted_forms(snn.ann)]),
-            Executor("bf16", lambda snn: [*on_links(snn), *bf16_forms(snn.ann)]),
-            Executor(
-                "event",
-                lambda snn: [*event_forms(snn.wiring, snn.ann, snn.costs), *on_links(snn)],
-                follows_events=True,
-            ),
+            Executor("decoded", (compressed_forms, formatted_forms)),
+            Executor("bf16", (compressed_forms, bf16_forms)),
+            Executor("event", (event_forms, compressed_forms), follows_events=True),
         )
     },
 )
