@@ -14,7 +14,12 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport, LayerInput
-from topospike.conversion.calibrate import observe_sites, set_thresholds
+from topospike.conversion.calibrate import (
+    drop_ceilings,
+    observe_sites,
+    require_trained_for,
+    set_thresholds,
+)
 from topospike.conversion.fold import fold_batch_norms
 from topospike.conversion.health import advise, site_reports
 from topospike.conversion.inherit import inherit_masks
@@ -37,7 +42,6 @@ from topospike.conversion.proof import (
     run_model,
 )
 from topospike.conversion.refuse import refuse_model
-from topospike.conversion.trained import drop_ceilings, require_trained_for
 from topospike.errors import MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
@@ -152,7 +156,7 @@ def convert(
     statistics, images = observe_sites(network, sites, first, batches, rules)
     like = parameter_like(network, images_seen)
     set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=like)
-    require_sound_sites(network, placed, like)
+    require_sound_sites(sites, like)
     require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
     require_rows_alone(network, reference)
     wiring = wire(network)
@@ -172,7 +176,7 @@ def convert(
     )
     snn = SpikingNetwork(network, report, wiring)
     snn = chosen.finish(snn, images_seen)
-    require_sound_sites(network, placed, like)  # again: a method may have changed thresholds
+    require_sound_sites(sites, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
     report = replace(snn.report, sites=described)
     remarks = [chosen.remark()] if chosen.remark() else []

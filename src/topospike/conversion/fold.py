@@ -48,8 +48,8 @@ def is_foldable(norm: fx.Node, graph: fx.Graph) -> bool:
         return False
     if layer.target in LINEARS and layer.meta["val"].ndim != 2:
         return False  # the norm's channel axis is not the layer's output axis
-    statistics = norm.args[1:5]
-    if any(value is not None and not is_attribute(value) for value in statistics):
+    gain_and_shift = [value for value in norm.args[1:3] if value is not None]
+    if not all(is_attribute(value) for value in (*gain_and_shift, *norm.args[3:5])):
         return False
     return is_used_once(layer.args[1], graph) and all(
         is_used_once(bias, graph) for bias in layer.args[2:3] if bias is not None
@@ -73,11 +73,8 @@ def is_used_once(value: object, graph: fx.Graph) -> bool:
 def fold(norm: fx.Node, network: fx.GraphModule) -> str:
     """Rewrite one layer and remove the batch norm behind it; return the norm's module path."""
     layer, *statistics = cast("tuple[Any, ...]", norm.args[:5])
-    gain, shift, mean, variance = (
-        None if node is None else fetch(network, node) for node in statistics
-    )
-    if mean is None or variance is None:
-        raise TypeError(f"batch norm {norm.name} has no running statistics")
+    gain, shift = (None if node is None else fetch(network, node) for node in statistics[:2])
+    mean, variance = (fetch(network, node) for node in statistics[2:])
     factor = torch.rsqrt(variance + cast("float", norm.args[6])) * (1.0 if gain is None else gain)
     old_bias = layer.args[2] if len(layer.args) > 2 else None
     weight, weight_name = fetch(network, layer.args[1]), str(layer.args[1].target)

@@ -18,6 +18,7 @@ from topospike.contracts import (
     ConversionReport,
     SiteReport,
 )
+from topospike.conversion.place import Placed
 from topospike.conversion.statistics import SiteStatistics
 from topospike.models.capture import node_module
 from topospike.snn.site import Site, observing
@@ -40,7 +41,7 @@ class SaturationObserver:
 
 def site_reports(
     network: fx.GraphModule,
-    placed: list[tuple[Site, fx.Node]],
+    placed: Placed,
     statistics: Mapping[str, SiteStatistics],
     images: tuple[Tensor, ...],
     populations: Mapping[str, Population],

@@ -19,8 +19,8 @@ from topospike.conversion.method import (
     whole,
 )
 from topospike.conversion.statistics import Granularity
-from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
-from topospike.errors import ConfigError
+from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane
+from topospike.errors import ConfigError, ConversionError
 from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
@@ -220,8 +220,16 @@ class SRPMethod(PresimulatedMethod):
         return ResidualMembrane(self.presimulation)
 
     def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
-        """Refuse what cannot be counted over two phases."""
-        refuse_max_pools(snn.report.layers)
+        """Refuse a max-pool that changes in time.
+
+        What arrives there is counted from changes of the decoded mean; phase 2 starts that anew.
+        """
+        for layer in snn.report.layers:
+            if layer.input == "maxpool":
+                raise ConversionError(
+                    f"{layer.name} is fed through a max-pool ({layer.reason}), whose events cannot "
+                    "be counted over the two phases of srp. Use average pools, or method='qcfs'."
+                )
         return snn
 
     def remark(self) -> str:

@@ -207,24 +207,20 @@ def what_differs(model: nn.Module, reference: Reference, chosen: str, *, fold: b
     )
 
 
-def require_sound_sites(
-    network: fx.GraphModule, placed: Sequence[tuple[Site, fx.Node]], like: Tensor
-) -> None:
+def require_sound_sites(sites: Sequence[Site], like: Tensor) -> None:
     """Raise `ConversionError` unless every site has a name and a usable threshold of its own.
 
     Thresholds are looked at in the type they are used in: a cast can turn small ones into 0.
     """
-    names = [site.name for site, _ in placed]
+    names = [site.name for site in sites]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConversionError(
             f"two sites are called {', '.join(twice)}, so one would take the other's threshold. "
             "Rename one of the modules of that name."
         )
-    for site, node in placed:
+    for site in sites:
         theta = site.threshold
-        if network.get_submodule(str(node.target)) is not site:
-            raise ConversionError(f"the graph does not call the site {site.name}.")
         if theta.dtype != like.dtype:
             raise ConversionError(
                 f"{site.name}: its threshold is {theta.dtype}, the parameters are {like.dtype}; "

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.conversion.calibrate import observe_sites
+from topospike.conversion.calibrate import drop_ceilings, observe_sites
 from topospike.conversion.methods import QCFSMethod
 from topospike.conversion.place import Rectifier, place_sites, required_rectifiers
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
 from topospike.conversion.thresholds import solve_thresholds
-from topospike.conversion.trained import drop_ceilings
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves

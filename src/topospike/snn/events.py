@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -121,10 +122,7 @@ class EventForm:
 
     def _packed(self, network: nn.Module) -> PackedWeight:
         links = self.size.density < self.costs.links_below
-
-        def pack(weight: Tensor) -> PackedWeight:
-            return PackedWeight.of(weight, groups=self.groups, links=links)
-
+        pack = partial(PackedWeight.of, groups=self.groups, links=links)
         return self.laid.out("links" if links else "rows", fetch(network, self.node.args[1]), pack)
 
     def _add_events(
