@@ -17,13 +17,16 @@ from topospike.errors import ConversionError
 from topospike.models.capture import node_module
 from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.models.rectifier_calls import TrainedActivations
-from topospike.snn.neurons import IntegrateAndFire, Neuron, SignedIntegrateAndFire
+from topospike.snn.neurons import IntegrateAndFire, Neuron, SignedIntegrateAndFire, Uniform
 from topospike.snn.site import Site
+
+STAIRCASES = (IntegrateAndFire, SignedIntegrateAndFire, Uniform)
+"""Neurons whose decoded values are equally spaced, as those of QCFS are."""
 
 
 def require_integrate_and_fire(trained: TrainedActivations, neuron: Neuron | None) -> None:
     """Refuse a neuron whose decoded values the network was not trained for."""
-    if len(trained) and not isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
+    if len(trained) and not isinstance(neuron, STAIRCASES):
         raise ConversionError(
             f"the network was trained with QCFS activations ({', '.join(trained.named)}), which "
             "are the decoded values of integrate-and-fire neurons. Use method='qcfs' or "
