@@ -1,6 +1,7 @@
 """STAGE 4: turn a trained network into a spiking one."""
 
 from topospike.conversion.api import convert as convert
+from topospike.conversion.balancing import LTBMethod as LTBMethod
 from topospike.conversion.health import conversion_text as conversion_text
 from topospike.conversion.layer_by_layer import LayerByLayerMethod as LayerByLayerMethod
 from topospike.conversion.method import Method as Method
@@ -11,6 +12,7 @@ from topospike.conversion.sigma_delta import SigmaDeltaMethod as SigmaDeltaMetho
 
 __all__ = [
     "METHODS",
+    "LTBMethod",
     "LayerByLayerMethod",
     "Method",
     "SigmaDeltaMethod",

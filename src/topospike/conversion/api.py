@@ -42,7 +42,7 @@ from topospike.conversion.trained import (
     require_integrate_and_fire,
     require_trained,
 )
-from topospike.errors import MissingDataError
+from topospike.errors import ConfigError, MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
@@ -132,6 +132,11 @@ def convert(
     ['1']
     """
     chosen = method_from(method, options)
+    if thresholds and chosen.keeps_images:
+        raise ConfigError(
+            f"thresholds are given for {', '.join(thresholds)}, but method {chosen.name!r} chooses "
+            "them itself on the calibration images. Use method='cs-qcfs' with given thresholds."
+        )
     rules = {gated: chosen.threshold_rule(timesteps, gated=gated) for gated in (True, False)}
     refuse_model(model)
     check_masks(model)
@@ -149,7 +154,10 @@ def convert(
     reference = run_model(model, first)
     network = copy.deepcopy(capture(plain, first, output=output)).requires_grad_(False)
     refuse_chance(network)
-    images_seen = InputForm.of(network).leaves(first)
+    form = InputForm.of(network)
+    images_seen = form.leaves(first)
+    if chosen.keeps_images:
+        batches = list(batches)
     drop_ceilings(network, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, chosen)
@@ -177,6 +185,9 @@ def convert(
         options=chosen.options(),
     )
     snn = SpikingNetwork(network, report, wiring)
+    if chosen.keeps_images:
+        every = zip(images_seen, *(form.leaves(batch) for batch in batches), strict=True)
+        images_seen = tuple(torch.cat(parts) for parts in every)
     snn = chosen.finish(snn, images_seen)
     require_sound_sites(network, placed, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
