@@ -172,10 +172,8 @@ def fire_if_signed(
 
     Parameters
     ----------
-    u
-        Membrane potential, any shape.
-    theta
-        Threshold, broadcastable to ``u``.
+    u, theta
+        As in `fire_if`.
     available
         Accumulated output, of the shape of ``u``; a negative spike needs
         ``available >= theta - 1e-6 theta``.
