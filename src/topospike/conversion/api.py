@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport, LayerInput
@@ -42,7 +43,7 @@ from topospike.conversion.proof import (
     run_model,
 )
 from topospike.conversion.refuse import refuse_model
-from topospike.errors import MissingDataError
+from topospike.errors import ConfigError, MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
@@ -132,6 +133,11 @@ def convert(
     ['1']
     """
     chosen = method_from(method, options)
+    if thresholds and chosen.keeps_images:
+        raise ConfigError(
+            f"thresholds are given for {', '.join(thresholds)}, but method {chosen.name!r} chooses "
+            "them itself on the calibration images. Use method='cs-qcfs' with given thresholds."
+        )
     rules = {gated: chosen.threshold_rule(timesteps, gated=gated) for gated in (True, False)}
     refuse_model(model)
     check_masks(model)
@@ -147,7 +153,10 @@ def convert(
     reference = run_model(model, first)
     network = copy.deepcopy(capture(plain, first, output=output)).requires_grad_(False)
     refuse_chance(network)
-    images_seen = InputForm.of(network).leaves(first)
+    form = InputForm.of(network)
+    images_seen = form.leaves(first)
+    if chosen.keeps_images:
+        batches = list(batches)
     drop_ceilings(network, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, chosen)
@@ -175,7 +184,9 @@ def convert(
         options=chosen.options(),
     )
     snn = SpikingNetwork(network, report, wiring)
-    snn = chosen.finish(snn, images_seen)
+    more = (form.leaves(batch) for batch in batches) if chosen.keeps_images else ()
+    every = tuple(torch.cat(parts) for parts in zip(images_seen, *more, strict=True))
+    snn = chosen.finish(snn, every)
     require_sound_sites(sites, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
     report = replace(snn.report, sites=described)

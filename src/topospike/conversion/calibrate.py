@@ -7,7 +7,7 @@ ANN, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -30,8 +30,11 @@ from topospike.models.qcfs import SlipReLU
 from topospike.models.rectifier_calls import TrainedActivations
 from topospike.progress import progress
 from topospike.registry import suggestion
-from topospike.snn.neurons import IntegrateAndFire, SignedIntegrateAndFire
+from topospike.snn.neurons import IntegrateAndFire, SignedIntegrateAndFire, Uniform
 from topospike.snn.site import Site, observing
+
+STAIRCASES = (IntegrateAndFire, SignedIntegrateAndFire, Uniform)
+"""Neurons whose decoded values are equally spaced, as those of QCFS are."""
 
 
 @torch.no_grad()
@@ -39,7 +42,7 @@ def observe_sites(
     network: fx.GraphModule,
     sites: list[Site],
     first: Inputs,
-    rest: Iterator[Inputs],
+    rest: Iterable[Inputs],
     rules: Mapping[bool, ThresholdRule],
 ) -> tuple[dict[str, SiteStatistics], int]:
     """Return each site's statistics over the calibration images, and the number of images."""
@@ -103,6 +106,7 @@ def set_thresholds(
                 quantisation_levels=rule.quantisation_levels,
                 signed=rule.signed,
                 scale=rule.scale,
+                floor=rule.floor,
             )
         site.threshold = theta.to(like)
 
@@ -143,7 +147,7 @@ def require_trained_for(trained: TrainedActivations, method: Method) -> None:
     """
     found, needed = list(trained.named.values()), method.requires
     neuron = method.site_neuron(gated=True)
-    if found and not isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
+    if found and not isinstance(neuron, STAIRCASES):
         raise ConversionError(
             f"the network was trained with QCFS activations ({', '.join(trained.named)}), which "
             "are the decoded values of integrate-and-fire neurons. Use method='qcfs' or "

@@ -100,6 +100,7 @@ def solve_thresholds(
     quantisation_levels: int | None = None,
     signed: bool = False,
     scale: float = 1.0,
+    floor: float = 0.0,
 ) -> Float[Tensor, "*unit"]:
     """Turn the statistics of one site into its thresholds.
 
@@ -117,6 +118,8 @@ def solve_thresholds(
         ``True`` at an identity site: the model quantiser takes both signs.
     scale
         Factor on the result (4 is usual for transformers with 8 levels).
+    floor
+        Least threshold of a unit, as a share of the largest of the site.
 
     Returns
     -------
@@ -167,7 +170,8 @@ def solve_thresholds(
             f"{statistics.site}: solver 'percentile' needs a quantile; collect the statistics with "
             "quantile_level, e.g. 0.999."
         )
-    return check_thresholds(solve(statistics, **grid) * scale, site=statistics.site)
+    theta = solve(statistics, **grid) * scale
+    return check_thresholds(theta.clamp_min(floor * theta.max()), site=statistics.site)
 
 
 SOLVERS: Registry[Callable[..., Tensor]] = Registry(

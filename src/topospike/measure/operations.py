@@ -8,6 +8,7 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ class OperationCounter:
     """
 
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
-        settles = all(site.coding.settles for site in snn.sites.values())
+        settles = snn.silent_from < math.inf
         self.conventions = conventions = conventions.resolved(settles=settles)
         self.network = snn.ann
         self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
