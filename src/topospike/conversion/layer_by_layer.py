@@ -51,7 +51,7 @@ class LayerByLayer(Coding):
     """
 
     by_formula = False
-    presimulation = 1  # pyright: ignore[reportAssignmentType]
+    presimulation = 1  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     steps: int = 8
 
     def part(self, t: int, k: Tensor) -> Tensor:
