@@ -104,7 +104,7 @@ def balanced_once(
         site.threshold = balanced(site.threshold, above, excess, active, levels=levels)
 
 
-def tail(x: Tensor, theta: Float[Tensor, "*unit"]) -> Float[Tensor, 3 * unit]:
+def tail(x: Tensor, theta: Float[Tensor, "*unit"]) -> Tensor:
     """Return the share above theta, the mean excess and the share above 0, times the images."""
     axes = tuple(axis for axis in range(x.ndim) if axis >= theta.ndim or theta.shape[axis] == 1)
     over = x - theta

@@ -8,7 +8,6 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,7 +266,7 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
             conventions=counted,
             energy_model=prices,
         )
-        if snn.silent_from < math.inf:
+        if snn.settles:
             some = measured_images(run.data.test, SETTLED_IMAGES)
             alone = settling(snn, some, SETTLED_IMAGES, conventions=counted, energy_model=prices)
             result = replace(result, settling=alone)
