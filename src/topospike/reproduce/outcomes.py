@@ -68,7 +68,7 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
         return Outcome(NOT_RUN)
     run = read_run(folder)
     evaluation, topology = evaluation_of(run, experiment), topology_of(run, experiment)
-    if evaluation is None and topology is None:
+    if (topology if experiment.conversion is None else evaluation) is None:
         return Outcome(NOT_RUN, "the run has not come to its end")
     values: dict[str, Any] = {}
     if evaluation is not None:
