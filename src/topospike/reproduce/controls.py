@@ -67,8 +67,14 @@ NETWORKS: Registry[tuple[str, Changes]] = Registry(
     },
 )
 
-OUTCOMES = ("ann_accuracy", "snn_accuracy", "energy_joule", "events_per_link", "saturation_time")
-TOPOLOGY = ("network_sparsity", "gamma", "meta_depth", "small_world", "modularity", "active")
+OUTCOMES = (
+    *("ann_accuracy", "mean_epoch_accuracy", "snn_accuracy"),
+    *("energy_joule", "events_per_link", "saturation_time"),
+)
+TOPOLOGY = (
+    *("network_sparsity", "gamma", "meta_depth", "small_world", "modularity", "active"),
+    *("paths", "through_hubs"),
+)
 
 
 def controls(scale: str, recipe: str | None = None) -> Target:
@@ -82,8 +88,8 @@ def controls(scale: str, recipe: str | None = None) -> Target:
     Examples
     --------
     >>> target = controls("cpu")
-    >>> len(target.table.rows), target.table.rows[-3].key
-    (20, 'digits/small_cnn/depgraph/dcgs')
+    >>> len(target.table.rows), target.table.rows[8].key
+    (20, 'digits/small_cnn/chtss/dcgs')
     """
     base, changes = (recipe, {}) if recipe is not None else NETWORKS[scale]
     known = resolve(base, changes)
@@ -173,13 +179,16 @@ def saturation_name(window: int, epsilon: float) -> str:
 
 def topology_values(report: TopologyReport) -> dict[str, float | None]:
     """Return the measures of a topology that the table shows."""
-    depth, world = report.meta_depth, report.small_world
+    depth, world, paths = report.meta_depth, report.small_world, report.paths
+    hubs = None if paths is None else paths.through_hubs
     return {
         "gamma": report.gamma,
         "meta_depth": None if depth is None else depth.index,
         "small_world": None if world is None else world.sigma,
         "modularity": report.modularity,
         "active": 100 * report.anp,
+        "paths": None if paths is None else paths.total.value,
+        "through_hubs": None if hubs is None else hubs.value,
     }
 
 

@@ -30,6 +30,7 @@ from topospike.reproduce.targets import Target
 COSTS = ("energy_joule", "events_per_link")
 WORDS: Mapping[str, str] = {
     "ann_accuracy": "accuracy of the ANN",
+    "mean_epoch_accuracy": "mean accuracy over the epochs",
     "snn_accuracy": "accuracy of the SNN",
     "energy_joule": "energy",
     "events_per_link": "events per link",
@@ -41,6 +42,8 @@ HEADINGS: Mapping[str, str] = {
     "small_world": "small world sigma",
     "modularity": "modularity",
     "active": "active neurons, %",
+    "paths": "paths",
+    "through_hubs": "share through hubs",
 }
 
 
@@ -170,7 +173,7 @@ def against(difference: PairedDifference | None) -> str:
 def outcome_table(lines: Sequence[ControlLine], step: int) -> list[list[str]]:
     """Return accuracy, energy and events, with the differences from the reference."""
     name = shown_label(REFERENCE)
-    head = ["rule", "seeds", "ANN, %", f"SNN at t = {step}, %", f"points from {name}"]
+    head = ["rule", "seeds", "AAE, %", "ANN, %", f"SNN at t = {step}, %", f"points from {name}"]
     head += ["energy", f"% more than {name}", "events per link", f"% more than {name}", "T0"]
     rows = [head]
     for line in lines:
@@ -179,6 +182,7 @@ def outcome_table(lines: Sequence[ControlLine], step: int) -> list[list[str]]:
             [
                 shown_label(line.rule),
                 str(len(line.done)),
+                shown(line.values.get("mean_epoch_accuracy")),
                 shown(line.values.get("ann_accuracy")),
                 shown(line.values.get("snn_accuracy")),
                 against(line.differences.get("snn_accuracy")),
@@ -249,12 +253,13 @@ def controls_text(target: Target, lines: Sequence[ControlLine], *, scale: str) -
         "",
         f"Scale {scale}; {about.get('data', 'not run')}, {about.get('training images')} training "
         f"and {about.get('test images')} test images, {about.get('epochs')} epochs, "
-        f"{about.get('hardware')}. Same first weights, order of images, epochs and sparsity for "
-        "every rule. Mean ± standard deviation over seeds. Differences are from "
+        f"{about.get('hardware')}. Same seed, order of images, epochs and sparsity for every "
+        "rule. Mean ± standard deviation over seeds. Differences are from "
         f"{name} with the same seed: mean and 95 % interval m ± t(0.975, n - 1) s / √n of n "
         "seeds; in brackets where it holds 0, which is noise. Intervals are not corrected for the "
-        "number of comparisons. Energy is theoretical, per image. Events per link: synaptic "
-        "operations over the uses of existing links behind spikes.",
+        "number of comparisons. AAE: mean validation accuracy over the epochs. Energy is "
+        "theoretical, per image. Events per link: synaptic operations over the uses of existing "
+        "links behind spikes.",
         "",
         *verdicts(lines),
     ]
