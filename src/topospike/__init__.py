@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from topospike.analysis import power_law as power_law
     from topospike.contracts import Evaluation as Evaluation
     from topospike.conversion import convert as convert
-    from topospike.conversion import load as load
     from topospike.conversion import quantise_activations as quantise_activations
-    from topospike.conversion import save as save
     from topospike.evolve import Sparsifier as Sparsifier
     from topospike.evolve import ch_scores as ch_scores
     from topospike.evolve import ch_scores_conv as ch_scores_conv
     from topospike.evolve import percolate as percolate
     from topospike.evolve import sparsify as sparsify
     from topospike.export import export_nir as export_nir
+    from topospike.export import load as load
+    from topospike.export import save as save
     from topospike.export import wrap_for_neurobench as wrap_for_neurobench
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
@@ -51,14 +51,14 @@ HOMES = {
     "evaluate": "topospike.measure",
     "export_nir": "topospike.export",
     "layered_graph": "topospike.analysis",
-    "load": "topospike.conversion",
+    "load": "topospike.export",
     "percolate": "topospike.evolve",
     "power_law": "topospike.analysis",
     "prune": "topospike.pruning",
     "quantise_activations": "topospike.conversion",
     "run_recipe": "topospike.pipeline",
     "saturation_time": "topospike.measure",
-    "save": "topospike.conversion",
+    "save": "topospike.export",
     "sparsify": "topospike.evolve",
     "wrap_for_neurobench": "topospike.export",
 }

@@ -234,13 +234,30 @@ class SiteActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class Settling:
+    """Single images run until no neuron fires; one entry an image, but for ``spikes``.
+
+    ``steps`` is the last step at which a neuron fired, ``energy_joule`` that of the whole run.
+    Where ``silent`` is false the run was cut off after ``at_most`` steps. ``spikes`` is how many
+    neurons fired at each step, mean over the images, down to the first step of silence in all.
+    """
+
+    steps: tuple[int, ...]
+    silent: tuple[bool, ...]
+    energy_joule: tuple[float, ...]
+    spikes: tuple[float, ...]
+    at_most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Accuracy and energy of a spiking network at every time step (``evaluation.json``).
 
     ``metrics`` holds every metric that was measured, by name and step, ``ann_metrics`` the ANN's
     values; ``accuracy`` repeats the one of that name and is empty, ``ann_accuracy`` nan (null in
     the file), where another was measured. ``saturation_time`` is that of the first metric.
-    ``advice`` are sentences on what the figures mean.
+    ``advice`` are sentences on what the figures mean. ``settling`` says when single images fell
+    silent and what each cost, of networks that do.
 
     ``macs`` is what the spiking network spends in multiply-accumulates per image over the whole
     run, ``macs_per_step`` its cumulative course; ``ann_energy_joule`` prices the same network run
@@ -265,6 +282,7 @@ class Evaluation:
     ann_metrics: Mapping[str, float] = field(default_factory=dict)
     lower_is_better: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    settling: Settling | None = None
 
     def __post_init__(self) -> None:
         """Know the accuracy as a metric too, in records that have no other (earlier files)."""
@@ -298,6 +316,9 @@ class Evaluation:
         for key in ("lower_is_better", "advice"):
             raw[key] = tuple(raw.get(key, ()))
         raw["metrics"] = {name: tuple(curve) for name, curve in raw.get("metrics", {}).items()}
+        if raw.get("settling") is not None:
+            lists = {k: tuple(v) for k, v in raw["settling"].items() if isinstance(v, list)}
+            raw["settling"] = Settling(**{**raw["settling"], **lists})
         if raw["ann_accuracy"] is None:
             raw["ann_accuracy"] = math.nan
         return cls(**raw)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from topospike.cli.main import main
 from topospike.conversion import convert
-from topospike.conversion.qcfs import QCFS
 from topospike.errors import ConfigError
+from topospike.models.qcfs import QCFS
 from topospike.pipeline.networks import calibration_images
 from topospike.pipeline.quantising import kinds_to_train, quantised_model, stage_training
 from topospike.pipeline.record import recorded_recipe

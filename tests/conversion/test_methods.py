@@ -16,15 +16,14 @@ from topospike.conversion import (
     METHODS,
     conversion_text,
     convert,
-    load,
     quantise_activations,
-    save,
 )
 from topospike.conversion.method import method_of
-from topospike.conversion.qcfs import SlipReLU
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, offset_membrane
 from topospike.errors import ConfigError, ConversionError
+from topospike.export import load, save
 from topospike.measure import evaluate
+from topospike.models.qcfs import SlipReLU
 from topospike.pipeline.names import check_names
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork

@@ -14,7 +14,7 @@ from topospike.models.capture import capture
 from topospike.snn.coding import Differential
 from topospike.snn.neurons import Identity, MultiThreshold
 from topospike.snn.site import Site
-from topospike.snn.wiring import find_weight_layers
+from topospike.wiring.layers import find_weight_layers
 
 
 def make(name: str, gated: bool) -> Site:

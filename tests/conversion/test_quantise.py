@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 import topospike as ts
 from topospike.conversion import convert
-from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.conversion.quantise import (
     quantise_activations,
     to_channel_thresholds,
 )
-from topospike.conversion.trained import is_in_place, is_rectifier
 from topospike.errors import ConfigError, ConversionError, MissingDataError
-from topospike.snn.executors import site_calls
+from topospike.models.qcfs import QCFS, SlipReLU
+from topospike.models.rectifier_calls import is_in_place, is_rectifier
+from topospike.wiring.graph import site_calls
 
 
 class Block(nn.Module):

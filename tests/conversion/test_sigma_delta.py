@@ -10,7 +10,9 @@ from torch import nn
 import topospike as ts
 from topospike.conversion import SigmaDeltaMethod
 from topospike.errors import ConfigError, ShapeError
+from topospike.measure import Conventions
 from topospike.snn.coding import SigmaDelta
+from topospike.snn.executors import EXECUTORS
 from topospike.snn.neurons import MultiThreshold
 from topospike.snn.site import START, Site, site_step
 from topospike.topology import register_mask
@@ -301,6 +303,56 @@ def test_a_run_until_silence_ends_by_itself_and_names_images_that_do_not():
     assert len(cut.logits) == 2
     with pytest.raises(ConfigError, match=r"never do.*sigma-delta"):
         ts.convert(network(), "dcgs", calibration=[x]).settle(x)
+
+
+def test_coarse_first_steps_that_say_nothing_are_not_silence():
+    """Activations too small for the coarse ladders of the first steps reach the full one."""
+    model = nn.Sequential(nn.Linear(1, 3, bias=False), nn.ReLU(), nn.Linear(3, 2)).double()
+    x = torch.linspace(0, 1, 33, dtype=torch.float64)[:, None]
+    snn = ts.convert(model, "sigma-delta", calibration=[x], levels=8, schedule=(2, 3))
+    faint = x[-1:] / 32
+    run = snn.settle(faint)
+    assert run.spikes[0].item() == 0
+    assert run.spikes.sum().item() > 0
+    near = 0.75 * max(float(site.threshold.max()) / 2**7 for site in snn.sites.values())
+    bound = near * float(model[2].weight.detach().abs().sum(1).max())
+    assert float((run.logits[-1] - model(faint)).detach().abs().max()) <= bound
+    assert not bool(snn.settle(faint, at_most=2).silent.any())
+
+
+@torch.no_grad()
+def test_a_channel_hardly_seen_in_calibration_still_falls_silent():
+    """Its own quantile would be a tiny threshold, by which it would move once a step."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    model[0].weight.copy_(torch.eye(2))
+    model[0].bias.copy_(torch.tensor([0.0, -1.0]))
+    x = torch.rand(2000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[0, 1] = 1.01  # the second channel is active in one of 2000 images, or in none
+    seldom = torch.tensor([[0.5, 3.0]], dtype=torch.float64)
+    for calibration in (x, x[1:]):
+        snn = ts.convert(model, "sigma-delta", calibration=[calibration], levels=6)
+        run = snn.settle(seldom)
+        assert bool(run.silent.all())
+        assert int(run.steps.max()) <= 20
+        assert float((run.logits[-1] - model(seldom)).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_silent_run_is_not_simulated_further_and_counted_the_same(pixels, monkeypatch):
+    x = pictures(6)
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    snn = ts.convert(network(), "sigma-delta", calibration=[pictures()], levels=6, pixels=pixels)
+    conventions = Conventions(first_layer="mac_per_step")
+    brief = ts.evaluate(snn, [(x, labels)], timesteps=40, conventions=conventions)
+    program = type(snn.program(EXECUTORS["decoded"]))
+    steps, step = [], program.step
+    monkeypatch.setattr(program, "step", lambda *a, **k: steps.append(a[1]) or step(*a, **k))
+    assert ts.evaluate(snn, [(x, labels)], timesteps=40, conventions=conventions) == brief
+    assert len(steps) < 40
+    monkeypatch.setattr(type(snn), "silent_from", property(lambda self: 1000))
+    steps.clear()
+    assert ts.evaluate(snn, [(x, labels)], timesteps=40, conventions=conventions) == brief
+    assert len(steps) == 40
 
 
 def test_sites_on_the_pixels_leave_no_multiplication():

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from topospike.conversion import convert
-from topospike.conversion.qcfs import QCFS
 from topospike.errors import ConversionError
+from topospike.models.qcfs import QCFS
 
 
 def trained_net(**options) -> nn.Sequential:

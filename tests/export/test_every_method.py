@@ -9,9 +9,9 @@ from torch import nn
 import topospike as ts
 from topospike.conversion import METHODS
 from topospike.conversion.method import EXPORTS
-from topospike.conversion.qcfs import SlipReLU
 from topospike.errors import ConversionError
 from topospike.export import event_network, export_csr, export_nir, read_csr, simulate_nir
+from topospike.models.qcfs import SlipReLU
 from topospike.snn.neurons import IntegrateAndFire
 
 STEPS = 8

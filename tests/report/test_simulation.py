@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from topospike.contracts import Settling
 from topospike.report.folder import read_run
-from topospike.report.page import energy_group
+from topospike.report.page import activity_group, energy_group
 from topospike.report.simulation import (
     Trajectory,
     bars_at,
@@ -135,3 +136,21 @@ def test_every_converted_network_has_bars_and_rates(complete_run):
     order = [("dense", "dcgs"), ("dense", "qcfs"), ("chts", "dcgs"), ("chts", "qcfs")]
     assert [(group.network, group.method) for group in layer_bars(run)] == order
     assert [(group.network, group.method) for group in site_rates(run)] == order
+
+
+def test_networks_that_fall_silent_get_a_figure_of_what_single_images_took(
+    run_writer, evaluation_of
+):
+    folder = run_writer(methods=("dcgs",), dense=False)
+    assert "silence" not in [f.key for f in activity_group(read_run(folder)).figures]
+    joules = (1e-6, 3e-6, 2e-6, 9e-6)
+    run = Settling((3, 5, 4, 64), (True, True, True, False), joules, (8.0, 0.5), 64)
+    quiet = dataclasses.replace(evaluation_of(sparse=True, method="dcgs"), settling=run)
+    quiet.save(folder / "conversions" / "dcgs" / "evaluation.json")
+    (figure,) = (f for f in activity_group(read_run(folder)).figures if f.key == "silence")
+    spikes, steps, spent = (panel.traces[0] for panel in figure.panels)
+    assert (spikes["x"], spikes["y"]) == ([1, 2], [8.0, 0.5])
+    assert (steps["x"], steps["y"]) == ([3, 4, 5], [0.25, 0.5, 0.75])  # the fourth never is
+    assert spent["x"] == pytest.approx([j / quiet.ann_energy_joule for j in sorted(joules)[:3]])
+    joules = ("2.50\u202fµJ", "9.00\u202fµJ")
+    assert figure.tables[0].rows[0][1:] == ("4.50", "64", "64", *joules, "1 of 4")

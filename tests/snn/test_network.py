@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from topospike.conversion import convert
-from topospike.conversion.qcfs import QCFS
+from topospike.models.qcfs import QCFS
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import EXECUTORS
 

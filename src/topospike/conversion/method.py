@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from topospike.contracts import ConversionReport
-from topospike.conversion.qcfs import QCFS
 from topospike.conversion.statistics import UNITS, Granularity, Values
 from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
+from topospike.models.qcfs import QCFS
 from topospike.registry import Registry, suggestion
 from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
@@ -55,6 +55,7 @@ class ThresholdRule:
     percentile: float
     values: Values = "rectified"
     signed: bool = False
+    floor: float = 0.0
 
 
 def one_of(table: Mapping[str, Any]) -> Check:
@@ -125,6 +126,8 @@ class Method:
         ``nir``, ``event-network``, ``neurobench``, ``csr``.
     beyond
         What its runs do beyond the firing of neurons, for the message of a refused export.
+    keeps_images
+        Whether `finish` is given all calibration images, not the first batch alone.
     ranges
         The check of each option; ``None`` as a default (decided by the kind of site) passes.
 
@@ -159,6 +162,8 @@ class Method:
     requires: ClassVar[type[QCFS] | None] = None
     exports: ClassVar[frozenset[str]] = frozenset(EXPORTS)
     beyond: ClassVar[str] = ""
+
+    keeps_images: ClassVar[bool] = False
 
     ranges: ClassVar[dict[str, Check]] = {
         "solver": one_of(SOLVERS),
@@ -249,7 +254,7 @@ class Method:
         """Do what the method does after calibration, or refuse the network.
 
         It may change neurons and thresholds of the sites: the report describes them afterwards.
-        ``images`` is the first calibration batch, one tensor an input.
+        ``images`` is the first calibration batch, one tensor an input (all: ``keeps_images``).
         """
         return snn
 

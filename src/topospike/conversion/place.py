@@ -25,17 +25,10 @@ from torch._ops import OpOverload
 
 from topospike.errors import ConversionError
 from topospike.models.capture import node_module
-from topospike.snn.linear_maps import is_linear
 from topospike.snn.site import Site
-from topospike.snn.split import timeless_nodes
-from topospike.snn.wiring import (
-    MAX_POOLS,
-    PRODUCTS,
-    WEIGHT_OPS,
-    Walk,
-    nodes_downstream_of_input,
-    weight_name,
-)
+from topospike.wiring.graph import nodes_downstream_of_input, site_calls, timeless_nodes
+from topospike.wiring.layers import MAX_POOLS, PRODUCTS, WEIGHT_OPS, Walk, weight_name
+from topospike.wiring.linear_maps import bound, is_linear
 
 aten = torch.ops.aten
 SITES = "spiking_sites"
@@ -44,19 +37,79 @@ COMMON_NAMES = {
     "leaky_relu": "leaky ReLU", "prelu": "PReLU", "elu": "ELU", "celu": "CELU", "selu": "SELU",
     "gelu": "GELU", "silu": "SiLU", "hardtanh": "hardtanh",
 }  # fmt: skip
+CLAMPS = (aten.clamp.default, aten.clamp_min.default, aten.hardtanh.default)
 UNCOUNTED = frozenset(
     {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
     | {aten.addmm.default, aten.baddbmm.default, aten.addbmm.default, aten.bilinear.default}
     | {aten.einsum.default, aten.addmv.default, aten.mv.default, aten.dot.default}
 )
 
+Placed = list[tuple[Site, fx.Node]]
+"""Sites, each with the node that calls it."""
+
+SiteMaker = Callable[[str, bool], Site]
+"""``make_site(name, gated)`` builds a site."""
+
+
+class SiteNames:
+    """Gives every site a name, and so a submodule, of its own, whatever the modules are called.
+
+    Examples
+    --------
+    >>> names = SiteNames()
+    >>> [names.new(name) for name in ("act", "act", "act_2", "a.ct", "a_ct")]
+    ['act', 'act_2', 'act_2_2', 'a.ct', 'a_ct_2']
+    """
+
+    def __init__(self, calls: Iterable[fx.Node] = ()) -> None:
+        self.targets = {str(call.target) for call in calls}
+
+    def new(self, name: str) -> str:
+        """Return a name that no other site has: this one, or this one with a number."""
+        number, unique = 1, name
+        while target_of(unique) in self.targets:
+            number += 1
+            unique = f"{name}_{number}"
+        self.targets.add(target_of(unique))
+        return unique
+
+
+def target_of(name: str) -> str:
+    """Return where the module of a site lies in the network."""
+    return f"{SITES}.{name.replace('.', '_')}"
+
+
+class Placement:
+    """Puts sites into a captured graph, which is edited in place."""
+
+    def __init__(self, network: fx.GraphModule, make_site: SiteMaker) -> None:
+        self.network = network
+        self.make_site = make_site
+        self.placed: Placed = []
+
+    def call(self, name: str, source: fx.Node, like: fx.Node, *, gated: bool) -> fx.Node:
+        """Write the call of a new site on ``source``, whose value is as that of ``like``."""
+        site = self.make_site(name, gated)
+        self.network.add_submodule(target_of(name), site)
+        call = self.network.graph.call_module(target_of(name), (source,))
+        call.meta.update(like.meta)
+        self.placed.append((site, call))
+        return call
+
+    def finish(self) -> Placed:
+        """Make the network run its new graph; return the sites."""
+        self.network.graph.lint()
+        self.network.recompile()
+        return self.placed
+
 
 @dataclass(frozen=True)
 class Rectifier:
-    """A ReLU-like node: where it is and its ceiling, if any."""
+    """A ReLU-like node: where it is, its ceiling, if any, and the name of its site."""
 
     node: fx.Node
     ceiling: float | None
+    name: str
 
 
 def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
@@ -64,95 +117,67 @@ def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
 
     One of parameters alone (a learnt gate) is a constant, which no spikes have to carry.
     """
-    from_image = nodes_downstream_of_input(network.graph)
+    names = SiteNames(site_calls(network))
     found = []
-    for node in network.graph.nodes:
-        ceiling = ceiling_of(node)
-        if ceiling is not False and node in from_image:
-            found.append(Rectifier(node, ceiling))
+    for node in nodes_downstream_of_input(network.graph):
+        low, high = bounds_of(node)
+        if isinstance(low, int | float) and low == 0 and not isinstance(high, fx.Node):
+            ceiling = float(high) if isinstance(high, int | float) else None
+            found.append(Rectifier(node, ceiling, names.new(activation_name(node))))
     return found
 
 
-def ceiling_of(node: fx.Node) -> float | bool | None:
-    """Return the ceiling of a ReLU-like node, ``None`` for none, ``False`` for other nodes."""
-    if node.target in (aten.relu.default, aten.relu_.default):
-        return None
-    if node.target is aten.relu6.default:
-        return 6.0
-    if node.target is aten.threshold.default and node.args[1:] == (0, 0):
-        return None
-    low, high = bounds_of(node)
-    if low != 0:
-        return False
-    return None if high is None else float(high)
-
-
-def bounds_of(node: fx.Node) -> tuple[float | None, float | None]:
+def bounds_of(node: fx.Node) -> tuple[object, object]:
     """Return (lowest, highest) of a clamp-like node, ``(None, None)`` for other nodes."""
-    arguments = [a for a in node.args[1:] if isinstance(a, int | float) or a is None]
-    if node.target is aten.clamp_min.default and arguments:
-        return arguments[0], None
-    if node.target is aten.clamp.default:
-        low = arguments[0] if arguments else node.kwargs.get("min")
-        high = arguments[1] if len(arguments) > 1 else node.kwargs.get("max")
-        return low, high  # pyright: ignore[reportReturnType]
-    if node.target is aten.hardtanh.default:
-        low, high = (*arguments, *(-1.0, 1.0)[len(arguments) :])
-        return low, high
-    return None, None
+    zeros = node.target is aten.threshold.default and node.args[1:] == (0, 0)
+    if zeros or node.target in (aten.relu.default, aten.relu_.default):
+        return 0.0, None
+    if node.target is aten.relu6.default:
+        return 0.0, 6.0
+    given = bound(node) if node.target in CLAMPS else {}
+    return given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
 
 
-def place_sites(
-    network: fx.GraphModule, make_site: Callable[[str, bool], Site]
-) -> list[tuple[Site, fx.Node]]:
+def activation_name(node: fx.Node) -> str:
+    """Return the path of an activation module, or else the path of the caller plus ``relu``."""
+    path = node_module(node)
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    is_module = bool(stack) and "activation" in str(stack[-1][1])
+    return path if is_module and path else joined(path, "relu")
+
+
+def joined(*parts: str) -> str:
+    """Return a dotted path of the parts that are not empty."""
+    return ".".join(part for part in parts if part)
+
+
+def place_sites(network: fx.GraphModule, make_site: SiteMaker) -> Placed:
     """Replace every ReLU-like node by a site; return each site with its node.
 
-    Parameters
-    ----------
-    network
-        The captured graph; edited in place.
-    make_site
-        ``make_site(name, gated)`` builds the site.
+    A ceiling becomes a ``clamp`` in front of the site.
 
     Raises
     ------
     ConversionError
         If there is no ReLU-like operation; the message lists the activations that are there.
     """
-    graph = network.graph
-    rectifiers = find_rectifiers(network)
-    if not rectifiers:
-        raise ConversionError(nothing_to_replace(network))
-    move_behind_max_pools(graph, rectifiers)
-    network.add_submodule(SITES, torch.nn.Module())
-    placed, names = [], SiteNames()
+    graph, placement = network.graph, Placement(network, make_site)
+    rectifiers = required_rectifiers(network)
+    move_behind_max_pools(rectifiers)
     for rectifier in rectifiers:
-        name = unique_name(rectifier.node, names)
-        site, target = make_site(name, True), target_of(name)
-        network.add_submodule(target, site)
-        placed.append((site, substitute(rectifier, target, graph)))
-    graph.lint()
-    network.recompile()
-    return placed
+        old = rectifier.node
+        source = old.all_input_nodes[0]
+        with graph.inserting_before(old):
+            if rectifier.ceiling is not None:
+                source = graph.call_function(aten.clamp.default, (source, None, rectifier.ceiling))
+                source.meta.update(old.meta)
+            new = placement.call(rectifier.name, source, old, gated=True)
+        old.replace_all_uses_with(new)
+        graph.erase_node(old)
+    return placement.finish()
 
 
-def substitute(rectifier: Rectifier, target: str, graph: fx.Graph) -> fx.Node:
-    """Put the site's call (behind a ceiling, if there is one) where the rectifier is."""
-    old = rectifier.node
-    source = old.args[0]
-    with graph.inserting_before(old):
-        if rectifier.ceiling is not None:
-            clamped = graph.call_function(aten.clamp.default, (source, None, rectifier.ceiling))
-            clamped.meta.update(old.meta)
-            source = clamped
-        new = graph.call_module(target, (source,))
-    new.meta.update(old.meta)
-    old.replace_all_uses_with(new)
-    graph.erase_node(old)
-    return new
-
-
-def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
+def move_behind_max_pools(rectifiers: list[Rectifier]) -> None:
     """Let each rectifier that is read by one max-pool alone follow that pool."""
     for rectifier in rectifiers:
         relu = rectifier.node
@@ -171,45 +196,9 @@ def move_behind_max_pools(graph: fx.Graph, rectifiers: list[Rectifier]) -> None:
         relu.meta["val"] = end.meta["val"]
 
 
-class SiteNames:
-    """Gives every site a name, and so a submodule, of its own, whatever the modules are called.
-
-    Examples
-    --------
-    >>> names = SiteNames()
-    >>> [names.new(name) for name in ("act", "act", "act_2", "a.ct", "a_ct")]
-    ['act', 'act_2', 'act_2_2', 'a.ct', 'a_ct_2']
-    """
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.targets = {target_of(name) for name in taken}
-
-    def new(self, name: str) -> str:
-        """Return a name that no other site has: this one, or this one with a number."""
-        number, unique = 1, name
-        while target_of(unique) in self.targets:
-            number += 1
-            unique = f"{name}_{number}"
-        self.targets.add(target_of(unique))
-        return unique
-
-
-def target_of(name: str) -> str:
-    """Return where the module of a site lies in the network."""
-    return f"{SITES}.{name.replace('.', '_')}"
-
-
-def unique_name(
-    node: fx.Node, names: SiteNames, *, base: str | None = None, suffix: str = "relu"
-) -> str:
-    """Return the path of an activation module, or else the path of the caller plus a suffix."""
-    path = node_module(node) if base is None else base
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    owner = stack[-1][1] if stack else ""
-    is_module = base is None and suffix == "relu" and "activation" in str(owner)
-    return names.new(
-        path if is_module and path else ".".join(part for part in (path, suffix) if part)
-    )
+def is_tensor(node: fx.Node) -> bool:
+    """Tell whether a node yields a tensor, not a size."""
+    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def refuse_uncounted_layers(graph: fx.Graph) -> None:
@@ -217,9 +206,8 @@ def refuse_uncounted_layers(graph: fx.Graph) -> None:
 
     It would keep its graded input and its operations would be missing from every count.
     """
-    from_image = nodes_downstream_of_input(graph)
-    for node in graph.nodes:
-        if node.target in UNCOUNTED and node in from_image:
+    for node in nodes_downstream_of_input(graph):
+        if node.target in UNCOUNTED:
             place = node_module(node) or "the model itself"
             raise ConversionError(
                 f"{place} runs {node.target}, a weighted operation without a spiking counterpart "
@@ -228,40 +216,30 @@ def refuse_uncounted_layers(graph: fx.Graph) -> None:
             )
 
 
-def has_nonlinearity(network: fx.GraphModule) -> bool:
-    """Tell whether the graph is more than one linear map of its input."""
-    return bool(nonlinear_nodes(network))
-
-
 def nonlinear_nodes(network: fx.GraphModule) -> list[fx.Node]:
     """Return the tensor operations on the image that are not known to be linear."""
     from_image = nodes_downstream_of_input(network.graph)
     return [
         node
-        for node in network.graph.nodes
-        if node in from_image
-        and isinstance(node.target, OpOverload)
-        and isinstance(node.meta.get("val"), torch.Tensor)
+        for node in from_image
+        if isinstance(node.target, OpOverload)
+        and is_tensor(node)
         and not is_linear(node, from_image.__contains__)
-        and not is_layer_of_one(node, from_image)
+        # a weight layer with one input that depends on the image
+        and not (
+            node.target in WEIGHT_OPS and sum(p in from_image for p in node.all_input_nodes) == 1
+        )
     ]
 
 
-def is_layer_of_one(node: fx.Node, from_image: set[fx.Node]) -> bool:
-    """Tell whether a node is a weight layer with one input that depends on the image."""
-    return node.target in WEIGHT_OPS and sum(p in from_image for p in node.all_input_nodes) == 1
-
-
-def is_tensor(node: fx.Node) -> bool:
-    """Tell whether a node yields a tensor, not a size."""
-    return isinstance(node.meta.get("val"), torch.Tensor)
-
-
-def nothing_to_replace(network: fx.GraphModule) -> str:
-    """Say which activations are there instead, and what to do."""
+def required_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
+    """Return every rectifier; `ConversionError`, with the other activations, if there is none."""
+    found = find_rectifiers(network)
+    if found:
+        return found
     others = list(dict.fromkeys(describe(node) for node in nonlinear_nodes(network)))
     seen = f"it uses {', '.join(others)}" if others else "it has no activation at all"
-    return (
+    raise ConversionError(
         f"no ReLU-like operation was found in the graph: {seen}. The scheme 'relu' replaces relu, "
         "relu6, clamp(min=0) and hardtanh(0, c), as modules or functions. Use one of these "
         "activations (and train it), take method='dcgs' with scheme='operand', or simulate the "
@@ -277,109 +255,70 @@ def describe(node: fx.Node) -> str:
 
 
 def place_operand_sites(
-    network: fx.GraphModule, make_site: Callable[[str, bool], Site], *, everywhere: bool
-) -> list[tuple[Site, fx.Node]]:
-    """Insert identity sites; return each with the node that calls it, in execution order.
+    network: fx.GraphModule, make_site: SiteMaker, *, everywhere: bool
+) -> Placed:
+    """Insert identity sites before operands; return each with the node that calls it.
 
-    Parameters
-    ----------
-    network
-        Captured graph, edited in place; may hold ReLU sites already.
-    make_site
-        ``make_site(name, gated)`` builds the site.
-    everywhere
-        ``True``: before every operand. ``False``: only before graded ones.
+    ``everywhere``: before every operand, else only before graded ones. ReLU sites may be there.
 
     Raises
     ------
     ConversionError
         If ``everywhere`` and there is no weight layer at all.
     """
-    graph = network.graph
-    from_image = nodes_downstream_of_input(network.graph)
+    graph, placement = network.graph, Placement(network, make_site)
+    names = SiteNames(site_calls(network))
+    from_image = nodes_downstream_of_input(graph)
     needed: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.target in WEIGHT_OPS:
-            for operand in dict.fromkeys(operands_of(node, from_image)):
-                if everywhere or is_graded(operand, network, from_image):
+            sides = node.args[:2] if node.target in PRODUCTS else node.args[:1]  # no weights
+            for operand in dict.fromkeys(sides):
+                if operand in from_image and (everywhere or is_graded(operand, network)):
                     needed.setdefault(operand, []).append(node)
     if everywhere and not needed:
         raise ConversionError(
             "the graph has no convolution, linear layer or product, so there is no operand to put "
             "a spiking site in front of. Simulate the network as the ANN it is."
         )
-    if needed and not hasattr(network, SITES):
-        network.add_submodule(SITES, torch.nn.Module())
-    placed, names = [], SiteNames(site.name for site in existing_sites(network))
     for operand, readers in needed.items():
-        name = operand_name(operand, readers[0], names)
-        site, target = make_site(name, False), target_of(name)
-        network.add_submodule(target, site)
+        name = names.new(operand_name(operand, readers[0]))
         with graph.inserting_before(readers[0]):
-            call = graph.call_module(target, (operand,))
-        call.meta.update(operand.meta)
+            call = placement.call(name, operand, operand, gated=False)
         for reader in readers:
             reader.replace_input_with(operand, call)
-        placed.append((site, call))
-    graph.lint()
-    network.recompile()
-    return placed
+    return placement.finish()
 
 
-def place_input_sites(
-    network: fx.GraphModule, make_site: Callable[[str, bool], Site]
-) -> list[tuple[Site, fx.Node]]:
-    """Put an identity site on every input of real numbers; return each with the node that calls it.
-
-    Batch sizes are still read from the input itself, so that they do not change in time.
-    """
-    graph = network.graph
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    if not hasattr(network, SITES):
-        network.add_submodule(SITES, torch.nn.Module())
-    placed, names = [], SiteNames(site.name for site in existing_sites(network))
-    for node in inputs:
-        if not node.meta["val"].is_floating_point():
-            continue
-        name = names.new(node.name)
-        site, target = make_site(name, False), target_of(name)
-        network.add_submodule(target, site)
-        with graph.inserting_after(inputs[-1]):
-            call = graph.call_module(target, (node,))
-        call.meta.update(node.meta)
-        node.replace_all_uses_with(
-            call,
-            delete_user_cb=lambda user, call=call: (
-                user is not call and isinstance(user.meta.get("val"), torch.Tensor)
-            ),
-        )
-        placed.append((site, call))
-    graph.lint()
-    network.recompile()
-    return placed
-
-
-def operands_of(node: fx.Node, from_image: set[fx.Node]) -> list[fx.Node]:
-    """Return the inputs of a weight layer that change with the image, weights excluded."""
-    sides = node.args[:2] if node.target in PRODUCTS else node.args[:1]
-    return [side for side in sides if isinstance(side, fx.Node) and side in from_image]
-
-
-def is_graded(operand: fx.Node, network: fx.GraphModule, from_image: set[fx.Node]) -> bool:
+def is_graded(operand: fx.Node, network: fx.GraphModule) -> bool:
     """Tell whether an operand that changes in time arrives as graded numbers."""
-    walk = Walk(network, timeless_nodes(network), from_image)
+    walk = Walk(timeless_nodes(network), nodes_downstream_of_input(network.graph))
     walk.back_from(operand)
     return walk.verdict()[0] == "graded"
 
 
-def existing_sites(network: fx.GraphModule) -> list[Site]:
-    """Return the sites that are there already."""
-    return [module for module in network.modules() if isinstance(module, Site)]
-
-
-def operand_name(operand: fx.Node, reader: fx.Node, names: SiteNames) -> str:
+def operand_name(operand: fx.Node, reader: fx.Node) -> str:
     """Name a site after the layer it feeds, and the side of a product it is on."""
-    if reader.target in PRODUCTS:
-        side = "left" if operand is reader.all_input_nodes[0] else "right"
-        return unique_name(reader, names, suffix=f"{reader.name}.{side}")
-    return unique_name(reader, names, base=weight_name(reader), suffix="input")
+    if reader.target not in PRODUCTS:
+        return joined(weight_name(reader), "input")
+    side = "left" if operand is reader.all_input_nodes[0] else "right"
+    return joined(node_module(reader), reader.name, side)
+
+
+def place_input_sites(network: fx.GraphModule, make_site: SiteMaker) -> Placed:
+    """Put an identity site on every input of real numbers; return each with the node that calls it.
+
+    Batch sizes are still read from the input itself, so that they do not change in time.
+    """
+    graph, placement = network.graph, Placement(network, make_site)
+    names = SiteNames(site_calls(network))
+    inputs = list(graph.find_nodes(op="placeholder"))
+    for node in inputs:
+        if not node.meta["val"].is_floating_point():
+            continue
+        with graph.inserting_after(inputs[-1]):
+            call = placement.call(names.new(node.name), node, node, gated=False)
+        node.replace_all_uses_with(
+            call, delete_user_cb=lambda user, call=call: user is not call and is_tensor(user)
+        )
+    return placement.finish()

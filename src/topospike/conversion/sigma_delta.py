@@ -29,13 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topospike.conversion.method import METHODS, number, whole
+from topospike.conversion.method import METHODS, ThresholdRule, number, whole
 from topospike.conversion.methods import GradedMethod
 from topospike.errors import ConfigError
 from topospike.snn.coding import CODINGS, Coding
-from topospike.snn.executors import EXECUTORS, Program
+from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import MAX_LEVELS, MultiThreshold, Neuron
+from topospike.snn.records import Settled
 from topospike.snn.site import Site
 
 COARSER_AT_FIRST = (3, 2, 1)
@@ -43,6 +44,16 @@ COARSER_AT_FIRST = (3, 2, 1)
 
 TOLERANCE = 0.03
 """Relative error of the outputs at silence that the levels of a network are chosen for."""
+
+FURTHER = 1.5
+"""How much further from the activations than the nearest multiples a silent network may be."""
+
+FLOOR = 0.25
+"""Least threshold of a channel, as a share of the site's largest.
+
+A neuron moves by at most its threshold a step. That of a channel hardly active in calibration would
+be next to nothing, and an image that does excite it would take hundreds of steps.
+"""
 
 IMAGES = 32
 """Calibration images that levels are chosen on."""
@@ -73,9 +84,11 @@ class SigmaDeltaMethod(GradedMethod):
     schedule
         Levels of the first steps, coarse to fine. ``None``: three, two and one fewer than n.
     tolerance
-        Relative error of the outputs at silence on calibration images that the levels may leave:
-        the fewest that keep to it are chosen for the network, then fewer still for each site that
-        can do with them. ``None``: 0.03, for the network as a whole.
+        Relative error of the outputs that activations rounded to the levels may leave on
+        calibration images: the fewest that keep to it are chosen for the network, then fewer still
+        for each site that can do with them. ``None``: 0.03, for the network as a whole. The silent
+        network itself must come within 1.5 times that (its values are within three quarters of a
+        level, rounded ones within one half); else every site gets more levels.
     pixels
         Put sites on the inputs as well, so that no layer is fed numbers: the first one then costs
         accumulates for what changes in the picture, instead of a MAC for each link and picture.
@@ -130,6 +143,10 @@ class SigmaDeltaMethod(GradedMethod):
         """Return the firing rule; its levels may be chosen anew in `finish`."""
         return self.neuron_with(self.levels or MAX_LEVELS // 2, gated)
 
+    def threshold_rule(self, timesteps: int, *, gated: bool) -> ThresholdRule:
+        """Return the rule of its kind, with no threshold far below the others of a site."""
+        return replace(super().threshold_rule(timesteps, gated=gated), floor=FLOOR)
+
     def neuron_with(self, levels: int, gated: bool) -> MultiThreshold:
         """Return the firing rule with so many levels, and fewer at the first steps."""
         schedule = self.schedule
@@ -141,20 +158,32 @@ class SigmaDeltaMethod(GradedMethod):
     def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
         """Choose the levels, and say in the report what they leave of the ANN's outputs."""
         ladder = Ladder(snn, tuple(tensor[:IMAGES] for tensor in images))
-        sites = snn.sites
-        chosen = dict.fromkeys(sites, self.levels or 0)
+        chosen = dict.fromkeys(snn.sites, self.levels or 0)
         if self.levels is None:
-            chosen = dict.fromkeys(sites, ladder.fewest(self.tolerance or TOLERANCE))
+            chosen = dict.fromkeys(snn.sites, ladder.fewest(self.tolerance or TOLERANCE))
             if self.tolerance is not None:
                 chosen = ladder.fewer_by_site(chosen, self.tolerance)
-        for name, site in sites.items():
-            site.neuron = self.neuron_with(chosen[name], site.gated)
-        snn.report = replace(
-            snn.report,
-            levels=max(chosen.values()),
-            advice=(*snn.report.advice, ladder.in_words(snn)),
-        )
+        run = self.settled(snn, chosen, ladder.images)
+        allowed = FURTHER * (self.tolerance or TOLERANCE)
+        while (
+            self.levels is None
+            and min(chosen.values()) < MAX_LEVELS
+            and ladder.distance(run.logits[-1]) > allowed
+        ):
+            chosen = {name: min(levels + 1, MAX_LEVELS) for name, levels in chosen.items()}
+            run = self.settled(snn, chosen, ladder.images)
+        levels = max(chosen.values())
+        advice = (*snn.report.advice, ladder.in_words(chosen, run))
+        snn.report = replace(snn.report, levels=levels, advice=advice)
         return snn
+
+    def settled(
+        self, snn: SpikingNetwork, levels: Mapping[str, int], images: tuple[Tensor, ...]
+    ) -> Settled:
+        """Give every site its levels, and run images until nothing fires."""
+        for name, site in snn.sites.items():
+            site.neuron = self.neuron_with(levels[name], site.gated)
+        return snn.settle(images)
 
 
 class Ladder:
@@ -173,8 +202,11 @@ class Ladder:
 
     def __init__(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> None:
         self.sites = list(snn.sites.values())
-        self.leaving = events_cost(snn)
-        self.program: Program = snn.program(EXECUTORS["decoded"])
+        # operations of one event of every neuron of each site
+        self.leaving = dict.fromkeys(snn.sites, 0.0)
+        for feed in (feed for layer in snn.wiring for feed in layer.feeds):
+            self.leaving[feed.site] += float(feed.fan_out.sum())
+        self.network = snn.ann
         self.images = images
         self.exact = self.outputs({})
         self.scale = float(self.exact.norm()) or 1.0
@@ -183,18 +215,22 @@ class Ladder:
     def outputs(self, levels: Mapping[str, int]) -> Tensor:
         """Return the outputs with the sites' activations rounded to so many levels."""
 
-        def rounded(index: int, site: Site, r_in: Tensor) -> Tensor:
+        def rounded(site: Site, r_in: Tensor) -> Tensor:
             value = site(r_in)
             if site.name not in levels:
                 return value
             least = site.threshold / 2.0 ** (levels[site.name] - 1)
             return torch.where(least > 0, (value / least).round_().nan_to_num_() * least, 0.0)
 
-        return self.program.each_site(self.images, rounded)
+        return Visitor(self.network, rounded).run(*self.images)
 
     def error(self, levels: Mapping[str, int]) -> float:
-        """Return the relative error of the outputs."""
-        return float((self.outputs(levels) - self.exact).detach().norm()) / self.scale
+        """Return the relative error of the outputs with so many levels."""
+        return self.distance(self.outputs(levels))
+
+    def distance(self, outputs: Tensor) -> float:
+        """Return the relative error of some outputs."""
+        return float((outputs - self.exact).detach().norm()) / self.scale
 
     def fewest(self, tolerance: float) -> int:
         """Return the fewest levels for all sites that keep to the tolerance, or the most there are.
@@ -225,13 +261,11 @@ class Ladder:
         added = self.error(fewer) ** 2 - self.error(levels) ** 2
         return self.leaving[name] / max(added, 1e-12)
 
-    def in_words(self, snn: SpikingNetwork) -> str:
+    def in_words(self, levels: Mapping[str, int], run: Settled) -> str:
         """Say which levels were taken, and how near to the ANN the silent network really comes."""
-        numbers = sorted({site.neuron.levels for site in self.sites})
+        numbers = sorted(set(levels.values()))
         each = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-        run = snn.settle(self.images)
         outputs = run.logits[-1]
-        error = float((outputs - self.exact).norm()) / self.scale
         agreement = float((outputs.argmax(-1) == self.exact.argmax(-1)).float().mean())
         silent = (
             f"silent after {int(run.steps.max())} steps"
@@ -241,17 +275,9 @@ class Ladder:
         return (
             f"{each} levels a site ({math.log2(2 * numbers[-1]):.3g} bits an event at most): "
             f"{silent}; the outputs on {len(self.images[0])} calibration images are then within "
-            f"{error:.1%} of the ANN's, and {agreement:.1%} have the same largest entry."
+            f"{self.distance(outputs):.1%} of the ANN's, and {agreement:.1%} have the same largest "
+            "entry."
         )
-
-
-def events_cost(snn: SpikingNetwork) -> dict[str, float]:
-    """Return the operations of one event of every neuron of each site."""
-    cost = dict.fromkeys(snn.sites, 0.0)
-    for layer in snn.wiring:
-        for feed in layer.feeds:
-            cost[feed.site] += float(feed.fan_out.sum())
-    return cost
 
 
 METHODS.register(SigmaDeltaMethod.name, SigmaDeltaMethod)

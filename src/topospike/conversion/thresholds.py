@@ -100,6 +100,7 @@ def solve_thresholds(
     quantisation_levels: int | None = None,
     signed: bool = False,
     scale: float = 1.0,
+    floor: float = 0.0,
 ) -> Float[Tensor, "*unit"]:
     """Turn the statistics of one site into its thresholds.
 
@@ -117,6 +118,8 @@ def solve_thresholds(
         ``True`` at an identity site: the model quantiser takes both signs.
     scale
         Factor on the result (4 is usual for transformers with 8 levels).
+    floor
+        Least threshold of a unit, as a share of the largest of the site.
 
     Returns
     -------
@@ -153,77 +156,36 @@ def solve_thresholds(
             "give calibration batches like the training data, and check the weights before this "
             "site."
         )
-    clip = None
-    if signed and quantisation_levels is not None:
-        clip = (-quantisation_levels, quantisation_levels)
-    theta = SOLVERS[solver](statistics, quantisation_levels, clip) * scale
-    return check_thresholds(theta, site=statistics.site)
-
-
-def solve_iterations(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Apply `iterated_thresholds`."""
-    levels = require_levels(statistics.site, "iterations", levels)
-    mean, variance = statistics.mean, statistics.variance
-    return iterated_thresholds(mean, variance, quantisation_levels=levels, clip=clip)
-
-
-def solve_optimal(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Apply `optimal_thresholds`."""
-    levels = require_levels(statistics.site, "optimal", levels)
-    return optimal_thresholds(
-        statistics.mean,
-        statistics.variance,
-        quantisation_levels=levels,
-        clip=clip,
-        maximum=statistics.maximum,
-    )
-
-
-def solve_percentile(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Take the quantile, 0 where it is negative."""
-    if statistics.quantile is None:
+    solve, grid = SOLVERS[solver], {}
+    if solver in ("iterations", "optimal"):
+        if quantisation_levels is None:
+            raise ConfigError(
+                f"{statistics.site}: solver {solver!r} needs quantisation_levels; use "
+                "decodable_levels(timesteps, levels)."
+            )
+        clip = (-quantisation_levels, quantisation_levels) if signed else None
+        grid = {"quantisation_levels": quantisation_levels, "clip": clip}
+    elif solver == "percentile" and statistics.quantile is None:
         raise ConfigError(
             f"{statistics.site}: solver 'percentile' needs a quantile; collect the statistics with "
             "quantile_level, e.g. 0.999."
         )
-    return statistics.quantile.clamp_min(0.0)
+    theta = solve(statistics, **grid) * scale
+    return check_thresholds(theta.clamp_min(floor * theta.max()), site=statistics.site)
 
 
-def solve_max(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Take the largest value seen, 0 where it is negative."""
-    return statistics.maximum.clamp_min(0.0)
-
-
-SOLVERS: Registry[Callable[[SiteStatistics, int | None, tuple[int, int] | None], Tensor]] = (
-    Registry(
-        "threshold solver",
-        {
-            "iterations": solve_iterations,
-            "optimal": solve_optimal,
-            "percentile": solve_percentile,
-            "max": solve_max,
-        },
-    )
+SOLVERS: Registry[Callable[..., Tensor]] = Registry(
+    "threshold solver",
+    {
+        "iterations": lambda seen, **grid: iterated_thresholds(seen.mean, seen.variance, **grid),
+        "optimal": lambda seen, **grid: optimal_thresholds(
+            seen.mean, seen.variance, maximum=seen.maximum, **grid
+        ),
+        "percentile": lambda seen: seen.quantile.clamp_min(0.0),
+        "max": lambda seen: seen.maximum.clamp_min(0.0),
+    },
 )
 """The threshold solvers by their names in settings."""
-
-
-def require_levels(site: str, solver: str, levels: int | None) -> int:
-    """Return ``levels``, or raise `ConfigError` when it is missing."""
-    if levels is None:
-        raise ConfigError(
-            f"{site}: solver {solver!r} needs quantisation_levels; use "
-            "decodable_levels(timesteps, levels)."
-        )
-    return levels
 
 
 def given_thresholds(

@@ -28,7 +28,7 @@ from topospike.models.inputs import Inputs
 from topospike.modes import evaluating
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import Program
-from topospike.snn.wiring import find_weight_layers
+from topospike.wiring.layers import find_weight_layers
 
 aten = torch.ops.aten
 METHOD = "direct"

@@ -1,5 +1,7 @@
-"""STAGE 7: hand the network over: NIR, CSR weights, graphs, ONNX, NeuroBench."""
+"""STAGE 7: keep the network, or hand it over: own folder, NIR, CSR, graphs, ONNX, NeuroBench."""
 
+from topospike.export.archive import load as load
+from topospike.export.archive import save as save
 from topospike.export.csr import CsrLayer as CsrLayer
 from topospike.export.csr import CsrNetwork as CsrNetwork
 from topospike.export.csr import export_csr as export_csr
@@ -29,7 +31,9 @@ __all__ = [
     "export_nir",
     "export_onnx",
     "fold",
+    "load",
     "read_csr",
+    "save",
     "simulate_nir",
     "wrap_for_neurobench",
 ]

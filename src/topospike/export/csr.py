@@ -25,7 +25,7 @@ from topospike.contracts import to_json, write_atomically
 from topospike.conversion.method import require_export
 from topospike.errors import CheckpointError, ConversionError
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.wiring import Layer
+from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
     import scipy.sparse

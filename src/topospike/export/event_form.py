@@ -26,8 +26,8 @@ from topospike.errors import ConversionError
 from topospike.models.capture import node_module
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.split import is_site
-from topospike.snn.wiring import LINEARS, weight_name
+from topospike.wiring.graph import is_site
+from topospike.wiring.layers import LINEARS, weight_name
 
 aten = torch.ops.aten
 
@@ -202,7 +202,7 @@ class Reader:
         for node in self.snn.ann.graph.nodes:
             if node.op == "placeholder":
                 self.routes[node] = (Pathway(None, (), self.snn.input_shape),)
-            elif is_site(node, self.snn.ann):
+            elif is_site(node):
                 populations.append(self.population(node))
             elif node.op == "output":
                 routes = self.routes_of(node.args[0])

@@ -23,6 +23,7 @@ from topospike.measure.saving import event_rates as event_rates
 from topospike.measure.saving import reprice as reprice
 from topospike.measure.saving import saving_text as saving_text
 from topospike.measure.saving import split_saving as split_saving
+from topospike.measure.settling import settling as settling
 
 __all__ = [
     "ENERGY_MODELS",
@@ -47,5 +48,6 @@ __all__ = [
     "reprice",
     "saturation_time",
     "saving_text",
+    "settling",
     "split_saving",
 ]

@@ -21,7 +21,7 @@ from topospike.measure.explain import advise, first_jump
 from topospike.models.inputs import Batch
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.split import is_site
+from topospike.wiring.graph import site_calls
 
 OUTPUT = "output"
 
@@ -160,7 +160,7 @@ class Tally:
     def add_batch(self, x: tuple[Tensor, ...]) -> None:
         """Run ANN and spiking network on one batch and add what they hold."""
         sites = self.snn.sites
-        nodes = [node for node in self.snn.ann.graph.nodes if is_site(node, self.snn.ann)]
+        nodes = site_calls(self.snn.ann)
         with activations_of(sites) as analog:
             analog[OUTPUT] = self.snn.analog(x)
         for step in self.snn.watch(x, self.steps[-1], nodes):

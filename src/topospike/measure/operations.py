@@ -8,6 +8,7 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,12 @@ from torch import Tensor, fx
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
 from topospike.snn.coding import SiteState
-from topospike.snn.fanout import constants_on_path, events_at
-from topospike.snn.forms import fetch
-from topospike.snn.images import ImageAxis
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.wiring import LINEARS, Layer
+from topospike.wiring.fanout import constants_on_path, events_at
+from topospike.wiring.graph import fetch
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.layers import LINEARS, Layer
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class OperationCounter:
     """
 
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
-        settles = all(site.coding.settles for site in snn.sites.values())
+        settles = snn.silent_from < math.inf
         self.conventions = conventions = conventions.resolved(settles=settles)
         self.network = snn.ann
         self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]

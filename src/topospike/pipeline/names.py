@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from topospike.conversion import METHODS
-from topospike.conversion.qcfs import POSITIVE_MAPS, Order
 from topospike.direct import check_rule, training_method
 from topospike.direct.neurons import check_neuron
 from topospike.errors import ConfigError
 from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
 from topospike.measure import ENERGY_MODELS, Conventions
 from topospike.models import MODELS
+from topospike.models.qcfs import POSITIVE_MAPS, Order
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.registry import Registry

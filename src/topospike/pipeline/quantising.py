@@ -16,11 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from topospike.conversion import METHODS, quantise_activations, to_channel_thresholds
-from topospike.conversion.qcfs import QCFS, Order
-from topospike.conversion.quantise import ACTIVATION_KINDS
-from topospike.conversion.trained import take_out_activations
 from topospike.errors import ConfigError, TopologyViolation
 from topospike.evolve import keep_links
+from topospike.models.qcfs import ACTIVATION_KINDS, QCFS, Order
+from topospike.models.rectifier_calls import take_out_activations
 from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
     calibration_images,

@@ -8,6 +8,8 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from torch import Tensor, nn
 
 from topospike.analysis import save_history
 from topospike.contracts import ConversionReport, to_json, write_atomically
-from topospike.conversion import convert, load, save
+from topospike.conversion import convert
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
-from topospike.measure import Conventions, compare_activations, evaluate
+from topospike.export import load, save
+from topospike.measure import Conventions, compare_activations, evaluate, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
@@ -51,6 +54,8 @@ from topospike.train import fit
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
 COMPARED_IMAGES = 128
+SETTLED_IMAGES = 64
+"""Test images run one by one until silence, where a network falls silent."""
 RESULT_FILES = (*CONVERSION_FILES, "topology_report.json", HISTORY_FILE)
 CORRELATED_IMAGES = 20_000
 
@@ -252,13 +257,20 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
     path = conversion_folder(network, settings) / "evaluation.json"
 
     def action() -> list[Path]:
+        snn = spiking_network(run, network, settings)
+        counted = Conventions(first_layer=measure.first_layer, pooled=measure.pooled)
+        prices = measure.energy_model
         result = evaluate(
-            spiking_network(run, network, settings),
+            snn,
             watched(measured_images(run.data.test, measure.images), name),
             measure.timesteps,
-            conventions=Conventions(first_layer=measure.first_layer, pooled=measure.pooled),
-            energy_model=measure.energy_model,
+            conventions=counted,
+            energy_model=prices,
         )
+        if snn.silent_from < math.inf:
+            some = measured_images(run.data.test, SETTLED_IMAGES)
+            alone = settling(snn, some, SETTLED_IMAGES, conventions=counted, energy_model=prices)
+            result = replace(result, settling=alone)
         result.save(path)
         return [path]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from topospike.contracts import to_json, write_atomically
-from topospike.conversion import load
 from topospike.errors import ConfigError, MissingDataError, require
+from topospike.export import load
 from topospike.measure.stream import stream
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder
@@ -59,7 +60,7 @@ def stream_networks(
             if (only is not None and settings.label != only) or not (folder / "network").is_dir():
                 continue
             snn = load(folder / "network", device=run.device)
-            if not all(site.coding.settles for site in snn.sites.values()):
+            if snn.silent_from == math.inf:
                 if only is not None:
                     snn.require_settling("a stream")
                 continue

@@ -17,6 +17,7 @@ from topospike.report.labels import display_name
 from topospike.report.network_charts import degrees_figure, disk_figure, layer_names
 from topospike.report.network_science import measures_table, parts_table, rivals_table
 from topospike.report.saving_table import saving_table
+from topospike.report.silence import settling_figure, silences
 from topospike.report.simulation import cost_sentences, layer_bars, site_rates, trajectories
 from topospike.report.training import learning_curves, topology_histories
 from topospike.report.training_charts import training_figure, updates_figure
@@ -140,6 +141,8 @@ def activity_group(run: Run) -> Group:
         figures.append(rates_figure(rates))
     else:
         absent.append("No evaluation in this folder holds firing rates per site.")
+    if quiet := silences(run):
+        figures.append(settling_figure(quiet))
     return Group("activity", "Layers and spikes", tuple(absent), figures=tuple(figures))
 
 

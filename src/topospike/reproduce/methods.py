@@ -193,7 +193,7 @@ def one_row(
         energy_joule=result.energy_joule,
         bit_energy_joule=bit_energy(snn, result),
     )
-    if not all(site.coding.settles for site in snn.sites.values()):
+    if snn.silent_from == math.inf:
         return row
     settled = [snn.settle(x) for x, _ in images]
     steps = torch.cat([part.steps for part in settled])

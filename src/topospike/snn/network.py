@@ -22,12 +22,14 @@ from topospike.errors import ConfigError
 from topospike.models.inputs import InputForm, Inputs, rows_of
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
-from topospike.snn.executors import EXECUTORS, Executor, Program, site_calls, site_of
-from topospike.snn.fanout import Population, Wiring, wire
-from topospike.snn.images import ImageAxis
+from topospike.snn.executors import EXECUTORS, Executor, Program, site_of
+from topospike.snn.neurons import MultiThreshold
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
-from topospike.snn.wiring import Layer
+from topospike.wiring.fanout import Population, Wiring, wire
+from topospike.wiring.graph import site_calls
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
     from topospike.measure.stream import FrameRecord
@@ -270,10 +272,14 @@ class SpikingNetwork(nn.Module):
         chosen = self._executor(executor)
         program = self.program(chosen, tuple(nodes))
         names = [site.name for site in program.sites]
-        state = program.start(inputs)
+        state, silent, first = program.start(inputs), False, self.silent_from
+        logits = torch.empty(0)
         for t in range(1, timesteps + 1):
-            logits, state = program.step(t, state, record=record or chosen.follows_events)
-            yield StepRecord(t, logits, state.values, dict(zip(names, state.sites, strict=True)))
+            if not silent:  # nothing would change
+                logits, state = program.step(t, state, record=record or chosen.follows_events)
+                silent = t >= first and record and state.is_silent
+            held = dict(zip(names, state.sites, strict=True))
+            yield StepRecord(t, logits, state.values, held, silent)
 
     @torch.no_grad()
     def settle(self, x: Inputs, at_most: int = AT_MOST, *, executor: str | None = None) -> Settled:
@@ -307,12 +313,22 @@ class SpikingNetwork(nn.Module):
         for step in self.watch(x, at_most, executor=executor):
             logits.append(step.logits.clone())
             spikes.append(self.spikes_of_images(step.sites))
-            if not bool(spikes[-1].any()):
+            if step.silent:
                 break
         fired = torch.stack(spikes)
         steps = torch.arange(1, len(fired) + 1, device=fired.device)[:, None]
         last = torch.where(fired > 0, steps, 0).amax(0)
-        return Settled(torch.stack(logits), last, fired[-1] == 0, fired)
+        silent = (fired[-1] == 0) & (len(fired) >= self.silent_from)
+        return Settled(torch.stack(logits), last, silent, fired)
+
+    @property
+    def silent_from(self) -> float:
+        """The first step whose silence lasts (coarse ones may say nothing yet), or infinity."""
+        sites = self.sites.values()
+        if not all(site.coding.settles for site in sites):
+            return math.inf
+        neurons = (site.neuron for site in sites)
+        return 1 + max(len(n.schedule) for n in neurons if isinstance(n, MultiThreshold))
 
     def spikes_of_images(self, sites: Mapping[str, SiteState]) -> Tensor:
         """Return how many neurons fired for each image of a batch, given the sites after a step."""

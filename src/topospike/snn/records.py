@@ -25,12 +25,15 @@ class StepRecord:
         Values of the nodes that were asked for.
     sites : mapping of str to SiteState
         By name: ``.spikes``, ``.decoded``, and ``.fired`` where a loop has counted.
+    silent : bool
+        Whether no neuron will fire any more. Such a step is not simulated, but shown again.
     """
 
     t: int
     logits: Tensor
     values: tuple[Any, ...]
     sites: Mapping[str, SiteState]
+    silent: bool = False
 
 
 @dataclass(frozen=True)

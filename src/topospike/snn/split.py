@@ -18,27 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from topospike.snn.site import Site
-
-
-def is_site(node: fx.Node, network: nn.Module) -> bool:
-    """Tell whether a graph node calls a `Site`."""
-    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), Site)
-
-
-def timeless_nodes(network: fx.GraphModule) -> set[fx.Node]:
-    """Return the nodes whose value no site can change, parameters included."""
-    timeless: set[fx.Node] = set()
-    for node in network.graph.nodes:
-        depends = is_site(node, network) or node.op == "output"
-        if not depends and all(parent in timeless for parent in node.all_input_nodes):
-            timeless.add(node)
-    return timeless
-
-
-TimeParts = tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]
+from topospike.wiring.graph import is_site, timeless_nodes
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ def split_in_time(
     network: fx.GraphModule,
     watched: tuple[fx.Node, ...] = (),
     substitutes: Substitutes = NOTHING,
-) -> TimeParts:
+) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]:
     """Return two functions, ``image_part(network, x)`` and ``step_part(network, run, *cached)``.
 
     The first returns ``cached``. The second returns the logits, then the values of the ``watched``
@@ -82,11 +64,12 @@ def split_in_time(
     if not isinstance(result, fx.Node) or result in timeless:
         raise ValueError("the output does not depend on any site")
     changing = [n for n in graph.nodes if n not in timeless and n.op != "output"]
-    sites = tuple(node for node in changing if is_site(node, network))
+    sites = tuple(node for node in changing if is_site(node))
     wanted = reached_from((result, *watched, *sites), substitutes)
     changing = [node for node in changing if node in wanted]
     read = [parent for node in changing for parent in inputs_of(node, substitutes)]
-    boundary = [n for n in dict.fromkeys([*read, *watched]) if is_cached(n, timeless)]
+    # computed once an image; a parameter is just read where it is needed
+    boundary = [n for n in dict.fromkeys([*read, *watched]) if n in timeless and n.op != "get_attr"]
     image_part = image_half(graph, timeless, boundary)
     return image_part, step_half(changing, boundary, (result, *watched), substitutes)
 
@@ -107,11 +90,6 @@ def inputs_of(node: fx.Node, substitutes: Substitutes) -> Sequence[fx.Node]:
     """Return the nodes that a node, or what stands for it, reads."""
     other = substitutes.get(node)
     return node.all_input_nodes if other is None else other.inputs
-
-
-def is_cached(node: fx.Node, timeless: set[fx.Node]) -> bool:
-    """Tell whether a node is computed once an image (a parameter is just read where needed)."""
-    return node in timeless and node.op != "get_attr"
 
 
 def image_half(

@@ -5,7 +5,7 @@ its options (`topospike.conversion.method` builds the network from them), with a
 and of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
 constants. The tensor file is written first and the JSON file is then replaced in one step, so a
 folder holds the old network or the new one, whole. Nothing is pickled, and nothing in the files is
-run: see `topospike.conversion.graph_json` for what a graph may name.
+run: see `topospike.export.graph_json` for what a graph may name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,6 @@ from safetensors import SafetensorError
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport, to_json, write_atomically
-from topospike.conversion.graph_json import (
-    Plain,
-    graph_from_plain,
-    graph_to_plain,
-    value_to_plain,
-)
 from topospike.conversion.method import (
     METHODS,
     NEURONS,
@@ -36,8 +30,14 @@ from topospike.conversion.method import (
     neuron_from_plain,
     neuron_to_plain,
 )
-from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.errors import CheckpointError, ConversionError, TopologyViolation
+from topospike.export.graph_json import (
+    Plain,
+    graph_from_plain,
+    graph_to_plain,
+    value_to_plain,
+)
+from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS
 from topospike.snn.network import SpikingNetwork

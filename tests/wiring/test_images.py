@@ -13,10 +13,10 @@ from topospike.errors import ConversionError
 from topospike.models.capture import capture
 from topospike.snn import SpikingNetwork
 from topospike.snn.coding import CODINGS
-from topospike.snn.fanout import wire
 from topospike.snn.neurons import IntegrateAndFire
 from topospike.snn.site import Site
 from topospike.topology import register_mask
+from topospike.wiring.fanout import wire
 
 STEPS = 3
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import topospike as ts
-from topospike.conversion.archive import FILE, digest_of
-from topospike.conversion.graph_json import function_named
-from topospike.conversion.qcfs import QCFS, SlipReLU
 from topospike.errors import CheckpointError, ConversionError
+from topospike.export.archive import FILE, digest_of
+from topospike.export.graph_json import function_named
+from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.neurons import (
     Identity,

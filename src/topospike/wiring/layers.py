@@ -4,28 +4,28 @@ For every convolution, linear layer and product of two activations, walk from it
 the sites. Five answers are possible:
 
 ``image``   the operand depends on the image alone (the first layer): constant in time;
-``spikes``  only linear maps (`topospike.snn.linear_maps`) lie between: an event arrives as events;
+``spikes``  only linear maps (`topospike.wiring.linear_maps`) lie between: events stay events;
 ``maxpool`` as ``spikes``, with a max-pool on the way: an event may be swallowed, so arriving
             changes have to be looked at;
 ``product`` both operands of a product of activations are fed by spikes;
 ``graded``  anything else: the operand is a real number at every step, hence a MAC.
 
-`topospike.snn.fanout` adds to each layer its links and what an event costs. Measurement, export
+`topospike.wiring.fanout` adds to each layer its links and what an event costs. Measurement, export
 and reports read the result and derive nothing again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
 
 from topospike.models.capture import node_module
-from topospike.snn.images import ImageAxis
-from topospike.snn.linear_maps import AVERAGES, is_linear, is_number
-from topospike.snn.split import is_site, timeless_nodes
+from topospike.wiring.graph import is_site, nodes_downstream_of_input, timeless_nodes
+from topospike.wiring.images import ImageAxis
+from topospike.wiring.linear_maps import AVERAGES, is_linear, is_number
 
 aten = torch.ops.aten
 
@@ -154,21 +154,12 @@ def find_weight_layers(network: fx.GraphModule) -> list[Layer]:
             continue
         if not any(parent in image_nodes for parent in node.all_input_nodes):
             continue  # a product of parameters alone: part of the constants
-        layer = describe(node, network, timeless, image_nodes, order)
+        layer = describe(node, timeless, image_nodes, order)
         seen[layer.name] = seen.get(layer.name, 0) + 1
         if seen[layer.name] > 1:  # one layer called twice: two entries, told apart by number
             layer = replace(layer, name=f"{layer.name}#{seen[layer.name]}")
         layers.append(layer)
     return layers
-
-
-def nodes_downstream_of_input(graph: fx.Graph) -> set[fx.Node]:
-    """Return the nodes that depend on the image (parameters and constants do not)."""
-    found: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" or any(p in found for p in node.all_input_nodes):
-            found.add(node)
-    return found
 
 
 def nearest_layers(node: fx.Node) -> list[fx.Node]:
@@ -183,7 +174,7 @@ def nearest_layers(node: fx.Node) -> list[fx.Node]:
         seen.add(parent)
         if parent.target in WEIGHT_OPS:
             found[parent] = None
-        elif parent.op != "call_module":
+        elif not is_site(parent):
             queue.extend(parent.all_input_nodes)
     return list(found)
 
@@ -205,9 +196,8 @@ def weight_name(node: fx.Node) -> str:
 
 def describe(
     node: fx.Node,
-    network: fx.GraphModule,
     timeless: set[fx.Node],
-    image_nodes: set[fx.Node],
+    image_nodes: Container[fx.Node],
     order: dict[fx.Node, int],
 ) -> Layer:
     """Describe one weight layer."""
@@ -215,7 +205,7 @@ def describe(
     operands = [side for side in sides if side in image_nodes]
     weight = next((side for side in sides if side not in image_nodes), None)
     kind = "conv" if node.target in CONVOLUTIONS else "linear"
-    walk = Walk(network, timeless, image_nodes)
+    walk = Walk(timeless, image_nodes)
     for operand in operands:
         walk.back_from(operand)
     fed_by, reason = walk.verdict()
@@ -249,10 +239,7 @@ def in_order(nodes: Iterable[fx.Node], order: dict[fx.Node, int]) -> tuple[fx.No
 class Walk:
     """One backward walk from an operand to the sites that feed it."""
 
-    def __init__(
-        self, network: fx.GraphModule, timeless: set[fx.Node], image_nodes: set[fx.Node]
-    ) -> None:
-        self.network = network
+    def __init__(self, timeless: set[fx.Node], image_nodes: Container[fx.Node]) -> None:
         self.timeless = timeless
         self.image_nodes = image_nodes
         self.sites: set[fx.Node] = set()
@@ -269,7 +256,7 @@ class Walk:
             node = waiting.pop()
             if node in self.path or node in self.sites or is_number(node):
                 continue
-            if is_site(node, self.network):
+            if is_site(node):
                 self.sites.add(node)
             elif node in self.timeless:
                 self.sees_image |= node in self.image_nodes and "val" in node.meta

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from topospike.conversion import convert
-from topospike.snn.wiring import Layer
+from topospike.wiring.layers import Layer
 
 
 def wiring(model: nn.Module, x: torch.Tensor, scheme: str) -> dict[str, Layer]:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from topospike.conversion.qcfs import POSITIVE_MAPS, QCFS, qcfs, slip_relu
 from topospike.errors import ConfigError, ShapeError
+from topospike.models.qcfs import POSITIVE_MAPS, QCFS, qcfs, slip_relu
 from topospike.snn.coding import Rate
 from topospike.snn.neurons import IntegrateAndFire
 

@@ -4,7 +4,7 @@ A node is its kind, name, target and arguments. Arguments that JSON has no word 
 objects: ``{"node": "conv1"}``, ``{"dtype": "float32"}``, ``{"tuple": [...]}``. An operation is
 written by name and looked up again in PyTorch's own functional operations, so a file can name
 nothing else; every name that reaches generated code is checked to be a name. Weights are not here:
-see `topospike.conversion.archive`.
+see `topospike.export.archive`.
 """
 
 from __future__ import annotations

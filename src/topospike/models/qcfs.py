@@ -1,4 +1,4 @@
-"""Convert: the quantised activation of QCFS, trained into an ANN before rate-coded conversion.
+"""The quantised activation of QCFS, trained into an ANN before rate-coded conversion.
 
     y = theta clip(floor(x L / theta + 1/2) / L, 0, 1)
 
@@ -368,3 +368,24 @@ def check_steps(steps: int) -> None:
     """Raise `ConfigError` unless ``steps`` is a usable number of quantisation steps."""
     if steps < 1:
         raise ConfigError(f"steps is {steps}; QCFS needs at least one quantisation step (L >= 1).")
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationKind:
+    """One member of the QCFS family: its activation, its map to theta, and who has thresholds."""
+
+    activation: type[QCFS]
+    positive_map: str
+    per_channel: bool
+    source: str
+
+
+ACTIVATION_KINDS: Registry[ActivationKind] = Registry(
+    "kind of quantised activation",
+    {
+        "qcfs": ActivationKind(QCFS, "none", False, "Bu et al., ICLR 2022"),
+        "s-qcfs": ActivationKind(QCFS, "softplus", False, "Yang et al., Neural Networks 2025"),
+        "cs-qcfs": ActivationKind(QCFS, "softplus", True, "Yang et al., Neural Networks 2025"),
+        "slip-relu": ActivationKind(SlipReLU, "none", False, "Jiang et al., ICML 2023"),
+    },
+)

@@ -4,7 +4,7 @@ Give a layer its mask for weights and drop the bias. It then adds up, for each o
 that have a link to it, and the derivative of the sum of all outputs is the number of links that
 leave each input position. Stride, padding, dilation and groups need no case of their own. The same
 derivative, carried on through the 0/1 form of the linear maps before the layer
-(`topospike.snn.linear_maps`), gives the fan-out of the neurons of a *site*.
+(`topospike.wiring.linear_maps`), gives the fan-out of the neurons of a *site*.
 
 Where several ways from one neuron can meet again (``y + pool(y)``), that sum counts a link once
 for each way. Then every neuron is followed alone; if they are too many, the layer is a named MAC.
@@ -20,8 +20,18 @@ import torch
 from torch import Tensor, fx
 
 from topospike.errors import ConversionError
-from topospike.snn.images import BATCHES, ImageAxis, Probe, axis_of, image_axes
-from topospike.snn.linear_maps import (
+from topospike.wiring.graph import nodes_downstream_of_input, site_calls, timeless_nodes
+from topospike.wiring.images import BATCHES, ImageAxis, Probe, axis_of, image_axes
+from topospike.wiring.layers import (
+    CONVOLUTIONS,
+    LINEARS,
+    Feed,
+    Layer,
+    find_weight_layers,
+    nearest_layers,
+    weight_name,
+)
+from topospike.wiring.linear_maps import (
     JOINING,
     NEGLIGIBLE,
     SUMS,
@@ -31,18 +41,7 @@ from topospike.snn.linear_maps import (
     may_copy,
     push,
 )
-from topospike.snn.links import Links
-from topospike.snn.split import timeless_nodes
-from topospike.snn.wiring import (
-    CONVOLUTIONS,
-    LINEARS,
-    Feed,
-    Layer,
-    find_weight_layers,
-    nearest_layers,
-    nodes_downstream_of_input,
-    weight_name,
-)
+from topospike.wiring.links import Links
 
 aten = torch.ops.aten
 
@@ -112,7 +111,7 @@ def wire(network: fx.GraphModule) -> Wiring:
     links = Links(network, probes[0])
     populations = {
         str(network.get_submodule(str(node.target)).name): population(node, probes)
-        for node in network.graph.find_nodes(op="call_module")
+        for node in site_calls(network)
     }
     names = {population.node: name for name, population in populations.items()}
     found = find_weight_layers(network)
@@ -385,7 +384,7 @@ def events_at(
     values
         Value of every other node the path reads.
     ones
-        Whether factors count as 1; see `topospike.snn.linear_maps.push`.
+        Whether factors count as 1; see `topospike.wiring.linear_maps.push`.
     """
     reached: dict[fx.Node, Any] = dict(at_sites)
     for node in layer.path:

@@ -5,30 +5,22 @@ model turn on a torch function mode during its forward pass, which hands the k-t
 the k-th activation. The model stays what it is: its class, its parameters, its training mode. The
 mode only sees what the converter calls a rectifier: ReLU, ReLU6, clamp and hardtanh from 0 up.
 
-A network trained so says at each activation which threshold it was trained for, so nothing is left
-to calibrate. Its activations are taken out before the capture (a ReLU holds their place in the
-graph) and put into the sites afterwards: at time step 0 a site then is the quantised ANN, exactly.
+Before a trained network is captured its activations are taken out again; a ReLU holds their place.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from topospike.conversion.place import SiteNames, find_rectifiers, unique_name
-from topospike.conversion.qcfs import QCFS, SlipReLU
-from topospike.conversion.thresholds import given_thresholds
 from topospike.errors import ConversionError
-from topospike.models.capture import node_module
-from topospike.snn.neurons import IntegrateAndFire, Neuron, SignedIntegrateAndFire
-from topospike.snn.site import Site
+from topospike.models.qcfs import QCFS
 
 CHILD = "quantised_calls"
 # Functions that rectify whatever their arguments are, and those that do with a lower bound of 0:
@@ -47,6 +39,7 @@ def is_rectifier(
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.ones(2)
     >>> is_rectifier(torch.relu, (x,), {}), is_rectifier(torch.clamp, (x, 0, 6), {})
     (True, True)
@@ -247,55 +240,3 @@ def take_out_activations(model: nn.Module) -> tuple[nn.Module, TrainedActivation
     for activation in (*modules.values(), *calls.values()):
         activation.requires_grad_(False)
     return plain, TrainedActivations(modules, calls)
-
-
-def require_integrate_and_fire(trained: TrainedActivations, neuron: Neuron | None) -> None:
-    """Refuse a neuron whose decoded values the network was not trained for."""
-    if len(trained) and not isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
-        raise ConversionError(
-            f"the network was trained with QCFS activations ({', '.join(trained.named)}), which "
-            "are the decoded values of integrate-and-fire neurons. Use method='qcfs' or "
-            "'cs-qcfs', or train with ReLU for 'dcgs'."
-        )
-
-
-def require_trained(trained: TrainedActivations, method: str, activation: type[QCFS]) -> None:
-    """Refuse a method whose network must have been trained with quantised activations.
-
-    Raises
-    ------
-    ConversionError
-        If the network has none, or others than the method is made for.
-    """
-    kind = "slip-relu" if activation is SlipReLU else "s-qcfs"
-    found = [*trained.named.values()]
-    if not found or not all(isinstance(one, activation) for one in found):
-        has = f"has {type(found[0]).__name__} activations" if found else "has rectifiers only"
-        raise ConversionError(
-            f"method {method!r} needs a network trained with {activation.__name__} activations, "
-            f"but this one {has}. Train quantise_activations(model, example, kind={kind!r}) "
-            "first, or give quantise.epochs in the recipe; method='qcfs' calibrates a ReLU network."
-        )
-
-
-def drop_ceilings(network: fx.GraphModule, trained: TrainedActivations) -> None:
-    """Make the rectifiers of trained activations plain: their threshold is the ceiling."""
-    names = SiteNames()
-    for rectifier in find_rectifiers(network):
-        node = rectifier.node
-        name = unique_name(node, names)
-        if rectifier.ceiling is not None and trained.at(name, node_module(node)) is not None:
-            node.target = torch.ops.aten.relu.default
-            node.args, node.kwargs = node.args[:1], {}
-
-
-def trained_threshold(site: Site, node: fx.Node, trained: TrainedActivations) -> Tensor | None:
-    """Give a site its trained activation, if it has one, and return the threshold."""
-    activation = trained.at(site.name, node_module(node))
-    if activation is None:
-        return None
-    site.activation = activation
-    if isinstance(site.neuron, IntegrateAndFire):
-        site.neuron = replace(site.neuron, initial_membrane=activation.initial_membrane)
-    shape = tuple(node.meta["val"].shape)
-    return given_thresholds(activation.theta, site=site.name, shape=shape)

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 import topospike as ts
-from topospike.snn.wiring import Layer
 from topospike.topology import register_mask
+from topospike.wiring.layers import Layer
 
 
 def layers(model: nn.Module, size: int = 6) -> dict[str, Layer]:
