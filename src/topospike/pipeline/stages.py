@@ -27,9 +27,9 @@ from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
     calibration_images,
     digest,
-    fresh_model,
     measured_images,
     save_weights,
+    starting_model,
     trained_model,
     training_settings,
 )
@@ -68,7 +68,7 @@ def train_network(run: Run, network: Network) -> None:
         is_main = run.processes.is_main
         if changed and is_main:
             remove_results(network)
-        model = fresh_model(run)
+        model = starting_model(run)
         sparsifier = new_sparsifier(run, model) if network.is_sparse else None
         fit(
             model,
