@@ -21,11 +21,11 @@ from torch import Tensor
 
 from topospike.conversion.method import METHODS, whole
 from topospike.conversion.methods import QCFSMethod
-from topospike.conversion.statistics import Granularity
 from topospike.models.inputs import rows_of
 from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
+from topospike.thresholds.statistics import Granularity
 
 FOR_STEPS = 8
 """Values that thresholds are balanced for where ``quantisation_levels`` does not say."""

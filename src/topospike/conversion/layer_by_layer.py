@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from topospike.conversion.method import METHODS, Method, ThresholdRule, whole
-from topospike.conversion.statistics import Granularity
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding, SiteState
 from topospike.snn.neurons import Neuron, Uniform
 from topospike.snn.site import Rule, Site
+from topospike.thresholds.statistics import Granularity
 
 MOST_DIGITS = 15
 """Binary digits that a float32 holds with room to spare."""
