@@ -79,7 +79,7 @@ class OnDemand(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, row: int) -> UInt8[Tensor, ...]:
+    def __getitem__(self, row: int) -> UInt8[Tensor, "*shape"]:
         """Make one row."""
         return self.__getitems__([row])[0]
 

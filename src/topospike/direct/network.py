@@ -96,7 +96,7 @@ class SpikingModel(nn.Module):
         found = self.get_submodule(NEURONS).named_children()
         return {name: module for name, module in found if isinstance(module, SpikingNeuron)}
 
-    def forward(self, x: Float[Tensor, ...]) -> Float[Tensor, "batch classes"]:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "batch classes"]:
         """Run ``timesteps`` steps from rest and return the mean output."""
         outputs = [output for _, output in zip(range(self.timesteps), self.steps(x), strict=False)]
         return torch.stack(outputs).mean(0)
@@ -143,7 +143,7 @@ class SpikingModel(nn.Module):
         return {**self.__dict__, "_step": None}
 
 
-def shown_in_training(frames: tuple[Tensor, ...], timesteps: int) -> Shown:
+def shown_in_training(frames: tuple[Tensor, "*shape"], timesteps: int) -> Shown:
     """Return how frames are shown to a network trained through time over so many steps.
 
     Examples

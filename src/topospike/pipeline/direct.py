@@ -29,6 +29,7 @@ from topospike.pipeline.networks import (
     load_weights,
     measured_images,
     save_weights,
+    starting_model,
     training_settings,
 )
 from topospike.pipeline.run import Network, Run
@@ -69,7 +70,7 @@ def refuse_conversion(recipe: Recipe, folder: Path, action: str) -> None:
 
 def new_network(run: Run, network: Network) -> tuple[SpikingModel, TopologyController | None]:
     """Build a network with spiking neurons, and what governs its topology."""
-    recipe, model = run.recipe, fresh_model(run)
+    recipe, model = run.recipe, starting_model(run)
     if not network.is_sparse:
         return spiking_form(run, model), None
     if recipe.direct.rule == "evolve":

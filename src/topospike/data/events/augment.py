@@ -96,8 +96,13 @@ class EventAugmenter:
         self._view = VIEWS[view]
 
     @torch.no_grad()
-    def __call__(self, frames: Frames, *, seed: int | None = None) -> Tensor:
-        """Return the view of a batch, changed at random if there is a seed."""
+    def __call__(
+        self, frames: Frames, *, seed: int | None = None, mirrored: Tensor | None = None
+    ) -> Tensor:
+        """Return the view of a batch, changed at random if there is a seed.
+
+        ``mirrored`` is for the alternating flips of images, which events do not have.
+        """
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
             for change, strength in self._changes:
