@@ -198,7 +198,8 @@ class Tally:
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
         self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
-        self.of_ann = [MetricSums(metric, timesteps) for metric in metrics]
+        arriving = metrics if snn.sees_mean else ()
+        self.of_ann = [MetricSums(metric, timesteps) for metric in arriving]
         self.sites = snn.sites
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
         self.populations = snn.populations
@@ -217,7 +218,7 @@ class Tally:
             t, held = step.t, step.sites
             for sums in self.metrics:
                 sums.add(t, step.logits)
-            if self.snn.sees_mean and step.moment is not None and step.moment.shown is not None:
+            if self.of_ann and step.moment is not None and step.moment.shown is not None:
                 answer = self.snn.ann(*step.moment.inputs)
                 for sums in self.of_ann:
                     sums.add(t, answer)
@@ -247,7 +248,6 @@ class Tally:
         arriving = {
             sums.metric.name: tuple(v for v in sums.values()[1:] if not math.isnan(v))
             for sums in self.of_ann
-            if self.snn.sees_mean
         }
         first = self.metrics[0].metric
         conventions = counter.conventions

@@ -221,4 +221,4 @@ def tensors_of(form: InputForm, x: Inputs, kind: str) -> tuple[Tensor, ...]:
     found = form.leaves(mapped(lambda tensor: tensor.flatten(0, 1), x))
     if kind == "events":
         check_counts(x, "the input")
-    return tuple(tensor.unflatten(0, (count, -1)) for tensor in found)
+    return tuple(tensor.unflatten(0, (count, len(tensor) // count)) for tensor in found)
