@@ -35,10 +35,8 @@ from topospike.topology import (
 )
 
 FORMAT_VERSION = 2
-FIELDS = (
-    *("plan", "update_index", "last_epoch", "is_frozen", "stopped", "masks"),
-    *("ever_active", "history"),
-)
+FIELDS = ("plan", "update_index", "last_epoch", "is_frozen", "stopped", "masks", "history")
+FIELDS += ("ever_active",)
 
 
 class Sparsifier:
@@ -87,7 +85,6 @@ class Sparsifier:
         self.said_fixed: set[str] = set()
         # The weight every link last had, for rules that start a link again from there.
         self.history: dict[str, Tensor] = {}
-        # Where no link may grow again, under rules whose percolation is permanent.
         self.barred: dict[str, Tensor] = {}
         planned = [plan.layer for plan in self.layers.values()]
         self.masker = GradientMasker(planned, record=evolution.needs_gradient)
@@ -334,10 +331,7 @@ class Sparsifier:
         return topology
 
     def project(self, other: nn.Module) -> None:
-        """Give another copy of the model, such as an average of its weights, the current masks.
-
-        See `topospike.topology.copy_masks`.
-        """
+        """Give another copy of the model, such as an average of its weights, the current masks."""
         copy_masks(self.model, other)
 
     def state_dict(self) -> dict[str, Any]:
@@ -389,7 +383,7 @@ class Sparsifier:
         self.history = {name: last.clone() for name, last in state_dict["history"].items()}
         self.barred = {
             name: unpack_bits(bits, self.layers[name].shape).to(self.masks[name].device)
-            for name, bits in state_dict.get("barred", {}).items()  # of earlier versions: none
+            for name, bits in state_dict.get("barred", {}).items()
         }
 
 
