@@ -56,7 +56,12 @@ MEMORY = 2**30
 SECONDS = 600
 LONGEST = 4000
 # What a page says of files that are not the run's.
-MARKS = ("was changed", "is incomplete and was left out", "though a stage of the run wrote it")
+MARKS = (
+    "was changed",
+    "There is no record.json",
+    "is incomplete and was left out",
+    "though a stage of the run wrote it",
+)
 
 CONVERT = ["convert", "{run}", "--method", "dcgs", "--calibration_images", "32"]
 SHOW = ["convert", "{run}", "--method", "sigma-delta"]

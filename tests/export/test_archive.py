@@ -234,7 +234,7 @@ def test_a_missing_or_cut_file_is_one_clear_error(network_folder: Path, tmp_path
         for size in (0, 10, len(whole) // 2, len(whole) - 2):
             folder = copied(network_folder, tmp_path)
             (folder / path.name).write_bytes(whole[:size])
-            with pytest.raises(CheckpointError, match="not a whole saved network"):
+            with pytest.raises(CheckpointError, match=r"not a whole saved network|json is damaged"):
                 ts.load(folder)
     copied(network_folder, tmp_path)
     next(tmp_path.glob("*.safetensors")).unlink()
