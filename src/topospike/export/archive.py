@@ -166,7 +166,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
         ) from error
 
 
-MISSING = "Give the folder that was passed to topospike.save; restore the file, or convert and save again."
+MISSING = "Give the folder passed to topospike.save; restore it, or convert and save again."
 # What files that were cut or changed can raise.
 DAMAGED = (*DAMAGE, ConversionError, TopologyViolation)
 
