@@ -6,12 +6,11 @@ lies where a conversion named ``direct`` would, so that summary and report read 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import nn
 
-from topospike.contracts import to_json, write_atomically
+from topospike.contracts import to_json, write_json
 from topospike.direct import (
     DirectNetwork,
     SpikingModel,
@@ -46,7 +45,7 @@ from topospike.pipeline.stages import (
 from topospike.progress import watched
 from topospike.recipe import Recipe
 from topospike.recipe.files import to_plain
-from topospike.topology import Topology
+from topospike.topology import Topology, saved_series
 from topospike.train import TopologyController, fit
 
 METHOD = "direct"
@@ -100,7 +99,7 @@ def train_spiking(run: Run, network: Network) -> None:
 
     def action() -> list[Path]:
         if changed:
-            remove_results(network)
+            remove_results(run, network)
         model, rule = new_network(run, network)
         fit(
             model,
@@ -121,7 +120,7 @@ def train_spiking(run: Run, network: Network) -> None:
             topology = Topology.from_model(model, provenance={"rule": network.name})
             topology.save(network.folder / "topology.npz")
             run.record.write(topology_digest=topology.digest)
-            outputs.append(network.folder / "topology.npz")
+            outputs += [network.folder / "topology.npz", *saved_series(network.folder).values()]
         return outputs
 
     run.stage(network.stage, training_settings(run, network), action)
@@ -132,7 +131,7 @@ def trained_network(run: Run, network: Network) -> DirectNetwork:
     model = spiking_form(run, fresh_model(run))
     load_weights(model, network.folder / "model.safetensors")
     if network.is_sparse:
-        Topology.load(network.folder / "topology.npz").verify(model)
+        run.topology(network).verify(model)
     model.to(run.device).eval()
     images, _ = next(iter(shown_data(run, run.recipe.convert[0]).calibration))
     return spiking_network(model, images)
@@ -147,7 +146,7 @@ def measure_spiking(run: Run, network: Network) -> None:
     def action() -> list[Path]:
         snn = trained_network(run, network)
         report, evaluation = folder / "conversion.json", folder / "evaluation.json"
-        write_atomically(report, json.dumps(to_json(snn.report), indent=1) + "\n")
+        write_json(report, to_json(snn.report))
         result = evaluate(
             snn,
             watched(measured_images(shown_data(run, settings).test, measure.images), name),
