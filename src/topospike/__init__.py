@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from topospike.measure import saturation_time as saturation_time
     from topospike.pipeline import RunResult as RunResult
     from topospike.pipeline import run_recipe as run_recipe
+    from topospike.pipeline import verify_run as verify_run
     from topospike.pruning import prune as prune
     from topospike.snn import SpikingNetwork as SpikingNetwork
     from topospike.topology import Topology as Topology
@@ -60,6 +61,7 @@ HOMES = {
     "saturation_time": "topospike.measure",
     "save": "topospike.export",
     "sparsify": "topospike.evolve",
+    "verify_run": "topospike.pipeline",
     "wrap_for_neurobench": "topospike.export",
 }
 
@@ -88,6 +90,7 @@ __all__ = [
     "saturation_time",
     "save",
     "sparsify",
+    "verify_run",
     "wrap_for_neurobench",
 ]
 

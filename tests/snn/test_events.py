@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from topospike.conversion import convert
@@ -59,6 +60,21 @@ def residual() -> nn.Sequential:
     )  # fmt: skip
 
 
+class OnTheWay(nn.Module):
+    """Linear operations before one layer; before the other a constant is added as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.scaled = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(3, 4, 3)
+        self.shifted = nn.Conv2d(6, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.stem(x))
+        a, b = y.chunk(2, 1)
+        scaled = F.interpolate(F.pad(0.5 * a - b.flip(-1) / 3, (1, 0)), scale_factor=2.0)
+        return self.scaled(scaled).mean((2, 3)) + self.shifted(F.pad(y + 1, (1, 1))).mean((2, 3))
+
+
 def few_links() -> nn.Sequential:
     model = plain(nn.AvgPool2d(2))
     with torch.no_grad():
@@ -75,6 +91,7 @@ BUILDS: dict[str, Callable[[], nn.Module]] = {
     "odd": odd,
     "residual": residual,
     "few links": few_links,
+    "on the way": OnTheWay,
 }
 
 
@@ -112,7 +129,7 @@ def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[st
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in BUILDS]
-    + [(name, {"coding": "rate"}) for name in ("overlapping pool", "residual")]
+    + [(name, {"coding": "rate"}) for name in ("overlapping pool", "residual", "on the way")]
     + [(name, {"coding": "sigma-delta"}) for name in ("residual", "few links")]
     + [(name, {"method": "qcfs"}) for name in ("odd", "few links")],
     ids=str,
@@ -127,8 +144,9 @@ def test_both_executors_give_the_same_logits(name: str, options: dict[str, str])
 
 @pytest.mark.parametrize(
     ("name", "followers"),
-    [("average pool", 4), ("max pool", 4), ("odd", 5), ("residual", 4), ("few links", 4)],
-)
+    [("average pool", 4), ("max pool", 4), ("odd", 5), ("residual", 4), ("few links", 4),
+     ("on the way", 1)],
+)  # fmt: skip
 def test_layers_fed_by_sites_follow_events_from_the_second_step_on(
     name: str, followers: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -46,7 +47,7 @@ def export(options: Namespace) -> None:
         print(f"export: {export_onnx(trained_model(run, network), path, example)}")
     else:
         path = target(options, folder, f"{network.name}.{kind}")
-        print(f"export: {export_graph(topology_of(network), path)}")
+        print(f"export: {export_graph(topology_of(run, network), path)}")
 
 
 def refuse_spiking(recipe: Recipe, folder: Path, kind: str) -> None:
@@ -95,12 +96,12 @@ def chosen_conversion(run: Run, method: str | None) -> ConversionSettings:
     return known[method]
 
 
-def topology_of(network: Network) -> Topology:
+def topology_of(run: Run, network: Network) -> Topology:
     """Read the frozen topology of a sparse network."""
     path = network.folder / "topology.npz"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise MissingDataError(
             f"{network.folder} has no topology: the network {network.name!r} is dense. Export "
             "the sparse one, or its weights (--to csr)."
         )
-    return Topology.load(path)
+    return run.topology(network)

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from topospike.conversion.method import METHODS, whole
 from topospike.conversion.methods import QCFSMethod
-from topospike.conversion.statistics import Granularity
 from topospike.models.inputs import rows_of
 from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
+from topospike.thresholds.statistics import Granularity
 
 FOR_STEPS = 8
 """Values that thresholds are balanced for where ``quantisation_levels`` does not say."""
@@ -104,7 +104,7 @@ def balanced_once(
         site.threshold = balanced(site.threshold, above, excess, active, levels=levels)
 
 
-def tail(x: Tensor, theta: Float[Tensor, "*unit"]) -> Float[Tensor, 3 * unit]:
+def tail(x: Tensor, theta: Float[Tensor, "*unit"]) -> Tensor:
     """Return the share above theta, the mean excess and the share above 0, times the images."""
     axes = tuple(axis for axis in range(x.ndim) if axis >= theta.ndim or theta.shape[axis] == 1)
     over = x - theta

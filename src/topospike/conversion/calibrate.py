@@ -16,13 +16,6 @@ from torch import Tensor, fx
 
 from topospike.conversion.method import Method, ThresholdRule
 from topospike.conversion.place import Placed, find_rectifiers
-from topospike.conversion.statistics import (
-    Granularity,
-    SiteObserver,
-    SiteStatistics,
-    reduced_axes,
-)
-from topospike.conversion.thresholds import given_thresholds, solve_thresholds
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.capture import node_module
 from topospike.models.inputs import InputForm, Inputs, rows_of
@@ -32,6 +25,13 @@ from topospike.progress import progress
 from topospike.registry import suggestion
 from topospike.snn.neurons import IntegrateAndFire, SignedIntegrateAndFire, Uniform
 from topospike.snn.site import Site, observing
+from topospike.thresholds.solvers import given_thresholds, solve_thresholds
+from topospike.thresholds.statistics import (
+    Granularity,
+    SiteObserver,
+    SiteStatistics,
+    reduced_axes,
+)
 
 STAIRCASES = (IntegrateAndFire, SignedIntegrateAndFire, Uniform)
 """Neurons whose decoded values are equally spaced, as those of QCFS are."""

@@ -19,9 +19,9 @@ from topospike.contracts import (
     SiteReport,
 )
 from topospike.conversion.place import Placed
-from topospike.conversion.statistics import SiteStatistics
 from topospike.models.capture import node_module
 from topospike.snn.site import Site, observing
+from topospike.thresholds.statistics import SiteStatistics
 from topospike.wiring.fanout import Population
 from topospike.wiring.layers import Layer
 

@@ -18,6 +18,7 @@ steps then send what was found.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,11 +26,11 @@ import torch
 from torch import Tensor
 
 from topospike.conversion.method import METHODS, Method, ThresholdRule, whole
-from topospike.conversion.statistics import Granularity
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding, SiteState
 from topospike.snn.neurons import Neuron, Uniform
 from topospike.snn.site import Rule, Site
+from topospike.thresholds.statistics import Granularity
 
 MOST_DIGITS = 15
 """Binary digits that a float32 holds with room to spare."""
@@ -51,12 +52,20 @@ class LayerByLayer(Coding):
     """
 
     by_formula = False
-    presimulation = 1  # pyright: ignore[reportAssignmentType]
     steps: int = 8
+
+    @property
+    def presimulation(self) -> int:
+        """Return 1: one evaluation of the network finds every k."""
+        return 1
 
     def part(self, t: int, k: Tensor) -> Tensor:
         """Return what is sent of k at step t = 1..steps; the parts of all steps add up to k."""
         raise NotImplementedError(f"{self.name} does not say what it sends")
+
+    def silent_from(self, neuron: Neuron) -> float:
+        """Return the step after the last part."""
+        return self.steps + 1
 
     def bits(self, neuron: Neuron) -> float:
         """Return 1: time tells what a spike is worth."""
@@ -237,6 +246,7 @@ class TimedMethod(LayerByLayerMethod):
 
     ranges = LayerByLayerMethod.ranges | {"steps": whole(1)}
     coding: ClassVar[type[LayerByLayer]]
+    longest: ClassVar[float] = math.inf
 
     steps: int = 8
 
@@ -297,6 +307,7 @@ class PhaseMethod(TimedMethod):
     name = "phase"
     source = "Kim et al., 2018; LAS, AAAI 2026"
     coding = Phase
+    longest = MOST_DIGITS
     ranges = TimedMethod.ranges | {"steps": whole(1, MOST_DIGITS)}
 
     @property

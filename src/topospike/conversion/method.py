@@ -18,8 +18,6 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from topospike.contracts import ConversionReport
-from topospike.conversion.statistics import UNITS, Granularity, Values
-from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.qcfs import QCFS
 from topospike.registry import Registry, suggestion
@@ -28,6 +26,8 @@ from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron
 from topospike.snn.site import Site
+from topospike.thresholds.solvers import SOLVERS, decodable_levels
+from topospike.thresholds.statistics import UNITS, Granularity, Values
 
 Check = Callable[[str, Any], object]
 """Takes the name and the value of an option; `ConfigError` if it is out of range."""
@@ -46,7 +46,7 @@ NEURONS: Registry[type] = Registry(
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How sites of one kind get their thresholds; see `topospike.conversion.thresholds`."""
+    """How sites of one kind get their thresholds; see `topospike.thresholds.solvers`."""
 
     solver: str
     granularity: Granularity

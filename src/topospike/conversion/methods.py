@@ -18,7 +18,6 @@ from topospike.conversion.method import (
     one_of,
     whole,
 )
-from topospike.conversion.statistics import Granularity
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.qcfs import QCFS, SlipReLU
@@ -32,6 +31,7 @@ from topospike.snn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
+from topospike.thresholds.statistics import Granularity
 
 SCHEMES = Registry("scheme", dict.fromkeys(("auto", "relu", "operand")))
 STATS = Registry("stat", dict.fromkeys(("absolute", "signed")))

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.thresholds import check_thresholds
 from topospike.errors import ConversionError, ShapeError
 from topospike.models.capture import bound, capture, node_module, require_axes
 from topospike.models.inputs import InputForm, Inputs, call, described, evaluation_mode, mapped
 from topospike.models.outputs import answer
 from topospike.snn.site import Site
+from topospike.thresholds.solvers import check_thresholds
 from topospike.wiring import linear_maps
 
 ROWS = 4

@@ -21,13 +21,13 @@ from topospike.conversion.calibrate import drop_ceilings, observe_sites
 from topospike.conversion.methods import QCFSMethod
 from topospike.conversion.place import Rectifier, place_sites, required_rectifiers
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
-from topospike.conversion.thresholds import solve_thresholds
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
 from topospike.models.outputs import answer
 from topospike.models.qcfs import ACTIVATION_KINDS, QCFS, Order
 from topospike.models.rectifier_calls import install_calls, take_out_activations
+from topospike.thresholds.solvers import solve_thresholds
 from topospike.wiring.layers import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from topospike.conversion.method import whole
 from topospike.snn.coding import Rate, SiteState
 from topospike.snn.site import Rule, Site, decoded_of, site_step
 
@@ -61,6 +62,9 @@ class ResidualMembrane(Rate):
     name = "srp"
     by_formula = False
     first_phase: int = 4
+
+    def __post_init__(self) -> None:
+        whole(1)("presimulation", self.first_phase)
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step of the present phase."""
@@ -149,6 +153,9 @@ class OffsetSpike(Rate):
 
     name = "offset-spike"
     presimulation: int = 4  # pyright: ignore[reportIncompatibleMethodOverride]
+
+    def __post_init__(self) -> None:
+        whole(1)("presimulation", self.presimulation)
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step; ``state.extra`` is by how much the membrane started higher."""

@@ -128,6 +128,10 @@ class Coding:
         """Return the largest value that can be decoded by step t, in units of theta."""
         return 1.0 if self.averages else sum(1.0 / self.gain(k) for k in range(1, t + 1))
 
+    def silent_from(self, neuron: Neuron) -> float:
+        """Return the first step whose silence lasts while the input stays; infinity: none."""
+        return 1 if self.settles else math.inf
+
     def bits(self, neuron: Neuron) -> float:
         """Return what an event carries: log2 of the values it can have, of either sign.
 
@@ -214,6 +218,10 @@ class SigmaDelta(Coding):
     def gain(self, t: int) -> float:
         """Return 1."""
         return 1
+
+    def silent_from(self, neuron: Neuron) -> float:
+        """Return the first step with all levels: coarse ones before may say nothing yet."""
+        return 1 + len(getattr(neuron, "schedule", ()))
 
 
 CODINGS: Registry[Coding] = Registry(

@@ -66,6 +66,11 @@ class Site(nn.Module):
             return self.activation(r_in)
         return torch.relu(r_in) if self.gated else r_in
 
+    @property
+    def bits(self) -> float:
+        """What one of its events carries."""
+        return self.coding.bits(self.neuron)
+
     def extra_repr(self) -> str:
         """Name the site, its neuron and its coding when the network is printed."""
         return f"{self.name!r}, gated={self.gated}, {self.neuron}, {self.coding}"

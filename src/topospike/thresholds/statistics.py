@@ -1,10 +1,10 @@
-"""Convert: streaming statistics of what reaches a site, the raw material of its thresholds.
+"""Streaming statistics of what reaches a site, the raw material of its thresholds.
 
 One pass over the calibration batches gives, per layer, channel, feature or neuron: mean and
 population variance (merged exactly), the maximum, and optionally a quantile (averaged over batches
 by their number of images, as the reference does). Shapes keep the reduced axes as 1, so that every
 statistic broadcasts against the activation. Nothing is decided here: see
-`topospike.conversion.thresholds`.
+`topospike.thresholds.solvers`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Convert: from statistics of a site to its base threshold theta.
+"""From the statistics of a site to its base threshold theta.
 
 Threshold iteration models the pre-activation of a unit as normal and looks for the theta whose
 N-step quantiser has the least mean squared error; it is optimal where k(theta) = 1
-(`topospike.conversion.optimal_threshold`, whose `optimal_thresholds` finds the root). The other
+(`topospike.thresholds.optimal`, whose `optimal_thresholds` finds the root). The other
 solver, `iterated_thresholds`, repeats theta <- k(theta) theta a fixed number of times from 1, as
 the reference code. Percentile and maximum are the two classical alternatives.
 
@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topospike.conversion.optimal_threshold import optimal_thresholds, scale_factor
-from topospike.conversion.statistics import SiteStatistics
 from topospike.errors import ConfigError, ConversionError, ShapeError
 from topospike.registry import Registry
+from topospike.thresholds.optimal import optimal_thresholds, scale_factor
+from topospike.thresholds.statistics import SiteStatistics
 
 
 def decodable_levels(timesteps: int, levels: int | None) -> int:
@@ -141,7 +141,7 @@ def solve_thresholds(
 
     Examples
     --------
-    >>> from topospike.conversion.statistics import observe
+    >>> from topospike.thresholds.statistics import observe
     >>> x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
     >>> seen = observe(x, site="fc1", granularity="layer")
     >>> round(solve_thresholds(seen, "optimal", quantisation_levels=128).item(), 1)
