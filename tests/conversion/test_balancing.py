@@ -35,6 +35,8 @@ def test_shares_of_a_tail_by_hand() -> None:
     assert above.tolist() == [[0.5, 0.25]]
     assert excess.tolist() == [[0.75, 0.25]]
     assert active.tolist() == [[0.75, 0.5]]
+    nothing_above = balanced(torch.tensor([2.0]), *torch.tensor([[0.0], [0.0], [1.0]]), levels=8)
+    assert nothing_above.tolist() == [1.0]  # Newton's step alone would end at 0
     still = balanced(torch.tensor([2.0]), *torch.zeros(3, 1), levels=8)
     assert still.tolist() == [2.0]
 

@@ -120,7 +120,9 @@ def balanced(
     *,
     levels: int,
 ) -> Float[Tensor, "*unit"]:
-    """Return theta after one step of Newton's method on J; a unit that is never active keeps it.
+    """Return theta after one step of Newton's method on J, of half of theta downwards at most.
+
+    A unit that is never active keeps its threshold.
 
     Parameters
     ----------
@@ -145,7 +147,7 @@ def balanced(
     rounding = active / (6.0 * levels**2)
     slope = rounding * theta - 2.0 * excess
     curvature = (rounding + 2.0 * above).masked_fill(active == 0, torch.inf)
-    return theta - slope / curvature
+    return torch.maximum(theta - slope / curvature, theta / 2)
 
 
 METHODS.register(LTBMethod.name, LTBMethod)
