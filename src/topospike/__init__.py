@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from topospike.contracts import Evaluation as Evaluation
     from topospike.conversion import convert as convert
     from topospike.conversion import quantise_activations as quantise_activations
+    from topospike.conversion import quantise_weights as quantise_weights
     from topospike.evolve import Sparsifier as Sparsifier
     from topospike.evolve import ch_scores as ch_scores
     from topospike.evolve import ch_scores_conv as ch_scores_conv
@@ -56,6 +57,7 @@ HOMES = {
     "power_law": "topospike.analysis",
     "prune": "topospike.pruning",
     "quantise_activations": "topospike.conversion",
+    "quantise_weights": "topospike.conversion",
     "run_recipe": "topospike.pipeline",
     "saturation_time": "topospike.measure",
     "save": "topospike.export",
@@ -84,6 +86,7 @@ __all__ = [
     "power_law",
     "prune",
     "quantise_activations",
+    "quantise_weights",
     "run_recipe",
     "saturation_time",
     "save",

@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
+from tests.snn.networks import BUILDS, converted
 from torch import nn
 
 from topospike.conversion import convert
@@ -18,81 +18,6 @@ from topospike.snn.executors import EXECUTORS
 
 ALWAYS = CostModel(dense_mac=1e9)
 NEVER = CostModel(call=1e18)
-
-
-class Residual(nn.Module):
-    """A block whose sum is pooled before the next layer reads it."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.relu = nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.conv(x)) + x
-
-
-def plain(pool: nn.Module) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), pool,
-        nn.Conv2d(8, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(12), nn.ReLU(),
-        nn.Linear(12, 5),
-    )  # fmt: skip
-
-
-def odd() -> nn.Sequential:
-    """Strides, dilation, groups, uneven kernels and padding, no bias."""
-    return nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(6, 9, (3, 2), stride=(2, 1), padding=(1, 0), groups=3, bias=False), nn.ReLU(),
-        nn.Conv2d(9, 6, 3, padding=2, dilation=2), nn.ReLU(),
-        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU(),
-        nn.Conv2d(6, 4, 1, stride=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3),
-    )  # fmt: skip
-
-
-def residual() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), Residual(6), nn.AvgPool2d(2),
-        nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.ReLU(), Residual(6),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5),
-    )  # fmt: skip
-
-
-def few_links() -> nn.Sequential:
-    model = plain(nn.AvgPool2d(2))
-    with torch.no_grad():
-        model(torch.zeros(1, 2, 8, 8))
-        for layer in (model[2], model[5], model[8]):
-            layer.weight.mul_(torch.rand_like(layer.weight) < 0.06)
-    return model
-
-
-BUILDS: dict[str, Callable[[], nn.Module]] = {
-    "average pool": lambda: plain(nn.AvgPool2d(2)),
-    "max pool": lambda: plain(nn.MaxPool2d(2)),
-    "overlapping pool": lambda: plain(nn.AvgPool2d(3, stride=2, padding=1)),
-    "odd": odd,
-    "residual": residual,
-    "few links": few_links,
-}
-
-
-def converted(name: str, **options: str) -> tuple[SpikingNetwork, torch.Tensor]:
-    snn, x = converted_once(name, tuple(options.items()))
-    return copy.deepcopy(snn), x
-
-
-@cache
-def converted_once(
-    name: str, options: tuple[tuple[str, str], ...]
-) -> tuple[SpikingNetwork, torch.Tensor]:
-    torch.manual_seed(0)
-    model = BUILDS[name]().eval()
-    x = torch.randn(12, 2, 8, 8)
-    with torch.no_grad():
-        model(x)
-    return convert(model.double(), calibration=[x.double()], **dict(options)), x.double()  # pyright: ignore[reportArgumentType]
 
 
 def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[str]]:

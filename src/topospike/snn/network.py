@@ -186,7 +186,7 @@ class SpikingNetwork(nn.Module):
                 steps = timesteps - before
                 state = program.start(inputs, state, together=steps)
             logits, state = program.step(
-                before + 1, state, record=executor.follows_events, together=steps
+                before + 1, state, record=executor.reads_spikes, together=steps
             )
             # a step may reuse the memory of the step before it, so each result is copied out
             blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
@@ -276,7 +276,7 @@ class SpikingNetwork(nn.Module):
         logits = torch.empty(0)
         for t in range(1, timesteps + 1):
             if not silent:  # nothing would change
-                logits, state = program.step(t, state, record=record or chosen.follows_events)
+                logits, state = program.step(t, state, record=record or chosen.reads_spikes)
                 silent = t >= first and record and state.is_silent
             held = dict(zip(names, state.sites, strict=True))
             yield StepRecord(t, logits, state.values, held, silent)
