@@ -25,7 +25,14 @@ from topospike.snn.events import coding_of, geometry_of, is_linear_map, numbers_
 from topospike.snn.forms import Form, LaidOut, bias_of, density, weight_of
 from topospike.snn.quanta import Codes, Quanta
 from topospike.snn.scatter import Geometry
-from topospike.snn.whole_products import SHIFT, Product, WholeWeight, in_format, product_of
+from topospike.snn.whole_products import (
+    SHIFT,
+    Product,
+    WholeWeight,
+    coded,
+    in_format,
+    product_of,
+)
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
@@ -148,10 +155,9 @@ class IntegerForm:
         """Return spikes as unsigned codes of 8 bits, shifted if they have signs."""
         if self.codes.largest == 1 and not self.codes.signed:
             return in_format(operand.ne(0).view(torch.uint8))
-        unit = self.codes.quantum.to(operand.device, torch.float64).reciprocal().to(operand.dtype)
+        unit = self.codes.quantum.reciprocal()
         unit = unit[:, None, None] if self.node.target is aten.conv2d.default else unit
-        shift = SHIFT if self.codes.signed else 0
-        return in_format((operand * unit).add_(shift + 0.5).to(torch.uint8))
+        return in_format(coded(operand, unit, SHIFT if self.codes.signed else 0))
 
     def _share(self, t: int) -> float:
         """Return what the sums of step t are multiplied with as they are added."""

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from topospike.snn.fused import WORTHWHILE, kernels_work, laid_out, loaded_kernels
+from topospike.snn.scatter import in_shares
+
 SHIFT = 128
 """What is added to a signed code so that it is unsigned."""
 
@@ -141,6 +144,33 @@ def eight_bit_obstacle() -> str:
             if not (torch.equal(found.double(), exact) and torch.equal(added.double(), exact)):
                 return "this processor adds pairs of 8-bit products in 16 bits"
     return ""
+
+
+def coded(operand: Tensor, unit: Tensor, shift: int) -> Tensor:
+    """Return ``operand * unit`` rounded to whole numbers, plus ``shift``, in 8 bits without sign.
+
+    In one pass over memory where there are compiled loops; ``unit`` broadcasts over the operand.
+
+    Examples
+    --------
+    >>> coded(torch.tensor([[0.5, -3.0]]), torch.tensor([2.0, 1.0]), 128)
+    tensor([[129, 125]], dtype=torch.uint8)
+    """
+    unit = unit.to(operand.device, operand.dtype)
+    if operand.device.type != "cpu" or operand.numel() < WORTHWHILE or not kernels_work():
+        return (operand * unit).add_(shift + 0.5).to(torch.uint8)
+    codes = torch.empty_like(operand, dtype=torch.uint8)
+    order, layout, flat = laid_out(unit, operand)
+    rows, out = (t.permute(order).reshape(layout).numpy() for t in (operand, codes))
+    run, factors = loaded_kernels().codes_loop, flat.numpy()
+    half = rows.dtype.type(shift + 0.5)
+
+    def share(begin: int, end: int) -> int:
+        run(rows[begin:end], factors, half, out[begin:end])
+        return 0
+
+    in_shares(share, layout[0], operand.numel())
+    return codes
 
 
 def in_format(tensor: Tensor) -> Tensor:
