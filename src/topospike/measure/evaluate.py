@@ -33,6 +33,7 @@ def evaluate(
     metric: Metrics = "accuracy",
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
+    executor: str | None = None,
 ) -> Evaluation:
     """Measure accuracy, synaptic operations and energy for t = 1..timesteps.
 
@@ -56,6 +57,9 @@ def evaluate(
         links only.
     energy_model
         Name in ``ENERGY_MODELS`` or a model of your own.
+    executor
+        How layers are evaluated, as in `SpikingNetwork.forward`; what is counted does not depend
+        on it, but for spikes that rounding moves.
 
     Returns
     -------
@@ -95,7 +99,8 @@ def evaluate(
     (4, 64.0)
     """
     chosen = (conventions or Conventions(),)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric))[0]
+    metrics = metrics_of(metric)
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, executor)[0]
 
 
 EVERY_CONVENTION = (
@@ -161,6 +166,7 @@ def tallied(
     conventions: tuple[Conventions, ...],
     model: str | EnergyModel,
     metrics: tuple[Metric, ...],
+    executor: str | None = None,
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
     prices = energy_model_of(model)
@@ -170,7 +176,7 @@ def tallied(
     for number, batch in enumerate(batches):
         x, targets = snn.inputs.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions, metrics)
+            tally = Tally(snn, timesteps, conventions, metrics, executor)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -186,8 +192,10 @@ class Tally:
         timesteps: int,
         conventions: tuple[Conventions, ...],
         metrics: tuple[Metric, ...],
+        executor: str | None,
     ) -> None:
         self.snn = snn
+        self.executor = executor
         self.timesteps = timesteps
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
@@ -204,7 +212,7 @@ class Tally:
             sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
             counter.begin_batch(len(x[0]))
-        for step in self.snn.watch(x, self.timesteps, self.watched):
+        for step in self.snn.watch(x, self.timesteps, self.watched, executor=self.executor):
             t, held = step.t, step.sites
             for sums in self.metrics:
                 sums.add(t, step.logits)

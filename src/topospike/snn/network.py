@@ -20,9 +20,10 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
 from topospike.models.inputs import InputForm, Inputs, rows_of
+from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
-from topospike.snn.executors import EXECUTORS, Executor, Program, site_of
+from topospike.snn.executors import Executor, Program, site_of
 from topospike.snn.neurons import MultiThreshold
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
@@ -84,6 +85,7 @@ class SpikingNetwork(nn.Module):
         self.inputs = InputForm.of(ann)
         self.report = report
         self.executor = "decoded"
+        self.choice: ExecutorChoice | None = None
         self.costs = CostModel()
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._steps_as_images: bool | None = None
@@ -145,10 +147,10 @@ class SpikingNetwork(nn.Module):
             dictionary of their names.
         timesteps
             How many steps; ``"silent"``: until no neuron fires, as `settle`.
-        executor : {"decoded", "bf16", "event"}, optional
-            How layers are evaluated: densely on decoded values; so, but with the products in
-            bfloat16 (faster, and less exact); or following the neurons that fired (CPU), the same
-            to rounding. `topospike.snn.executors` has them. Default: ``self.executor``.
+        executor : {"decoded", "bf16", "event", "integer", "auto"}, optional
+            How layers are evaluated: densely on decoded values; so, but in bfloat16 (less exact);
+            following the neurons that fired (CPU); on whole numbers (`topospike.quantise_weights`);
+            or the fastest of these, tried once (``self.choice``). Default: ``self.executor``.
 
         Raises
         ------
@@ -167,7 +169,7 @@ class SpikingNetwork(nn.Module):
                 )
             return self.settle(x, executor=executor).logits
         inputs = self._checked(x, timesteps)
-        chosen = self._executor(executor)
+        chosen = executor_for(self, executor, inputs, timesteps)
         parts = 1
         if inputs[0].device.type == "cpu":
             parts = max(1, rows_of(inputs) // self.images_at_once)
@@ -269,7 +271,7 @@ class SpikingNetwork(nn.Module):
         [True, True]
         """
         inputs = self._checked(x, timesteps)
-        chosen = self._executor(executor)
+        chosen = executor_for(self, executor, inputs, timesteps)
         program = self.program(chosen, tuple(nodes))
         names = [site.name for site in program.sites]
         state, silent, first = program.start(inputs), False, self.silent_from
@@ -381,9 +383,6 @@ class SpikingNetwork(nn.Module):
     def analog(self, x: Inputs) -> Tensor:
         """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
         return self.ann(*self._checked(x, 1))
-
-    def _executor(self, name: str | None) -> Executor:
-        return EXECUTORS[self.executor if name is None else name]
 
     def _checked(self, x: Inputs, timesteps: int) -> tuple[Tensor, ...]:
         """Return the input tensors in the order of the graph, once a run can begin."""
