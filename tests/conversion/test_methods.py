@@ -27,7 +27,7 @@ from topospike.models.qcfs import SlipReLU
 from topospike.pipeline.names import check_names
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
-from topospike.snn.executors import EXECUTORS
+from topospike.snn.executors import Visitor
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
 from topospike.snn.site import START, Site, site_step
 
@@ -165,11 +165,11 @@ def test_a_watched_site_sees_the_spikes_the_run_will_send() -> None:
     x, snn = images(1), convert(trained(), "offset-spike", images(1), presimulation=3)
     received, sent = {}, {}
 
-    def watched(index: int, site: Site, r_in: torch.Tensor) -> torch.Tensor:
+    def watched(site: Site, r_in: torch.Tensor) -> torch.Tensor:
         received[site.name], _ = site.coding.presimulate(site, r_in)
         return received[site.name]
 
-    snn.program(EXECUTORS["decoded"]).each_site((x.repeat(3, 1, 1, 1),), watched)
+    Visitor(snn.ann, watched).run(x.repeat(3, 1, 1, 1))
     for step in snn.watch(x, 3):
         for name, held in step.sites.items():
             sent.setdefault(name, []).append(held.decoded.clone())

@@ -9,6 +9,8 @@ from topospike.data.normalisation import Normalisation
 from topospike.errors import ConfigError
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+# alternating_flip follows the epoch, not a draw; it has tests of its own with the loader.
+DRAWN = sorted(set(AUGMENTATIONS) - {"alternating_flip"})
 SHIFTED = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
@@ -20,7 +22,7 @@ def augmenter(*entries: str, normalisation: Normalisation = PLAIN, size: int = 1
     return Augmenter(entries, image_size=(size, size), normalisation=normalisation)
 
 
-@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+@pytest.mark.parametrize("name", DRAWN)
 def test_each_changes_images_keeps_the_form_and_follows_the_seed(name):
     augment, x = augmenter(name), batch()
     y = augment(x, seed=1)

@@ -160,3 +160,44 @@ def test_passes_that_are_under_way_at_once_do_not_disturb_each_other(parquet_fol
                 assert same(content(ordered), alone[1])
                 assert same(content(shuffled), alone[0])
         assert same(together, alone[0])
+
+
+def flips_of(batches: Batches, epoch: int) -> dict[int, bool]:
+    """Say of every image, known by its label, whether its left column came out on the right."""
+    batches.set_epoch(epoch)
+    return {
+        int(y): bool(x[0, 0, 0] > x[0, 0, -1])
+        for xs, ys in batches
+        for x, y in zip(xs, ys, strict=True)
+    }
+
+
+def striped(count: int) -> TensorImages:
+    """Images that grow brighter from left to right."""
+    pixels = torch.arange(4, dtype=torch.uint8).expand(count, 1, 4, 4)
+    return TensorImages(pixels.contiguous(), np.arange(count))
+
+
+@given(st.integers(2, 60), st.integers(0, 5), st.integers(0, 3))
+@settings(max_examples=15, deadline=None)
+def test_alternating_flips_show_both_sides_in_two_epochs(count, epoch, seed):
+    augmenter = Augmenter(("alternating_flip",), image_size=(4, 4), normalisation=PLAIN)
+    batches = Batches(striped(count), augmenter, batch_size=7, seed=seed, shuffle=True)
+    first, second, third = (flips_of(batches, epoch + later) for later in range(3))
+    assert all(first[image] != second[image] for image in range(count))
+    assert first == third
+    # another loader, as after a restart, needs no earlier epoch to know the sides
+    again = Batches(striped(count), augmenter, batch_size=7, seed=seed, shuffle=True)
+    assert flips_of(again, epoch + 1) == second
+
+
+def test_alternating_flips_start_from_both_sides_and_follow_the_seed():
+    augmenter = Augmenter(("alternating_flip",), image_size=(4, 4), normalisation=PLAIN)
+    given = [
+        flips_of(Batches(striped(400), augmenter, batch_size=64, seed=s, shuffle=True), 0)
+        for s in (0, 1)
+    ]
+    assert all(150 < sum(flips.values()) < 250 for flips in given)
+    assert given[0] != given[1]
+    plain = Batches(striped(9), augmenter, batch_size=4)
+    assert not any(flips_of(plain, 1).values())

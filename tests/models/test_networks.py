@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
-from topospike.models import conv6fc2, mlp, mobilenet_v2, resnet18, small_cnn, vgg16
+from topospike.models import conv6fc2, fast_cnn, mlp, mobilenet_v2, resnet18, small_cnn, vgg16
 from topospike.topology import weight_layers
 
 
@@ -67,6 +67,18 @@ def test_resnet18_form():
     assert sum(c.kernel_size == (1, 1) for c in convolutions) == 3
     assert all(c.bias is None for c in convolutions)
     assert sum(isinstance(m, nn.Linear) for m in model.modules()) == 1
+
+
+def test_fast_cnn_pools_before_normalising():
+    counts = macs(fast_cnn(10), CIFAR)
+    places = [31**2, 31**2, 15**2, 15**2, 7**2, 7**2, 3**2]
+    sizes = [12 * 24, *(9 * a * b for a, b in ((24, 64), (64, 64), (64, 256), (256, 256)))]
+    sizes += [9 * 256 * 256] * 2
+    linear = [2304 * 512, 512 * 512, 512 * 10]
+    assert list(counts.values()) == [p * s for p, s in zip(places, sizes, strict=True)] + linear
+    kinds = [type(module) for module in fast_cnn(10).features]
+    first = [nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.ReLU]
+    assert kinds == [*first, nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 3
 
 
 def test_6conv2fc_counts():

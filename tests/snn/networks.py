@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from topospike.conversion import convert
@@ -50,6 +51,21 @@ def residual() -> nn.Sequential:
     )  # fmt: skip
 
 
+class OnTheWay(nn.Module):
+    """Linear operations before one layer; before the other a constant is added as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.scaled = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(3, 4, 3)
+        self.shifted = nn.Conv2d(6, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.stem(x))
+        a, b = y.chunk(2, 1)
+        scaled = F.interpolate(F.pad(0.5 * a - b.flip(-1) / 3, (1, 0)), scale_factor=2.0)
+        return self.scaled(scaled).mean((2, 3)) + self.shifted(F.pad(y + 1, (1, 1))).mean((2, 3))
+
+
 def few_links() -> nn.Sequential:
     model = plain(nn.AvgPool2d(2))
     with torch.no_grad():
@@ -66,6 +82,7 @@ BUILDS: dict[str, Callable[[], nn.Module]] = {
     "odd": odd,
     "residual": residual,
     "few links": few_links,
+    "on the way": OnTheWay,
 }
 """Networks for images of 2 x 8 x 8, by what is special about them."""
 

@@ -37,7 +37,7 @@ def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[st
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in BUILDS]
-    + [(name, {"coding": "rate"}) for name in ("overlapping pool", "residual")]
+    + [(name, {"coding": "rate"}) for name in ("overlapping pool", "residual", "on the way")]
     + [(name, {"coding": "sigma-delta"}) for name in ("residual", "few links")]
     + [(name, {"method": "qcfs"}) for name in ("odd", "few links")],
     ids=str,
@@ -52,8 +52,9 @@ def test_both_executors_give_the_same_logits(name: str, options: dict[str, str])
 
 @pytest.mark.parametrize(
     ("name", "followers"),
-    [("average pool", 4), ("max pool", 4), ("odd", 5), ("residual", 4), ("few links", 4)],
-)
+    [("average pool", 4), ("max pool", 4), ("odd", 5), ("residual", 4), ("few links", 4),
+     ("on the way", 1)],
+)  # fmt: skip
 def test_layers_fed_by_sites_follow_events_from_the_second_step_on(
     name: str, followers: int
 ) -> None:

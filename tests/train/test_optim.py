@@ -150,6 +150,23 @@ def test_sgd_step_by_hand():
     assert model.weight.item() == pytest.approx(1.62875)
 
 
+def test_nesterovs_step_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    settings = TrainSettings(learning_rate=0.1, momentum=0.5, weight_decay=0.25, nesterov=True)
+    optimizer = build_optimizer(model, settings)
+    model.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    # g = 1 + .25*2 = 1.5, v = g, step 0.1 (g + 0.5 v)
+    assert model.weight.item() == pytest.approx(2 - 0.225)
+
+
+@pytest.mark.parametrize("other", [{"momentum": 0.0}, {"optimizer": "adamw"}])
+def test_nesterov_needs_momentum_of_sgd(other):
+    with pytest.raises(ConfigError, match=r"train\.nesterov is True"):
+        TrainSettings(nesterov=True, **other)
+
+
 def test_adamw_decays_weights_only():
     model = nn.Linear(1, 1)
     nn.init.constant_(model.weight, 2.0)

@@ -85,7 +85,7 @@ def test_epochs_trained_after_the_checkpoint_appear_once(toy, tmp_path, read_met
     assert [x["epoch"] for x in read_metrics(tmp_path) if x["kind"] == "epoch"] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("options", [{"channels_last": True}, {"bf16": True}])
+@pytest.mark.parametrize("options", [{"channels_last": True}, {"bf16": True, "nesterov": True}])
 def test_resume_with_options_is_bit_identical(toy, read_metrics, tmp_path, options):
     settings = replace(toy.SETTINGS, epochs=3, **options)
     whole = toy.run(tmp_path / "whole", settings=settings)

@@ -39,6 +39,8 @@ from topospike.analysis.measures import topological_measures as topological_meas
 from topospike.analysis.metadepth import meta_depth as meta_depth
 from topospike.analysis.null import degree_preserving_null as degree_preserving_null
 from topospike.analysis.null import random_null as random_null
+from topospike.analysis.paths import CreditPaths as CreditPaths
+from topospike.analysis.paths import credit_paths as credit_paths
 from topospike.analysis.preweighting import link_weights as link_weights
 from topospike.analysis.report import TopologyReport as TopologyReport
 from topospike.analysis.separability import angular_separation as angular_separation
@@ -51,6 +53,7 @@ __all__ = [
     "Alternative",
     "Chain",
     "ComparisonRow",
+    "CreditPaths",
     "Embedding",
     "HistoryPoint",
     "LayeredGraph",
@@ -69,6 +72,7 @@ __all__ = [
     "communities",
     "compare",
     "connectivity",
+    "credit_paths",
     "degree_preserving_null",
     "degree_statistics",
     "graph_from_blocks",

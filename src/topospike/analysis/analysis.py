@@ -24,6 +24,7 @@ from topospike.analysis.hyperbolic import Embedding, coalescent_embedding
 from topospike.analysis.measures import compared_consistency
 from topospike.analysis.metadepth import MetaDepth, meta_depth
 from topospike.analysis.null import NullComparison, compare_with_null, random_null
+from topospike.analysis.paths import credit_paths
 from topospike.analysis.reduction import EXACT_NODES
 from topospike.analysis.report import TopologyReport
 from topospike.analysis.smallworld import SmallWorld, is_bipartite, small_world
@@ -186,6 +187,7 @@ def analyse(
         alternatives=rivals,
         p_value=p_value,
         consistency=predictable,
+        paths=credit_paths(graph, nulls=nulls, seed=seed),
     )
 
 

@@ -11,6 +11,7 @@ from topospike.analysis.connectivity import Connectivity
 from topospike.analysis.degree import DegreeStatistics
 from topospike.analysis.metadepth import MetaDepth
 from topospike.analysis.null import NullComparison
+from topospike.analysis.paths import CreditPaths
 from topospike.analysis.records import DegreeDistribution, Disk, MaskMeasures, from_json
 from topospike.analysis.separability import AngularSeparation
 from topospike.analysis.smallworld import SmallWorld
@@ -62,6 +63,8 @@ class TopologyReport:
         Structural consistency with degree-preserving nulls; None when it was not asked for.
     notes
         What a reader must know before quoting a number.
+    paths
+        Paths from the first layer to the last; None in files of earlier versions.
     """
 
     chain: tuple[str, ...]
@@ -94,6 +97,7 @@ class TopologyReport:
     alternatives: tuple[Alternative, ...] = ()
     p_value: float | None = None
     consistency: NullComparison | None = None
+    paths: CreditPaths | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""

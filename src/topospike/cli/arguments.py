@@ -209,7 +209,7 @@ def reproduce_parser(summary: str) -> ArgumentParser:
     parser.add_argument(
         "target",
         type=str,
-        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; or methods",
+        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; methods; controls",
     )
     parser.add_argument(
         "runs",
@@ -229,6 +229,9 @@ def reproduce_parser(summary: str) -> ArgumentParser:
         "--methods", type=str, nargs="+", help="methods: which ones (default: the main three)"
     )
     parser.add_argument("--images", type=int, help="methods: test images (default: all)")
+    parser.add_argument(
+        "--recipe", type=str, help="controls: whose network is trained (default: the scale's)"
+    )
     parser.add_argument("--folder", type=str, help="default: runs/reproduce")
     parser.add_argument(
         "--table_only", action="store_true", help="write the tables from what was run before"

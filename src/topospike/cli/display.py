@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from topospike.analysis import ComparisonRow, TopologyReport
+from topospike.analysis.null import NullComparison
 from topospike.pipeline.streaming import ShownFrame
 from topospike.pruning import PruneReport
 from topospike.report.folder import SummaryRow
@@ -93,12 +94,20 @@ def topology_table(report: TopologyReport) -> Table:
         chance = f"{plain(report.separation.index)} (p = {plain(report.separation.p_value)})"
         table.add_row("angular separation of layers", chance)
     table.add_row("modularity", plain(report.modularity))
+    if report.paths is not None:
+        table.add_row("paths from input to output", beside_random(report.paths.total))
+        if report.paths.through_hubs is not None:
+            table.add_row("share through hubs alone", beside_random(report.paths.through_hubs))
     if report.consistency is not None:
-        null = f"{plain(report.consistency.value)} (random {plain(report.consistency.mean)})"
-        table.add_row("structural consistency", null)
+        table.add_row("structural consistency", beside_random(report.consistency))
     for note in report.notes:
         table.add_row("note", note)
     return table
+
+
+def beside_random(measure: NullComparison) -> str:
+    """Write a measure and the mean of its null."""
+    return f"{plain(measure.value)} (random {plain(measure.mean)})"
 
 
 def gamma_text(report: TopologyReport) -> str:

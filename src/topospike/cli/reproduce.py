@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +23,13 @@ from topospike.analysis import analyse
 from topospike.contracts import write_atomically
 from topospike.errors import ConfigError, TopospikeError
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
-from topospike.pipeline.networks import run_folder
+from topospike.pipeline.networks import fresh_model, run_folder
 from topospike.pipeline.pruning import make_network, prune_run
 from topospike.pipeline.quantising import quantise_network, trained_kind
 from topospike.pipeline.run import Run, choose_device
 from topospike.pipeline.stages import (
     analyse_network,
     convert_network,
-    fresh_model,
     measure_network,
     new_sparsifier,
     refuse_changed_settings,
@@ -50,14 +49,18 @@ from topospike.reproduce import (
     chosen_rows,
     compare,
     compare_methods,
+    control_lines,
+    controls,
     draw,
     example_run,
     experiment,
     methods_text,
     read_outcome,
     write_comparison,
+    write_controls,
     write_methods,
 )
+from topospike.reproduce.controls import NAME as CONTROLS
 from topospike.reproduce.methods import TARGET as CONVERSION_METHODS
 from topospike.reproduce.outcomes import FAILED, FAILURES, INITIAL_REPORT
 from topospike.train import Processes, current_processes, process_group
@@ -66,6 +69,7 @@ EVERYTHING = "all"
 # Options of published rows, and those of `reproduce methods`.
 OF_ROWS = ("scale", "row", "seeds", "table_only")
 OF_METHODS = ("runs", "methods", "images")
+OF_CONTROLS = ("recipe",)
 DEFAULT_FOLDER = "runs/reproduce"
 RECORDS = ("record.json", "summary.json", "evaluation.json", "conversion.json", "metrics.jsonl")
 
@@ -82,22 +86,23 @@ class Job:
 
 def reproduce(options: Namespace) -> None:
     """Run the rows of a target that are missing, and write its tables and figures."""
-    of_methods = options.target == CONVERSION_METHODS
-    for name in OF_ROWS if of_methods else OF_METHODS:
+    has = {CONVERSION_METHODS: OF_METHODS, CONTROLS: (*OF_ROWS, *OF_CONTROLS)}
+    known = has.get(options.target, OF_ROWS)
+    for name in {*OF_ROWS, *OF_METHODS, *OF_CONTROLS} - {*known}:
         if options.get(name):
             raise ConfigError(
-                f"reproduce {options.target} has no {name!r}; it has "
-                f"{', '.join(OF_METHODS if of_methods else OF_ROWS)}. See topospike reproduce "
-                "--help."
+                f"reproduce {options.target} has no {name!r}; it has {', '.join(known)}. See "
+                "topospike reproduce --help."
             )
-    if of_methods:
+    if options.target == CONVERSION_METHODS:
         reproduce_methods(options)
         return
     scale, seeds = options.get("scale") or "cpu", options.get("seeds") or [0]
     _ = SCALES[scale]
-    folder = Path(options.get("folder") or DEFAULT_FOLDER) / scale
-    names = list(TARGETS) if options.target == EVERYTHING else [options.target]
-    targets = [TARGETS[name] for name in names]
+    recipe = options.get("recipe")
+    place = Path(recipe).stem if recipe else scale
+    folder = Path(options.get("folder") or DEFAULT_FOLDER) / place
+    targets = targets_of(options.target, scale, recipe)
     chosen = {t.name: chosen_rows(t, options.get("row") or ()) for t in targets}
     failed: list[str] = []
     with process_group(choose_device(options.get("device"))):
@@ -111,6 +116,13 @@ def reproduce(options: Namespace) -> None:
             f"{len(failed)} rows failed: {', '.join(dict.fromkeys(failed))}. The tables say why; "
             "the same command runs them again and keeps what is done."
         )
+
+
+def targets_of(name: str, scale: str, recipe: str | None) -> list[Target]:
+    """Return the target of a name; ``all`` are those of the paper."""
+    if name == CONTROLS:
+        return [controls(scale, recipe)]
+    return list(TARGETS.values()) if name == EVERYTHING else [TARGETS[name]]
 
 
 def reproduce_methods(options: Namespace) -> None:
@@ -140,16 +152,23 @@ def run_rows(
     failed = []
     for row in rows:
         for seed in seeds:
-            job = job_of(row, folder, scale=scale, seed=seed)
+            job = job_of(row, folder, scale=scale, seed=seed, plan=target.plan)
             say(f"{target.name} {row.key}, seed {seed}: {job.folder}")
             if not carry_out(job, needs_topology=target.has_disks, device=options.get("device")):
                 failed.append(row.key)
     return failed
 
 
-def job_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Job:
+def job_of(
+    row: PublishedRow,
+    folder: Path,
+    *,
+    scale: str,
+    seed: int,
+    plan: Callable[..., Experiment] = experiment,
+) -> Job:
     """Return the recipe of a row, complete and checked, and the folder of its run."""
-    return job_for(experiment(row, scale=scale, seed=seed), folder)
+    return job_for(plan(row, scale=scale, seed=seed), folder)
 
 
 def job_for(planned: Experiment, folder: Path) -> Job:
@@ -204,7 +223,7 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
             if settings.method == conversion and not is_direct(run):
                 convert_network(run, network, settings)
                 measure_network(run, network, settings)
-        if needs_topology:
+        if needs_topology and network.is_sparse:
             analyse_network(run)
         write_summary(run)
 
@@ -240,19 +259,24 @@ def write_target(target: Target, folder: Path, *, scale: str, seeds: Sequence[in
     """Write the tables and figures of a target from the run folders, whoever ran them."""
     outcomes = {}
     for row in target.table.rows:
-        outcomes[row.key] = [outcome_of(row, folder, scale=scale, seed=seed) for seed in seeds]
+        jobs = [job_of(row, folder, scale=scale, seed=s, plan=target.plan) for s in seeds]
+        outcomes[row.key] = [outcome_of(row, job, folder) for job in jobs]
     lines = compare(outcomes, target.table.rows, target.quantities)
     drawings = draw(target, lines, folder)
-    paths = write_comparison(target, lines, folder, scale=scale, drawings=drawings)
+    if target.name == CONTROLS:
+        compared = control_lines(target, outcomes, seeds)
+        paths = write_controls(target, compared, folder, scale=scale)
+        print(paths[0].read_text())
+    else:
+        paths = write_comparison(target, lines, folder, scale=scale, drawings=drawings)
     done = sum(bool(line.done) for line in lines)
     failed = sum(outcome.state == FAILED for line in lines for outcome in line.outcomes)
     print(f"{target.name}: {done} of {len(lines)} rows done, {failed} failed: {paths[0]}")
     sys.stdout.flush()
 
 
-def outcome_of(row: PublishedRow, folder: Path, *, scale: str, seed: int) -> Outcome:
+def outcome_of(row: PublishedRow, job: Job, folder: Path) -> Outcome:
     """Read one row's outcome, and keep a copy of its records beside the tables."""
-    job = job_of(row, folder, scale=scale, seed=seed)
     copy_records(job.folder, folder / "records" / job.folder.name)
     return read_outcome(job.folder, job.experiment, timesteps=row.timesteps)
 

@@ -1,7 +1,9 @@
 """STAGE 4: turn a trained network into a spiking one."""
 
 from topospike.conversion.api import convert as convert
+from topospike.conversion.balancing import LTBMethod as LTBMethod
 from topospike.conversion.health import conversion_text as conversion_text
+from topospike.conversion.layer_by_layer import LayerByLayerMethod as LayerByLayerMethod
 from topospike.conversion.method import Method as Method
 from topospike.conversion.methods import METHODS as METHODS
 from topospike.conversion.quantise import quantise_activations as quantise_activations
@@ -12,6 +14,8 @@ from topospike.conversion.sigma_delta import SigmaDeltaMethod as SigmaDeltaMetho
 
 __all__ = [
     "METHODS",
+    "LTBMethod",
+    "LayerByLayerMethod",
     "Method",
     "SigmaDeltaMethod",
     "WeightReport",

@@ -11,12 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
-from topospike.contracts import ConversionReport
-from topospike.conversion.calibrate import observe_sites, set_thresholds
+from topospike.contracts import ConversionReport, LayerInput
+from topospike.conversion.calibrate import (
+    drop_ceilings,
+    observe_sites,
+    require_trained_for,
+    set_thresholds,
+)
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.health import advise, advise_on_zeros, layer_inputs, site_reports
+from topospike.conversion.health import advise, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.place import (
@@ -37,12 +43,7 @@ from topospike.conversion.proof import (
     run_model,
 )
 from topospike.conversion.refuse import refuse_model
-from topospike.conversion.trained import (
-    drop_ceilings,
-    require_integrate_and_fire,
-    require_trained,
-)
-from topospike.errors import MissingDataError
+from topospike.errors import ConfigError, MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
@@ -132,13 +133,16 @@ def convert(
     ['1']
     """
     chosen = method_from(method, options)
+    if thresholds and chosen.keeps_images:
+        raise ConfigError(
+            f"thresholds are given for {', '.join(thresholds)}, but method {chosen.name!r} chooses "
+            "them itself on the calibration images. Use method='cs-qcfs' with given thresholds."
+        )
     rules = {gated: chosen.threshold_rule(timesteps, gated=gated) for gated in (True, False)}
     refuse_model(model)
     check_masks(model)
     plain, trained = take_out_activations(model)
-    require_integrate_and_fire(trained, chosen.site_neuron(gated=True))
-    if chosen.requires is not None:
-        require_trained(trained, chosen.name, chosen.requires)
+    require_trained_for(trained, chosen)
     batches = calibration_batches(calibration, model)
     first = next(batches, None)
     if first is None:
@@ -149,7 +153,10 @@ def convert(
     reference = run_model(model, first)
     network = copy.deepcopy(capture(plain, first, output=output)).requires_grad_(False)
     refuse_chance(network)
-    images_seen = InputForm.of(network).leaves(first)
+    form = InputForm.of(network)
+    images_seen = form.leaves(first)
+    if chosen.keeps_images:
+        batches = list(batches)
     drop_ceilings(network, trained)
     folded = fold_batch_norms(network) if fold else []
     placed = place_all_sites(network, chosen)
@@ -158,7 +165,7 @@ def convert(
     statistics, images = observe_sites(network, sites, first, batches, rules)
     like = parameter_like(network, images_seen)
     set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=like)
-    require_sound_sites(network, placed, like)
+    require_sound_sites(sites, like)
     require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
     require_rows_alone(network, reference)
     wiring = wire(network)
@@ -173,16 +180,18 @@ def convert(
         calibration_images=images,
         batch_norms_folded=tuple(folded),
         sites=(),
-        layers=layer_inputs(wiring.layers),
+        layers=tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in wiring.layers),
         options=chosen.options(),
     )
     snn = SpikingNetwork(network, report, wiring)
-    snn = chosen.finish(snn, images_seen)
-    require_sound_sites(network, placed, like)  # again: a method may have changed thresholds
+    more = (form.leaves(batch) for batch in batches) if chosen.keeps_images else ()
+    every = tuple(torch.cat(parts) for parts in zip(images_seen, *more, strict=True))
+    snn = chosen.finish(snn, every)
+    require_sound_sites(sites, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
     report = replace(snn.report, sites=described)
     remarks = [chosen.remark()] if chosen.remark() else []
-    advice = (*advise(report), *advise_on_zeros(wiring.layers), *report.advice, *remarks)
+    advice = (*advise(report, wiring.layers), *report.advice, *remarks)
     snn.report = replace(report, advice=advice)
     return snn
 

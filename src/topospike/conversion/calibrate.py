@@ -1,28 +1,40 @@
-"""Run the ANN over the calibration images once, and give every site its threshold."""
+"""Run the ANN over the calibration images once, and give every site its threshold.
+
+Each activation of a network trained with quantised ones knows the threshold it was trained for, so
+nothing is left to solve. It becomes the site's own: at time step 0 a site then is the quantised
+ANN, exactly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor, fx
 
-from topospike.conversion.method import ThresholdRule
-from topospike.conversion.statistics import (
+from topospike.conversion.method import Method, ThresholdRule
+from topospike.conversion.place import Placed, find_rectifiers
+from topospike.errors import ConfigError, ConversionError
+from topospike.models.capture import node_module
+from topospike.models.inputs import InputForm, Inputs, rows_of
+from topospike.models.qcfs import SlipReLU
+from topospike.models.rectifier_calls import TrainedActivations
+from topospike.progress import progress
+from topospike.registry import suggestion
+from topospike.snn.neurons import IntegrateAndFire, SignedIntegrateAndFire, Uniform
+from topospike.snn.site import Site, observing
+from topospike.thresholds.solvers import given_thresholds, solve_thresholds
+from topospike.thresholds.statistics import (
     Granularity,
     SiteObserver,
     SiteStatistics,
     reduced_axes,
 )
-from topospike.conversion.thresholds import given_thresholds, solve_thresholds
-from topospike.conversion.trained import trained_threshold
-from topospike.errors import ConfigError, ConversionError
-from topospike.models.inputs import InputForm, Inputs, rows_of
-from topospike.models.rectifier_calls import TrainedActivations
-from topospike.progress import progress
-from topospike.registry import suggestion
-from topospike.snn.site import Site
+
+STAIRCASES = (IntegrateAndFire, SignedIntegrateAndFire, Uniform)
+"""Neurons whose decoded values are equally spaced, as those of QCFS are."""
 
 
 @torch.no_grad()
@@ -30,50 +42,41 @@ def observe_sites(
     network: fx.GraphModule,
     sites: list[Site],
     first: Inputs,
-    rest: Iterator[Inputs],
+    rest: Iterable[Inputs],
     rules: Mapping[bool, ThresholdRule],
 ) -> tuple[dict[str, SiteStatistics], int]:
     """Return each site's statistics over the calibration images, and the number of images."""
-    observers = {site.name: observer_for(site, rules[site.gated]) for site in sites}
-    for site in sites:
-        site.observer = observers[site.name]
+    observers = {
+        site: SiteObserver(
+            site.name,
+            granularity=rule.granularity,
+            values=rule.values,
+            quantile_level=rule.percentile if rule.solver == "percentile" else None,
+        )
+        for site, rule in ((site, rules[site.gated]) for site in sites)
+    }
     form, images = InputForm.of(network), 0
     blank, varies = [float(tensor.flatten()[0]) for tensor in form.leaves(first)], False
-    try:
-        with progress("calibration", unit="images") as advance:
-            for batch in chain([first], rest):
-                tensors = form.leaves(batch)
-                network(*tensors)
-                advance(rows_of(batch))
-                images += rows_of(batch)
-                varies = varies or any(
-                    bool((tensor != value).any())
-                    for tensor, value in zip(tensors, blank, strict=True)
-                )
-    finally:
-        for site in sites:
-            site.observer = None
+    with observing(observers), progress("calibration", unit="images") as advance:
+        for batch in chain([first], rest):
+            tensors = form.leaves(batch)
+            network(*tensors)
+            advance(rows_of(batch))
+            images += rows_of(batch)
+            varies = varies or any(
+                bool((tensor != value).any()) for tensor, value in zip(tensors, blank, strict=True)
+            )
     if not varies:
         raise ConversionError(
             f"all {images} calibration images are constant (every value is "
             f"{blank[0]:g}), so no site can get a meaningful threshold. Pass "
             "real training images."
         )
-    return {name: observer.statistics for name, observer in observers.items()}, images
-
-
-def observer_for(site: Site, rule: ThresholdRule) -> SiteObserver:
-    """Return an observer that collects what the site's solver needs."""
-    return SiteObserver(
-        site.name,
-        granularity=rule.granularity,
-        values=rule.values,
-        quantile_level=rule.percentile if rule.solver == "percentile" else None,
-    )
+    return {site.name: observer.statistics for site, observer in observers.items()}, images
 
 
 def set_thresholds(
-    placed: list[tuple[Site, fx.Node]],
+    placed: Placed,
     statistics: Mapping[str, SiteStatistics],
     rules: Mapping[bool, ThresholdRule],
     *,
@@ -82,7 +85,13 @@ def set_thresholds(
     like: Tensor,
 ) -> None:
     """Give every site its threshold: the user's, a trained one, or the solver's."""
-    check_names(given, [site.name for site, _ in placed])
+    known = [site.name for site, _ in placed]
+    for name in given:
+        if name not in known:
+            raise ConfigError(
+                f"thresholds names a site {name!r} that does not exist. Known: "
+                f"{', '.join(known)}.{suggestion(name, known)}"
+            )
     for site, node in placed:
         rule = rules[site.gated]
         theta = trained_threshold(site, node, trained)
@@ -102,6 +111,18 @@ def set_thresholds(
         site.threshold = theta.to(like)
 
 
+def trained_threshold(site: Site, node: fx.Node, trained: TrainedActivations) -> Tensor | None:
+    """Give a site its trained activation, if it has one, and return the threshold."""
+    activation = trained.at(site.name, node_module(node))
+    if activation is None:
+        return None
+    site.activation = activation
+    if isinstance(site.neuron, IntegrateAndFire):
+        site.neuron = replace(site.neuron, initial_membrane=activation.initial_membrane)
+    shape = tuple(node.meta["val"].shape)
+    return given_thresholds(activation.theta, site=site.name, shape=shape)
+
+
 def require_images_first(name: str, node: fx.Node, granularity: Granularity) -> None:
     """Refuse thresholds along the axis that counts images: they would fit one batch size only."""
     shape = node.meta["val"].shape
@@ -115,11 +136,37 @@ def require_images_first(name: str, node: fx.Node, granularity: Granularity) -> 
         )
 
 
-def check_names(thresholds: Mapping[str, Tensor | float], known: list[str]) -> None:
-    """Refuse thresholds for sites that do not exist."""
-    for name in thresholds:
-        if name not in known:
-            raise ConfigError(
-                f"thresholds names a site {name!r} that does not exist. Known: "
-                f"{', '.join(known)}.{suggestion(name, known)}"
-            )
+def require_trained_for(trained: TrainedActivations, method: Method) -> None:
+    """Refuse a method that the network was not trained for.
+
+    Raises
+    ------
+    ConversionError
+        If the network has quantised activations and the method's neurons decode to other values,
+        or has none, or others, where the method is made for them.
+    """
+    found, needed = list(trained.named.values()), method.requires
+    neuron = method.site_neuron(gated=True)
+    if found and not isinstance(neuron, STAIRCASES):
+        raise ConversionError(
+            f"the network was trained with QCFS activations ({', '.join(trained.named)}), which "
+            "are the decoded values of integrate-and-fire neurons. Use method='qcfs' or "
+            "'cs-qcfs', or train with ReLU for 'dcgs'."
+        )
+    if needed and not (found and all(isinstance(one, needed) for one in found)):
+        kind = "slip-relu" if needed is SlipReLU else "s-qcfs"
+        has = f"has {type(found[0]).__name__} activations" if found else "has rectifiers only"
+        raise ConversionError(
+            f"method {method.name!r} needs a network trained with {needed.__name__} activations, "
+            f"but this one {has}. Train quantise_activations(model, example, kind={kind!r}) "
+            "first, or give quantise.epochs in the recipe; method='qcfs' calibrates a ReLU network."
+        )
+
+
+def drop_ceilings(network: fx.GraphModule, trained: TrainedActivations) -> None:
+    """Make the rectifiers of trained activations plain: their threshold is the ceiling."""
+    for rectifier in find_rectifiers(network):
+        node, name = rectifier.node, rectifier.name
+        if rectifier.ceiling is not None and trained.at(name, node_module(node)) is not None:
+            node.target = torch.ops.aten.relu.default
+            node.args, node.kwargs = node.args[:1], {}

@@ -16,12 +16,12 @@ from topospike.contracts import (
     DEAD_LIMIT,
     SATURATED_LIMIT,
     ConversionReport,
-    LayerInput,
     SiteReport,
 )
-from topospike.conversion.statistics import SiteStatistics
+from topospike.conversion.place import Placed
 from topospike.models.capture import node_module
-from topospike.snn.site import Site
+from topospike.snn.site import Site, observing
+from topospike.thresholds.statistics import SiteStatistics
 from topospike.wiring.fanout import Population
 from topospike.wiring.layers import Layer
 
@@ -41,7 +41,7 @@ class SaturationObserver:
 
 def site_reports(
     network: fx.GraphModule,
-    placed: list[tuple[Site, fx.Node]],
+    placed: Placed,
     statistics: Mapping[str, SiteStatistics],
     images: tuple[Tensor, ...],
     populations: Mapping[str, Population],
@@ -52,50 +52,34 @@ def site_reports(
     quarter of a calibration pass is enough for that share.
     """
     seen_images = max(s.images for s in statistics.values())
-    observers = [SaturationObserver(site) for site, _ in placed]
-    for observer in observers:
-        observer.site.observer = observer
-    try:
-        with torch.no_grad():
-            network(*(tensor[: max(1, seen_images // 4)] for tensor in images))
-    finally:
-        for observer in observers:
-            observer.site.observer = None
-    return tuple(
-        site_report(site, node, statistics[site.name], seen.share, populations[site.name].sources)
-        for (site, node), seen in zip(placed, observers, strict=True)
-    )
+    observers = {site: SaturationObserver(site) for site, _ in placed}
+    with observing(observers), torch.no_grad():
+        network(*(tensor[: max(1, seen_images // 4)] for tensor in images))
+    reports = []
+    for site, node in placed:
+        theta, driven = site.threshold, statistics[site.name].driven
+        reports.append(
+            SiteReport(
+                name=site.name,
+                op="relu" if site.gated else "operand",
+                module=node_module(node),
+                sources=populations[site.name].sources,
+                channels=theta.numel(),
+                threshold_min=float(theta.min()),
+                threshold_mean=float(theta.double().mean()),
+                threshold_max=float(theta.max()),
+                dead_share=0.0 if driven is None else 1.0 - float(driven.float().mean()),
+                saturated_share=observers[site].share,
+            )
+        )
+    return tuple(reports)
 
 
-def site_report(
-    site: Site,
-    node: fx.Node,
-    statistics: SiteStatistics,
-    saturated_share: float,
-    sources: tuple[str, ...],
-) -> SiteReport:
-    """Describe one site."""
-    threshold, driven = site.threshold, statistics.driven
-    return SiteReport(
-        name=site.name,
-        op="relu" if site.gated else "operand",
-        module=node_module(node),
-        sources=sources,
-        channels=threshold.numel(),
-        threshold_min=float(threshold.min()),
-        threshold_mean=float(threshold.double().mean()),
-        threshold_max=float(threshold.max()),
-        dead_share=0.0 if driven is None else 1.0 - float(driven.float().mean()),
-        saturated_share=saturated_share,
-    )
+MANY_ZEROS = 0.1
+"""Share of zeros in a layer without a mask that is worth a sentence."""
 
 
-def layer_inputs(layers: Iterable[Layer]) -> tuple[LayerInput, ...]:
-    """Say how every weight layer is fed."""
-    return tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in layers)
-
-
-def advise(report: ConversionReport) -> tuple[str, ...]:
+def advise(report: ConversionReport, layers: Iterable[Layer]) -> tuple[str, ...]:
     """Return what a user should know or change, most serious first."""
     sites, solver = report.sites, report.solver
     advice = [
@@ -115,21 +99,14 @@ def advise(report: ConversionReport) -> tuple[str, ...]:
         for layer in report.layers
         if layer.input == "graded"
     ]
-    return tuple(advice)
-
-
-MANY_ZEROS = 0.1
-
-
-def advise_on_zeros(layers: Iterable[Layer]) -> tuple[str, ...]:
-    """Name the layers in which zeros count as links because no mask says that they are none."""
-    return tuple(
+    advice += [
         f"{layer.name}: {layer.zeros:.0%} of its weights are exactly 0 but it has no mask, so they "
         "are counted as links. If they are absent links, give the layer a mask before converting: "
         "topospike.topology.register_mask(layer, layer.weight != 0)."
         for layer in layers
         if layer.zeros >= MANY_ZEROS and not layer.is_sparse
-    )
+    ]
+    return tuple(advice)
 
 
 def conversion_text(report: ConversionReport) -> str:

@@ -18,8 +18,6 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from topospike.contracts import ConversionReport
-from topospike.conversion.statistics import UNITS, Granularity, Values
-from topospike.conversion.thresholds import SOLVERS, decodable_levels
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.qcfs import QCFS
 from topospike.registry import Registry, suggestion
@@ -28,6 +26,8 @@ from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron
 from topospike.snn.site import Site
+from topospike.thresholds.solvers import SOLVERS, decodable_levels
+from topospike.thresholds.statistics import UNITS, Granularity, Values
 
 Check = Callable[[str, Any], object]
 """Takes the name and the value of an option; `ConfigError` if it is out of range."""
@@ -46,7 +46,7 @@ NEURONS: Registry[type] = Registry(
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How sites of one kind get their thresholds; see `topospike.conversion.thresholds`."""
+    """How sites of one kind get their thresholds; see `topospike.thresholds.solvers`."""
 
     solver: str
     granularity: Granularity
@@ -126,6 +126,8 @@ class Method:
         ``nir``, ``event-network``, ``neurobench``, ``csr``.
     beyond
         What its runs do beyond the firing of neurons, for the message of a refused export.
+    keeps_images
+        Whether `finish` is given all calibration images, not the first batch alone.
     ranges
         The check of each option; ``None`` as a default (decided by the kind of site) passes.
 
@@ -160,6 +162,8 @@ class Method:
     requires: ClassVar[type[QCFS] | None] = None
     exports: ClassVar[frozenset[str]] = frozenset(EXPORTS)
     beyond: ClassVar[str] = ""
+
+    keeps_images: ClassVar[bool] = False
 
     ranges: ClassVar[dict[str, Check]] = {
         "solver": one_of(SOLVERS),
@@ -250,7 +254,7 @@ class Method:
         """Do what the method does after calibration, or refuse the network.
 
         It may change neurons and thresholds of the sites: the report describes them afterwards.
-        ``images`` is the first calibration batch, one tensor an input.
+        ``images`` is the first calibration batch, one tensor an input (all: ``keeps_images``).
         """
         return snn
 

@@ -18,9 +18,8 @@ from topospike.conversion.method import (
     one_of,
     whole,
 )
-from topospike.conversion.statistics import Granularity
-from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, refuse_max_pools
-from topospike.errors import ConfigError
+from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane
+from topospike.errors import ConfigError, ConversionError
 from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS, Coding
@@ -32,6 +31,7 @@ from topospike.snn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
 )
+from topospike.thresholds.statistics import Granularity
 
 SCHEMES = Registry("scheme", dict.fromkeys(("auto", "relu", "operand")))
 STATS = Registry("stat", dict.fromkeys(("absolute", "signed")))
@@ -189,7 +189,18 @@ class SignedIFMethod(QCFSMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SRPMethod(QCFSMethod):
+class PresimulatedMethod(QCFSMethod):
+    """What looks at some steps beforehand: the runs are more than neurons that fire."""
+
+    requires = QCFS
+    exports = frozenset({"csr"})
+    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
+
+    presimulation: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRPMethod(PresimulatedMethod):
     """Silences neurons that fired too often in a first phase.
 
     Parameters
@@ -202,21 +213,23 @@ class SRPMethod(QCFSMethod):
 
     name = "srp"
     source = "Hao et al., AAAI 2023"
-    requires = QCFS
-    exports = frozenset({"csr"})
     beyond = "two phases, between which neurons are silenced and means start anew"
-
-    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
-
-    presimulation: int = 4
 
     def site_coding(self) -> Coding:
         """Return rate coding in two phases."""
         return ResidualMembrane(self.presimulation)
 
     def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
-        """Refuse what cannot be counted over two phases."""
-        refuse_max_pools(snn.report.layers)
+        """Refuse a max-pool that changes in time.
+
+        What arrives there is counted from changes of the decoded mean; phase 2 starts that anew.
+        """
+        for layer in snn.report.layers:
+            if layer.input == "maxpool":
+                raise ConversionError(
+                    f"{layer.name} is fed through a max-pool ({layer.reason}), whose events cannot "
+                    "be counted over the two phases of srp. Use average pools, or method='qcfs'."
+                )
         return snn
 
     def remark(self) -> str:
@@ -228,7 +241,7 @@ class SRPMethod(QCFSMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OffsetSpikeMethod(QCFSMethod):
+class OffsetSpikeMethod(PresimulatedMethod):
     """Starts each neuron's membrane where its spike count is right, batch by batch.
 
     Parameters
@@ -241,13 +254,7 @@ class OffsetSpikeMethod(QCFSMethod):
 
     name = "offset-spike"
     source = "Hao et al., ICLR 2023"
-    requires = QCFS
-    exports = frozenset({"csr"})
     beyond = "a membrane to start from for each neuron and image, found in a first simulation"
-
-    ranges = QCFSMethod.ranges | {"presimulation": whole(1)}
-
-    presimulation: int = 4
 
     def site_coding(self) -> Coding:
         """Return rate coding from a membrane of its own for each neuron."""

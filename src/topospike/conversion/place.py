@@ -122,7 +122,7 @@ def find_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
     for node in nodes_downstream_of_input(network.graph):
         low, high = bounds_of(node)
         if isinstance(low, int | float) and low == 0 and not isinstance(high, fx.Node):
-            ceiling = None if high is None else float(high)
+            ceiling = float(high) if isinstance(high, int | float) else None
             found.append(Rectifier(node, ceiling, names.new(activation_name(node))))
     return found
 
@@ -162,9 +162,7 @@ def place_sites(network: fx.GraphModule, make_site: SiteMaker) -> Placed:
         If there is no ReLU-like operation; the message lists the activations that are there.
     """
     graph, placement = network.graph, Placement(network, make_site)
-    rectifiers = find_rectifiers(network)
-    if not rectifiers:
-        raise ConversionError(nothing_to_replace(network))
+    rectifiers = required_rectifiers(network)
     move_behind_max_pools(rectifiers)
     for rectifier in rectifiers:
         old = rectifier.node
@@ -234,11 +232,14 @@ def nonlinear_nodes(network: fx.GraphModule) -> list[fx.Node]:
     ]
 
 
-def nothing_to_replace(network: fx.GraphModule) -> str:
-    """Say which activations are there instead, and what to do."""
+def required_rectifiers(network: fx.GraphModule) -> list[Rectifier]:
+    """Return every rectifier; `ConversionError`, with the other activations, if there is none."""
+    found = find_rectifiers(network)
+    if found:
+        return found
     others = list(dict.fromkeys(describe(node) for node in nonlinear_nodes(network)))
     seen = f"it uses {', '.join(others)}" if others else "it has no activation at all"
-    return (
+    raise ConversionError(
         f"no ReLU-like operation was found in the graph: {seen}. The scheme 'relu' replaces relu, "
         "relu6, clamp(min=0) and hardtanh(0, c), as modules or functions. Use one of these "
         "activations (and train it), take method='dcgs' with scheme='operand', or simulate the "

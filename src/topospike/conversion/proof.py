@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.thresholds import check_thresholds
 from topospike.errors import ConversionError, ShapeError
 from topospike.models.capture import bound, capture, node_module, require_axes
 from topospike.models.inputs import InputForm, Inputs, call, described, evaluation_mode, mapped
 from topospike.models.outputs import answer
 from topospike.snn.site import Site
+from topospike.thresholds.solvers import check_thresholds
+from topospike.wiring import linear_maps
 
 ROWS = 4
 """Rows of the calibration data that are compared."""
@@ -116,13 +117,7 @@ def refuse_chance(network: fx.GraphModule) -> None:
 
 def is_switched_off(node: fx.Node) -> bool:
     """Tell whether an operation like dropout is in evaluation mode or drops nothing."""
-    values = dict(node.kwargs)
-    schema = getattr(node.target, "_schema", None)
-    for position, argument in enumerate(schema.arguments if schema else ()):
-        if position < len(node.args):
-            values[argument.name] = node.args[position]
-        elif argument.name not in values and argument.has_default_value():
-            values[argument.name] = argument.default_value
+    values = linear_maps.bound(node)
     off = (values.get("train", True), values.get("training", True))
     return off != (True, True) or 0.0 in (values.get("p"), values.get("dropout_p"))
 
@@ -212,24 +207,20 @@ def what_differs(model: nn.Module, reference: Reference, chosen: str, *, fold: b
     )
 
 
-def require_sound_sites(
-    network: fx.GraphModule, placed: Sequence[tuple[Site, fx.Node]], like: Tensor
-) -> None:
+def require_sound_sites(sites: Sequence[Site], like: Tensor) -> None:
     """Raise `ConversionError` unless every site has a name and a usable threshold of its own.
 
     Thresholds are looked at in the type they are used in: a cast can turn small ones into 0.
     """
-    names = [site.name for site, _ in placed]
+    names = [site.name for site in sites]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConversionError(
             f"two sites are called {', '.join(twice)}, so one would take the other's threshold. "
             "Rename one of the modules of that name."
         )
-    for site, node in placed:
+    for site in sites:
         theta = site.threshold
-        if network.get_submodule(str(node.target)) is not site:
-            raise ConversionError(f"the graph does not call the site {site.name}.")
         if theta.dtype != like.dtype:
             raise ConversionError(
                 f"{site.name}: its threshold is {theta.dtype}, the parameters are {like.dtype}; "

@@ -11,43 +11,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.conversion.calibrate import observe_sites
+from topospike.conversion.calibrate import drop_ceilings, observe_sites
 from topospike.conversion.methods import QCFSMethod
-from topospike.conversion.place import find_rectifiers, nothing_to_replace, place_sites
+from topospike.conversion.place import Rectifier, place_sites, required_rectifiers
 from topospike.conversion.proof import QUANTISED_TOLERANCE, difference
-from topospike.conversion.thresholds import solve_thresholds
-from topospike.conversion.trained import drop_ceilings
 from topospike.errors import ConversionError, MissingDataError
 from topospike.models.capture import capture, node_module
 from topospike.models.inputs import Batch, InputForm, Inputs, calibration_batches, call, leaves
 from topospike.models.outputs import answer
 from topospike.models.qcfs import ACTIVATION_KINDS, QCFS, Order
 from topospike.models.rectifier_calls import install_calls, take_out_activations
+from topospike.thresholds.solvers import solve_thresholds
 from topospike.wiring.layers import CONVOLUTIONS, nearest_layers
 
 DEFAULT_THRESHOLD = 8.0
 SIMPLE_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-
-
-@dataclass(frozen=True, slots=True)
-class RectifierPlace:
-    """One rectifier of a model: the name of its site, its module, and what feeds it.
-
-    ``exchangeable`` if it is the one call of an activation module; ``channels`` of axis 1 where a
-    convolution feeds it, else ``None``.
-    """
-
-    name: str
-    module: str
-    exchangeable: bool
-    channels: int | None
 
 
 def quantise_activations(
@@ -124,9 +108,14 @@ def quantise_activations(
     ['quantised_calls.0.beta']
     """
     chosen = ACTIVATION_KINDS[kind]
-    refuse_quantised(model)
+    for path, module in model.named_modules():
+        if isinstance(module, QCFS):
+            raise ConversionError(
+                f"{path} is a quantised activation already. Give the plain model, or go on with "
+                "to_channel_thresholds."
+            )
     network = capture(model, example, output=output)
-    places = rectifier_places(network, model)
+    places = required_rectifiers(network)
     thresholds = dict.fromkeys((place.name for place in places), theta_init)
     if calibration is not None:
         thresholds |= percentile_thresholds(network, calibration, percentile)
@@ -135,7 +124,7 @@ def quantise_activations(
         activation = chosen.activation(
             levels,
             theta_init=thresholds[place.name],
-            channels=place.channels if chosen.per_channel else None,
+            channels=channels_behind_convolution(place.node) if chosen.per_channel else None,
             positive_map=positive_map or chosen.positive_map,
             order=order,
         ).to(leaves(example)[0].device)
@@ -179,47 +168,21 @@ def to_channel_thresholds(
             f"{type(model).__name__} has no quantised activations; apply quantise_activations "
             "first."
         )
-    places = rectifier_places(capture(plain, example, output=output), plain)
+    places = required_rectifiers(capture(plain, example, output=output))
     activations: dict[str, QCFS] = {}
     for place in places:
-        activation = trained.at(place.name, place.module)
+        activation = trained.at(place.name, node_module(place.node))
         if activation is None:
             raise ConversionError(
                 f"{place.name} is a rectifier that was not quantised; apply quantise_activations "
                 "to the plain model."
             )
         activation.requires_grad_(True)
-        if place.channels is not None and activation.beta.ndim == 0:
-            activation = activation.per_channel(place.channels)
+        channels = channels_behind_convolution(place.node)
+        if channels is not None and activation.beta.ndim == 0:
+            activation = activation.per_channel(channels)
         activations[place.name] = activation
     return put_in(plain, places, activations)
-
-
-def refuse_quantised(model: nn.Module) -> None:
-    """Raise `ConversionError` if a model has quantised activations already."""
-    for path, module in model.named_modules():
-        if isinstance(module, QCFS):
-            raise ConversionError(
-                f"{path} is a quantised activation already. Give the plain model, or go on with "
-                "to_channel_thresholds."
-            )
-
-
-def rectifier_places(network: fx.GraphModule, model: nn.Module) -> list[RectifierPlace]:
-    """Describe every rectifier of a captured model, in execution order, by its site's name."""
-    rectifiers = find_rectifiers(network)
-    if not rectifiers:
-        raise ConversionError(nothing_to_replace(network))
-    called = [node_module(rectifier.node) for rectifier in rectifiers]
-    return [
-        RectifierPlace(
-            name=rectifier.name,
-            module=path,
-            exchangeable=called.count(path) == 1 and is_simple_activation(model, path),
-            channels=channels_behind_convolution(rectifier.node),
-        )
-        for rectifier, path in zip(rectifiers, called, strict=True)
-    ]
 
 
 def is_simple_activation(model: nn.Module, path: str) -> bool:
@@ -237,16 +200,15 @@ def channels_behind_convolution(node: fx.Node) -> int | None:
     return int(value.shape[1]) if value.ndim > 2 and convolved else None
 
 
-def put_in(
-    model: nn.Module, places: list[RectifierPlace], activations: dict[str, QCFS]
-) -> nn.Module:
+def put_in(model: nn.Module, places: list[Rectifier], activations: dict[str, QCFS]) -> nn.Module:
     """Exchange the activation modules, or redirect every rectifier call if one is no module.
 
     Never both: inside a redirected forward pass an activation's own arithmetic would be redirected.
     """
-    if all(place.exchangeable for place in places):
-        for place in places:
-            model.set_submodule(place.module, activations[place.name])
+    paths = [node_module(place.node) for place in places]
+    if all(paths.count(path) == 1 and is_simple_activation(model, path) for path in paths):
+        for place, path in zip(places, paths, strict=True):
+            model.set_submodule(path, activations[place.name])
     else:
         install_calls(model, activations)
     return model

@@ -33,7 +33,7 @@ from topospike.conversion.method import METHODS, ThresholdRule, number, whole
 from topospike.conversion.methods import GradedMethod
 from topospike.errors import ConfigError
 from topospike.snn.coding import CODINGS, Coding
-from topospike.snn.executors import EXECUTORS, Program
+from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import MAX_LEVELS, MultiThreshold, Neuron
 from topospike.snn.records import Settled
@@ -202,8 +202,11 @@ class Ladder:
 
     def __init__(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> None:
         self.sites = list(snn.sites.values())
-        self.leaving = events_cost(snn)
-        self.program: Program = snn.program(EXECUTORS["decoded"])
+        # operations of one event of every neuron of each site
+        self.leaving = dict.fromkeys(snn.sites, 0.0)
+        for feed in (feed for layer in snn.wiring for feed in layer.feeds):
+            self.leaving[feed.site] += float(feed.fan_out.sum())
+        self.network = snn.ann
         self.images = images
         self.exact = self.outputs({})
         self.scale = float(self.exact.norm()) or 1.0
@@ -212,14 +215,14 @@ class Ladder:
     def outputs(self, levels: Mapping[str, int]) -> Tensor:
         """Return the outputs with the sites' activations rounded to so many levels."""
 
-        def rounded(index: int, site: Site, r_in: Tensor) -> Tensor:
+        def rounded(site: Site, r_in: Tensor) -> Tensor:
             value = site(r_in)
             if site.name not in levels:
                 return value
             least = site.threshold / 2.0 ** (levels[site.name] - 1)
             return torch.where(least > 0, (value / least).round_().nan_to_num_() * least, 0.0)
 
-        return self.program.each_site(self.images, rounded)
+        return Visitor(self.network, rounded).run(*self.images)
 
     def error(self, levels: Mapping[str, int]) -> float:
         """Return the relative error of the outputs with so many levels."""
@@ -275,15 +278,6 @@ class Ladder:
             f"{self.distance(outputs):.1%} of the ANN's, and {agreement:.1%} have the same largest "
             "entry."
         )
-
-
-def events_cost(snn: SpikingNetwork) -> dict[str, float]:
-    """Return the operations of one event of every neuron of each site."""
-    cost = dict.fromkeys(snn.sites, 0.0)
-    for layer in snn.wiring:
-        for feed in layer.feeds:
-            cost[feed.site] += float(feed.fan_out.sum())
-    return cost
 
 
 METHODS.register(SigmaDeltaMethod.name, SigmaDeltaMethod)

@@ -22,8 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topospike.contracts import LayerInput
-from topospike.errors import ConfigError, ConversionError
+from topospike.conversion.method import whole
 from topospike.snn.coding import Rate, SiteState
 from topospike.snn.site import Rule, Site, decoded_of, site_step
 
@@ -65,8 +64,7 @@ class ResidualMembrane(Rate):
     first_phase: int = 4
 
     def __post_init__(self) -> None:
-        if self.first_phase < 1:
-            raise ConfigError(f"presimulation is {self.first_phase}; srp needs at least one step.")
+        whole(1)("presimulation", self.first_phase)
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step of the present phase."""
@@ -96,19 +94,6 @@ def silenced(state: SiteState) -> SiteState:
         spikes=None if spikes is None else spikes * going_on,
         fired=None,  # the compiled loop has counted the silenced neurons too
     )
-
-
-def refuse_max_pools(layers: tuple[LayerInput, ...]) -> None:
-    """Raise `ConversionError` if a layer is fed through a max-pool that changes in time.
-
-    What arrives there is counted from changes of the decoded mean, which starts anew in phase 2.
-    """
-    for layer in layers:
-        if layer.input == "maxpool":
-            raise ConversionError(
-                f"{layer.name} is fed through a max-pool ({layer.reason}), whose events cannot be "
-                "counted over the two phases of srp. Use average pools, or method='qcfs'."
-            )
 
 
 def offset_membrane(currents: Float[Tensor, "time ..."], *, initial: float = 0.5) -> Tensor:
@@ -170,10 +155,7 @@ class OffsetSpike(Rate):
     presimulation: int = 4  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __post_init__(self) -> None:
-        if self.presimulation < 1:
-            raise ConfigError(
-                f"presimulation is {self.presimulation}; offset-spike needs at least one step."
-            )
+        whole(1)("presimulation", self.presimulation)
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step; ``state.extra`` is by how much the membrane started higher."""

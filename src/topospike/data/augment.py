@@ -4,7 +4,9 @@ Each entry of ``data.augment`` is a name, or ``name:strength``. They act in the 
 pixels in [0, 1] (so borders are filled with black, as is customary); from the first ``cutout`` or
 ``erasing`` on they act on normalised images (so that the hole is the mean colour). The work is
 kornia's; it draws from torch's global generator, which is lent to it and given back, so that
-training elsewhere is not disturbed. Evaluation data never comes here.
+training elsewhere is not disturbed. Evaluation data never comes here. ``alternating_flip`` draws
+nothing: it mirrors an image in every other epoch, so that two epochs in a row show both sides of
+every image and not, as by chance, the same side of half of them (Jordan 2024).
 
 ``data.mix`` puts two images in one, and a share of each in the label: ``mixup`` adds a partner to
 every image, ``cutmix`` puts a box of the partner into it. The share that stays is drawn from
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,6 +65,16 @@ def boxes(size: Size, probability: float) -> nn.Module:
     return kornia().RandomErasing(p=probability, scale=area, ratio=shape, value=0.0)
 
 
+class AlternatingFlip(nn.Module):
+    """Mirror the images that are to be mirrored in this epoch."""
+
+    def forward(
+        self, x: Float[Tensor, "batch chan height width"], mirrored: Bool[Tensor, " batch"]
+    ) -> Float[Tensor, "batch chan height width"]:
+        """Return the images, some of them with left and right exchanged."""
+        return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
 AUGMENTATIONS = Registry(
     "augmentation",
     {
@@ -70,6 +82,8 @@ AUGMENTATIONS = Registry(
         "crop": Change(lambda size, n: kornia().RandomCrop(size, padding=int(n)), 4.0, 1.0, 64.0),
         # Mirror left and right with this probability.
         "flip": Change(lambda _, p: kornia().RandomHorizontalFlip(p=p), 0.5, 0.0, 1.0),
+        # Mirror every image in every other epoch.
+        "alternating_flip": Change(lambda *_: AlternatingFlip(), 1.0, 1.0, 1.0),
         "cutout": Change(cutout, 0.5, 0.01, 1.0),
         # Turn by up to so many degrees either way.
         "rotate": Change(lambda _, x: kornia().RandomRotation(x, p=1.0), 10.0, 0.0, 180.0),
@@ -200,20 +214,31 @@ class Augmenter:
 
     @torch.no_grad()
     def __call__(
-        self, pixels: Float[Tensor, "batch chan rows columns"], *, seed: int | None = None
+        self,
+        pixels: Float[Tensor, "batch chan rows columns"],
+        *,
+        seed: int | None = None,
+        mirrored: Bool[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch chan height width"]:
         """Augment (with a seed) and normalise a batch of pixels in [0, 1], on its device.
 
-        Without a seed nothing random happens: centre crop and normalisation only.
+        Without a seed nothing random happens: centre crop and normalisation only. ``mirrored``
+        says which images alternating flips, if any, turn over; ``None`` is none of them.
         """
         if seed is None or not self.names:
             return self._normalised(pixels)
+        if mirrored is None:
+            mirrored = torch.zeros(len(pixels), dtype=torch.bool, device=pixels.device)
+
+        def apply(module: nn.Module, x: Tensor) -> Tensor:
+            return module(x, mirrored) if isinstance(module, AlternatingFlip) else module(x)
+
         with borrowed_global_generator(seed):
             for module in self._on_pixels:
-                pixels = module(pixels)
+                pixels = apply(module, pixels)
             x = self._normalised(pixels)
             for module in self._on_normalised:
-                x = module(x)
+                x = apply(module, x)
         return x.contiguous()
 
     def _normalised(self, pixels: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from topospike.data.augment import Augmenter, Mixer
 from topospike.data.images import Images, TensorImages
-from topospike.data.seeds import AUGMENT, MIX, order_seed, stream_seed
+from topospike.data.seeds import AUGMENT, MIX, order_seed, sides_seed, stream_seed
 from topospike.errors import ConfigError
 
 
@@ -125,12 +125,18 @@ class Batches:
             rows = torch.randperm(self.images, generator=generator)
         return rows.split(self._cuts()) if self.images else ()
 
+    def _sides(self) -> Bool[Tensor, " image"]:
+        """Tell of every image whether alternating flips mirror it in even epochs, else in odd."""
+        generator = torch.Generator().manual_seed(sides_seed(self._seed))
+        return torch.rand(self.images, generator=generator) < 0.5
+
     def __iter__(self) -> Iterator[tuple[Float32[Tensor, "part chan height width"], Tensor]]:
         epoch, (rank, parts) = self._epoch, self._part
         order = self._order(epoch)
         pin = self.device.type == "cuda" and self._workers > 0
         own = [own_part(rows, rank, parts) for rows in order]
         frames = self._source.batches(own, workers=self._workers, pin=pin)
+        sides = self._sides()
         for number, (rows, pixels) in enumerate(zip(order, frames, strict=True)):
             x = pixels.to(self.device, non_blocking=pin).to(torch.float32).div_(self._source.scale)
             y = self._labels[rows.to(self.device)]
@@ -138,7 +144,9 @@ class Batches:
                 yield self._augmenter(x), y
                 continue
             key = (self._seed, epoch, AUGMENT, number)
-            x = self._augmenter(x, seed=stream_seed(*key, rank) if rank else stream_seed(*key))
+            mirrored = sides[own[number]] ^ bool(epoch % 2)
+            drawn = stream_seed(*key, rank) if rank else stream_seed(*key)
+            x = self._augmenter(x, seed=drawn, mirrored=mirrored.to(x.device))
             if self._mixer is not None:
                 seed = stream_seed(self._seed, epoch, MIX, number)
                 x, y = self._mixer(x, y, seed=seed, part=rank, parts=parts)

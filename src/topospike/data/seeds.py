@@ -19,6 +19,8 @@ from topospike.errors import ConfigError
 ORDER, AUGMENT, MIX = 0, 1, 2
 # Second part of the keys that belong to no epoch; see `order_seed`.
 SPLIT, SAMPLE = 100, 101
+# Second of the two parts of the key of the sides that alternating flips start from.
+SIDES = 0
 
 
 def stream_seed(*key: int) -> int:
@@ -68,6 +70,11 @@ def split_seed(seed: int) -> int:
 def sample_seed(seed: int) -> int:
     """Return the seed of the sample of images that is measured."""
     return stream_seed(seed, SAMPLE, 0, 0)
+
+
+def sides_seed(seed: int) -> int:
+    """Return the seed of the images that are mirrored in epoch 0 by alternating flips."""
+    return stream_seed(seed, SIDES)
 
 
 def order_seed(seed: int, epoch: int) -> int:

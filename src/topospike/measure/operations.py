@@ -8,7 +8,6 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -120,8 +119,7 @@ class OperationCounter:
     """
 
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
-        settles = snn.silent_from < math.inf
-        self.conventions = conventions = conventions.resolved(settles=settles)
+        self.conventions = conventions = conventions.resolved(settles=snn.settles)
         self.network = snn.ann
         self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
         self.differential = not any(s.coding.averages for s in snn.sites.values())

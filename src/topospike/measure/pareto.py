@@ -58,11 +58,17 @@ def pareto_front(
         )
     ]
     sign = -1 if metric in next(iter(runs.values())).lower_is_better else 1
-    front: list[FrontPoint] = []
-    for point in sorted(points, key=lambda p: (p.energy_joule, -sign * p.value)):
-        if not front or sign * point.value > sign * front[-1].value:
-            front.append(point)
-    return tuple(front)
+    front = front_of([(point.energy_joule, sign * point.value) for point in points])
+    return tuple(points[place] for place in front)
+
+
+def front_of(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the places of the points (energy, goodness) that no other beats, cheapest first."""
+    front: list[int] = []
+    for place in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[place][1] > points[front[-1]][1]:
+            front.append(place)
+    return front
 
 
 def curve_of(run: Evaluation, metric: str, name: str = "the run") -> tuple[float, ...]:

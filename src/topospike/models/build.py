@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
+from topospike.models.fast import fast_cnn
 from topospike.models.mlp import mlp
 from topospike.models.mobilenet import mobilenet_v2
 from topospike.models.plain import conv6fc2, small_cnn, vgg16
@@ -23,6 +24,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "vgg16": vgg16,
         "resnet18": resnet18,
         "conv6fc2": conv6fc2,
+        "fast_cnn": fast_cnn,
         "mlp": mlp,
         "mobilenet-v2": mobilenet_v2,
         "small_cnn": small_cnn,

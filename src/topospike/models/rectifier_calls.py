@@ -39,6 +39,7 @@ def is_rectifier(
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.ones(2)
     >>> is_rectifier(torch.relu, (x,), {}), is_rectifier(torch.clamp, (x, 0, 6), {})
     (True, True)

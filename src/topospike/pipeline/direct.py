@@ -63,7 +63,7 @@ def refuse_conversion(recipe: Recipe, folder: Path, action: str) -> None:
 
 def new_network(run: Run, network: Network) -> tuple[SpikingModel, TopologyController | None]:
     """Build a network with spiking neurons, and what governs its topology."""
-    recipe, model = run.recipe, fresh_model(run)
+    recipe, model = run.recipe, starting_model(run)
     if not network.is_sparse:
         return spiking_model(model, recipe.direct), None
     if recipe.direct.rule == "evolve":

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from topospike.contracts import write_atomically
 from topospike.data import Batches, DataBundle
 from topospike.errors import CheckpointError, MissingDataError
-from topospike.models import build_model
+from topospike.models import build_model, fit_whitening
 from topospike.pipeline.run import Network, Run
 from topospike.recipe import Recipe
 from topospike.recipe.files import to_plain
@@ -34,6 +34,7 @@ FREE = {"train": ("checkpoint_every",), "data": ("workers", "eval_batch_size")}
 # What a run is called, how fast it goes, and what is done with the networks it trains.
 NOT_TRAINED = ("name", "threads", "convert", "measure", "analyse")
 LENGTH = 10
+WHITENED_IMAGES = 5000
 # Settings that change what is written beside the weights, which no later stage depends on.
 BESIDE = {"sparsity": ("keep_every",)}
 
@@ -63,6 +64,13 @@ def digest(settings: dict[str, Any]) -> str:
 def fresh_model(run: Run) -> nn.Module:
     """Build the recipe's network with the initial weights of its seed."""
     return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
+
+
+def starting_model(run: Run) -> nn.Module:
+    """Build the recipe's network as its training starts, whitening layers fitted to the images."""
+    model = fresh_model(run)
+    fit_whitening(model, calibration_images(run.data, WHITENED_IMAGES))
+    return model
 
 
 def trained_model(run: Run, network: Network) -> nn.Module:

@@ -18,12 +18,16 @@ from torch import nn
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import keep_links
 from topospike.pipeline.ledger import Ledger
-from topospike.pipeline.networks import load_weights, save_weights
+from topospike.pipeline.networks import (
+    fresh_model,
+    load_weights,
+    save_weights,
+    starting_model,
+)
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import (
     calibration_images,
     changed_settings,
-    fresh_model,
     refuse_changed_settings,
     remove_results,
     train_network,
@@ -85,7 +89,7 @@ def dense_source(run: Run, *, changed: bool) -> Network:
     settings = {**training_settings(run, source), "epochs before pruning": phase.epochs}
 
     def action() -> list[Path]:
-        model = fresh_model(run)
+        model = starting_model(run)
         fit(
             model,
             run.data,

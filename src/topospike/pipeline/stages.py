@@ -8,7 +8,6 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
     calibration_images,
     digest,
-    fresh_model,
     measured_images,
     save_weights,
+    starting_model,
     trained_model,
     training_settings,
 )
@@ -69,7 +68,7 @@ def train_network(run: Run, network: Network) -> None:
         is_main = run.processes.is_main
         if changed and is_main:
             remove_results(network)
-        model = fresh_model(run)
+        model = starting_model(run)
         sparsifier = new_sparsifier(run, model) if network.is_sparse else None
         fit(
             model,
@@ -267,7 +266,7 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
             conventions=counted,
             energy_model=prices,
         )
-        if snn.silent_from < math.inf:
+        if snn.settles:
             some = measured_images(run.data.test, SETTLED_IMAGES)
             alone = settling(snn, some, SETTLED_IMAGES, conventions=counted, energy_model=prices)
             result = replace(result, settling=alone)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ def stream_networks(
             if (only is not None and settings.label != only) or not (folder / "network").is_dir():
                 continue
             snn = load(folder / "network", device=run.device)
-            if snn.silent_from == math.inf:
+            if not snn.settles:
                 if only is not None:
                     snn.require_settling("a stream")
                 continue

@@ -40,8 +40,9 @@ class DataSettings:
         Share of the training split cut off for validation (stratified, seeded). The test split is
         read once, at the end.
     augment
-        Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``cutout``, ...; a number
-        after a colon is its strength, as in ``crop:2`` (`topospike.data.AUGMENTATIONS`).
+        Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``alternating_flip``,
+        ``cutout``, ...; a number after a colon is its strength, as in ``crop:2``
+        (`topospike.data.AUGMENTATIONS`).
     mix
         Ways to mix two training images and their labels, one of them drawn for every batch:
         ``mixup``, ``cutmix``; a number after a colon is the parameter of the Beta distribution.
@@ -121,7 +122,7 @@ class ModelSettings:
     heads, patch
         Of a vision transformer: attention heads, side of a patch in pixels.
     dropout
-        Share of activations dropped in training, of a vision transformer and of VGG.
+        Share of activations dropped in training, of a vision transformer, VGG and the fast CNN.
 
     Notes
     -----
@@ -147,6 +148,8 @@ class TrainSettings:
     ----------
     optimizer
         ``sgd``, or ``adamw``, whose first-moment decay is ``momentum``.
+    nesterov
+        Nesterov's momentum, of ``sgd``: the step looks ahead along the momentum.
     schedule
         ``cosine``, ``linear``, ``step`` or ``constant``, after ``warmup_epochs`` of linear ramp.
     milestones, milestone_factor
@@ -176,6 +179,7 @@ class TrainSettings:
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 5e-4
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
@@ -201,6 +205,11 @@ class TrainSettings:
             ("epochs", self.epochs >= 1, "1 or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("momentum", 0 <= self.momentum < 1, "at least 0 and below 1"),
+            (
+                "nesterov",
+                not self.nesterov or (self.optimizer == "sgd" and self.momentum > 0),
+                "false, unless optimizer='sgd' with momentum above 0,",
+            ),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             (

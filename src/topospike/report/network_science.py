@@ -154,6 +154,11 @@ def world_rows(report: TopologyReport) -> tuple[Row, ...]:
             )
     if report.modularity is not None:
         rows += (("modularity", plain(report.modularity), ""),)
+    if report.paths is not None:
+        total, hubs = report.paths.total, report.paths.through_hubs
+        rows += (("paths from input to output", plain(total.value), beside_null(total)),)
+        if hubs is not None:
+            rows += (("share of them through hubs alone", plain(hubs.value), beside_null(hubs)),)
     if report.consistency is not None:
         predicted = report.consistency
         rows += (("structural consistency", plain(predicted.value), beside_null(predicted)),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from topospike.contracts import Evaluation, LayerOperations
+from topospike.measure.pareto import front_of
 from topospike.report.folder import Run
 
 REFERENCE_TIMESTEP = 8
@@ -118,19 +119,9 @@ def on_front(lines: tuple[Trajectory, ...]) -> frozenset[tuple[int, int]]:
     A point is on the front when no other point has more accuracy for no more energy, nor the
     same accuracy for less.
     """
-    everything = sorted(
-        (energy, -accuracy, line, place)
-        for line, trajectory in enumerate(lines)
-        for place, (energy, accuracy) in enumerate(
-            zip(trajectory.energy_joule, trajectory.accuracy, strict=True)
-        )
-    )
-    best, front = float("-inf"), set()
-    for _, negative_accuracy, line, place in everything:
-        if -negative_accuracy > best:
-            best = -negative_accuracy
-            front.add((line, place))
-    return frozenset(front)
+    places = [(i, k) for i, line in enumerate(lines) for k in range(len(line.accuracy))]
+    points = [(lines[i].energy_joule[k], lines[i].accuracy[k]) for i, k in places]
+    return frozenset(places[point] for point in front_of(points))
 
 
 def is_mac_layer(layer: LayerOperations) -> bool:

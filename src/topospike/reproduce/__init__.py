@@ -6,6 +6,9 @@ This stage knows what is to be run and reads what was; the command ``topospike r
 from topospike.reproduce.comparison import Cell as Cell
 from topospike.reproduce.comparison import Line as Line
 from topospike.reproduce.comparison import compare as compare
+from topospike.reproduce.controls import controls as controls
+from topospike.reproduce.controls_text import control_lines as control_lines
+from topospike.reproduce.controls_text import write_controls as write_controls
 from topospike.reproduce.drawings import draw as draw
 from topospike.reproduce.experiments import Experiment as Experiment
 from topospike.reproduce.experiments import experiment as experiment
@@ -41,6 +44,8 @@ __all__ = [
     "chosen_rows",
     "compare",
     "compare_methods",
+    "control_lines",
+    "controls",
     "draw",
     "example_run",
     "experiment",
@@ -48,5 +53,6 @@ __all__ = [
     "published",
     "read_outcome",
     "write_comparison",
+    "write_controls",
     "write_methods",
 ]

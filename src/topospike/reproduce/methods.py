@@ -9,7 +9,7 @@ network, or needs one trained for it, has a line that says why.
 from __future__ import annotations
 
 import json
-import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +17,15 @@ from pathlib import Path
 import torch
 
 from topospike.contracts import Evaluation, to_json, write_atomically
-from topospike.conversion import METHODS, convert
-from topospike.data import DataBundle, load_data
+from topospike.conversion import METHODS, Method, convert
+from topospike.conversion.layer_by_layer import TimedMethod
+from topospike.data import Batches, DataBundle, load_data
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
 from topospike.pipeline.api import run_recipe
 from topospike.pipeline.direct import refuse_conversion
 from topospike.pipeline.networks import (
+    EvenlySpread,
     calibration_images,
     measured_images,
     run_folder,
@@ -40,7 +42,16 @@ from topospike.snn.site import Site
 
 TARGET = "methods"
 EXAMPLE = "demo"
-COMPARED = ("dcgs", "cs-qcfs", "sigma-delta")
+COMPARED = (
+    "dcgs",
+    "cs-qcfs",
+    "sigma-delta",
+    "ltb",
+    "parallel",
+    "phase",
+    "one-spike",
+    "graded",
+)
 """What is compared where nothing else is asked for."""
 
 SHOWN = (1, 2, 4, 8, 16, 32)
@@ -59,21 +70,24 @@ class MethodRow:
     skipped
         Why there is nothing to show, or ``None``.
     levels
-        Most positive thresholds of a neuron.
+        Most positive values of a spike, or of a neuron whose layer waits for the one before.
     bits
-        What an event carries, ``log2(2 levels)``; 1 for integrate-and-fire.
+        What an event carries at most.
     images
         Test images it was measured on.
     ann_accuracy, ann_energy_joule
         Of the ANN, on its existing links.
     accuracy, energy_joule
-        After each step; an event costs one accumulate for each link it crosses.
+        After each step; an event costs one accumulate for each link it crosses. Of a method that
+        spreads an answer over T steps, converted anew for each T; ``None`` for the T between.
     bit_energy_joule
         The same with an event that costs as many accumulates as it has bits.
     steps_until_silence, last_step_until_silence
         After which step nothing fires, mean and most; ``None`` where neurons never fall silent.
     silent
         Share of the images for which that happened.
+    seconds
+        What converting and measuring took.
     """
 
     folder: str
@@ -85,12 +99,13 @@ class MethodRow:
     images: int = 0
     ann_accuracy: float = 0.0
     ann_energy_joule: float = 0.0
-    accuracy: tuple[float, ...] = ()
-    energy_joule: tuple[float, ...] = ()
-    bit_energy_joule: tuple[float, ...] = ()
+    accuracy: tuple[float | None, ...] = ()
+    energy_joule: tuple[float | None, ...] = ()
+    bit_energy_joule: tuple[float | None, ...] = ()
     steps_until_silence: float | None = None
     last_step_until_silence: int | None = None
     silent: float | None = None
+    seconds: float = 0.0
 
     @property
     def near(self) -> int | None:
@@ -102,8 +117,8 @@ class MethodRow:
         2
         """
         least = self.ann_accuracy - NEAR - 1e-9
-        reached = (t for t, share in enumerate(self.accuracy, start=1) if share >= least)
-        return next(reached, None)
+        known = ((t, share) for t, share in enumerate(self.accuracy, start=1) if share is not None)
+        return next((t for t, share in known if share >= least), None)
 
 
 def compare_methods(
@@ -167,33 +182,63 @@ def one_row(
 ) -> MethodRow:
     """Convert one network by one method and measure it, or say why that cannot be."""
     row = MethodRow(str(run.folder), network.name, method)
-    settings = ConversionSettings(method=method)
-    try:
-        snn = convert(
-            trained_model(run, network),
-            method,
-            calibration_images(data, settings.calibration_images),
-            settings.timesteps,
+    (timesteps, wanted), settings = size, ConversionSettings(method=method)
+    images = measured_images(data.test, wanted)
+    model = trained_model(run, network)
+
+    def measured(length: int, chosen: Method) -> MethodRow:
+        calibration = calibration_images(data, settings.calibration_images)
+        snn = convert(model, chosen, calibration, settings.timesteps)
+        result = evaluate(snn, watched(images, label), length)
+        return replace(
+            with_silence(row, snn, images),
+            levels=max(site.neuron.levels for site in snn.sites.values()),
+            bits=max(site.bits for site in snn.sites.values()),
+            images=result.images,
+            ann_accuracy=result.ann_accuracy,
+            ann_energy_joule=result.ann_energy_joule,
+            accuracy=result.accuracy,
+            energy_joule=result.energy_joule,
+            bit_energy_joule=bit_energy(snn, result),
         )
+
+    started = time.perf_counter()
+    try:
+        chosen = METHODS[method]()
+        if not isinstance(chosen, TimedMethod):
+            row = measured(timesteps, chosen)
+        else:
+            lengths = [t for t in SHOWN if t <= min(timesteps, chosen.longest)]
+            rows = [measured(t, replace(chosen, steps=t)) for t in lengths]
+            row = last_of_each(rows, timesteps)
     except (ConversionError, ConfigError) as error:
         say(f"{label}: skipped")
         return replace(row, skipped=" ".join(str(error).split()))
-    timesteps, wanted = size
-    images = measured_images(data.test, wanted)
-    result = evaluate(snn, watched(images, label), timesteps)
-    levels = max(site.neuron.levels for site in snn.sites.values())
-    row = replace(
-        row,
-        levels=levels,
-        bits=bits_of(levels),
-        images=result.images,
-        ann_accuracy=result.ann_accuracy,
-        ann_energy_joule=result.ann_energy_joule,
-        accuracy=result.accuracy,
-        energy_joule=result.energy_joule,
-        bit_energy_joule=bit_energy(snn, result),
-    )
-    if snn.silent_from == math.inf:
+    return replace(row, seconds=time.perf_counter() - started)
+
+
+def last_of_each(rows: Sequence[MethodRow], timesteps: int) -> MethodRow:
+    """Put together the last steps of runs of several lengths; ``None`` for those between.
+
+    Examples
+    --------
+    >>> rows = [MethodRow("run", "dense", "phase", accuracy=a) for a in ((0.1,), (0.1, 0.1, 0.9))]
+    >>> last_of_each(rows, 4).accuracy
+    (0.1, None, 0.9, None)
+    """
+    found = {len(row.accuracy): row for row in rows}
+
+    def curve(name: str) -> tuple[float | None, ...]:
+        steps = (getattr(found.get(t), name, None) for t in range(1, timesteps + 1))
+        return tuple(values[-1] if values else None for values in steps)
+
+    names = ("accuracy", "energy_joule", "bit_energy_joule")
+    return replace(rows[-1], **{name: curve(name) for name in names})
+
+
+def with_silence(row: MethodRow, snn: SpikingNetwork, images: Batches | EvenlySpread) -> MethodRow:
+    """Add after how many steps nothing fires, where that happens."""
+    if not snn.settles:
         return row
     settled = [snn.settle(x) for x, _ in images]
     steps = torch.cat([part.steps for part in settled])
@@ -206,17 +251,6 @@ def one_row(
     )
 
 
-def bits_of(levels: int) -> float:
-    """Return the bits of an event that is one of ``levels`` values of either sign.
-
-    Examples
-    --------
-    >>> bits_of(4), bits_of(1)
-    (3.0, 1.0)
-    """
-    return math.log2(2 * levels)
-
-
 def bit_energy(snn: SpikingNetwork, result: Evaluation) -> tuple[float, ...]:
     """Return the energy where an event costs as many accumulates a link as it has bits.
 
@@ -226,8 +260,7 @@ def bit_energy(snn: SpikingNetwork, result: Evaluation) -> tuple[float, ...]:
     bits = []
     for layer in snn.wiring:
         feeding = (snn.ann.get_submodule(str(node.target)) for node in layer.sites)
-        levels = [site.neuron.levels for site in feeding if isinstance(site, Site)]
-        bits.append(bits_of(max(levels, default=1)))
+        bits.append(max((site.bits for site in feeding if isinstance(site, Site)), default=1.0))
     price = float(result.conventions["ac_joule"])
     more = [
         price * sum((b - 1.0) * layer.sops[t] for b, layer in zip(bits, result.layers, strict=True))
@@ -247,7 +280,7 @@ def table_of_methods(rows: Sequence[MethodRow]) -> tuple[list[str], list[list[st
     headings = ["run", "network", "method", "levels", "bits", "ANN, %"]
     headings += [f"accuracy, %: T = {t}" if t == 1 else str(t) for t in SHOWN]
     headings += [f"energy, % of ANN: T = {t}" if t == 1 else str(t) for t in SHOWN]
-    headings += ["within a point: t", "energy", "by bits", "steps until silence"]
+    headings += ["within a point: t", "energy", "by bits", "steps until silence", "seconds"]
     return headings, [line_of(row, len(headings)) for row in rows]
 
 
@@ -257,23 +290,23 @@ def line_of(row: MethodRow, columns: int) -> list[str]:
     if row.skipped is not None:
         return [*names, f"skipped: {row.skipped}", *[""] * (columns - len(names) - 1)]
 
-    def share(joule: Sequence[float], t: int | None) -> str:
-        if t is None or t > len(joule):
-            return NO_VALUE
-        return f"{100 * joule[t - 1] / row.ann_energy_joule:.1f}"
+    def share(values: Sequence[float | None], t: int | None, whole: float, digits: int) -> str:
+        value = None if t is None or t > len(values) else values[t - 1]
+        return NO_VALUE if value is None else f"{100 * value / whole:.{digits}f}"
 
-    known = [t if t <= len(row.accuracy) else None for t in SHOWN]
+    ann, near = row.ann_energy_joule, row.near
     return [
         *names,
         str(row.levels),
         f"{row.bits:.3g}",
         f"{100 * row.ann_accuracy:.2f}",
-        *(NO_VALUE if t is None else f"{100 * row.accuracy[t - 1]:.2f}" for t in known),
-        *(share(row.energy_joule, t) for t in SHOWN),
-        NO_VALUE if row.near is None else str(row.near),
-        share(row.energy_joule, row.near),
-        share(row.bit_energy_joule, row.near),
+        *(share(row.accuracy, t, 1.0, 2) for t in SHOWN),
+        *(share(row.energy_joule, t, ann, 1) for t in SHOWN),
+        NO_VALUE if near is None else str(near),
+        share(row.energy_joule, near, ann, 1),
+        share(row.bit_energy_joule, near, ann, 1),
         silence_of(row),
+        f"{row.seconds:.0f}",
     ]
 
 
@@ -305,8 +338,9 @@ def methods_text(rows: Sequence[MethodRow]) -> str:
         "with its defaults, nothing trained. Accuracy in per cent; energy as a share of the ANN's "
         f"on its existing links ({costs}). An event costs one accumulate for each link it crosses; "
         "by bits: as many accumulates as it has bits. Within a point: the first step less than a "
-        "point below the ANN, and the energy there. Steps until silence: after which nothing "
-        "fires, mean and most over the images."
+        "point below the ANN, and the energy there. Methods whose layers wait for one another are "
+        "converted for each T. Steps until silence: after which nothing fires, mean and most over "
+        "the images. Seconds: converting and measuring, one thread."
     )
     return "\n".join(["# Conversion methods", "", introduction, "", padded[0], ruler, *padded[1:]])
 

@@ -6,6 +6,7 @@ a folder, or whose run failed, has an outcome that says so and holds no number.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,13 +69,14 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
         return Outcome(NOT_RUN)
     run = read_run(folder)
     evaluation, topology = evaluation_of(run, experiment), topology_of(run, experiment)
-    if evaluation is None and topology is None:
+    if (topology if experiment.conversion is None else evaluation) is None:
         return Outcome(NOT_RUN, "the run has not come to its end")
     values: dict[str, Any] = {}
     if evaluation is not None:
         values |= values_of(evaluation, timesteps)
         values |= sparsity_of(run, experiment)
         values |= ann_accuracy_of(run, experiment)
+        values |= mean_accuracy_of(run, experiment)
         values = {name: value for name, value in values.items() if value is not None}
     if topology is not None and topology.gamma is not None:
         values["gamma"] = topology.gamma
@@ -119,6 +121,15 @@ def ann_accuracy_of(run: Run, experiment: Experiment) -> dict[str, float | None]
         return {}
     other = evaluation_of(run, replace(experiment, conversion=PLAIN))
     return {"ann_accuracy": None if other is None else 100 * other.ann_accuracy}
+
+
+def mean_accuracy_of(run: Run, experiment: Experiment) -> dict[str, float]:
+    """Return the mean validation accuracy over the epochs (AAE of Zhang et al. 2024)."""
+    for network in run.networks:
+        if network.is_dense == (experiment.network == DENSE):
+            seen = [epoch.validation_accuracy for epoch in network.epochs]
+            return {"mean_epoch_accuracy": 100 * statistics.fmean(seen)} if seen else {}
+    return {}
 
 
 def sparsity_of(run: Run, experiment: Experiment) -> dict[str, float]:

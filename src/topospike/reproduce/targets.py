@@ -6,11 +6,12 @@ energy at the row's time step, the saturation time, the whole curve, or the topo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from topospike.errors import ConfigError
 from topospike.registry import Registry, suggestion
+from topospike.reproduce.experiments import Experiment, experiment
 from topospike.reproduce.published import PublishedRow, PublishedTable, published, slug
 
 
@@ -28,17 +29,23 @@ class Target:
         Whether accuracy is plotted over energy, one figure a network and conversion.
     has_disks
         Whether the topologies are drawn in the hyperbolic disk.
+    own
+        The rows of a comparison that was not published.
+    plan
+        From a row, ``scale`` and ``seed`` to how it is trained.
     """
 
     name: str
     quantities: tuple[str, ...]
     has_curves: bool = False
     has_disks: bool = False
+    own: PublishedTable | None = None
+    plan: Callable[..., Experiment] = experiment
 
     @property
     def table(self) -> PublishedTable:
-        """The published numbers."""
-        return published(self.name)
+        """The published numbers, or the rows of one's own."""
+        return published(self.name) if self.own is None else self.own
 
 
 COMPARED = (

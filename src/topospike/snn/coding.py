@@ -16,6 +16,7 @@ arithmetic is pure; r_out starts at zero. t counts from 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ from torch import Tensor
 from topospike.registry import Registry
 
 if TYPE_CHECKING:
+    from topospike.snn.neurons import Neuron
     from topospike.snn.site import Rule, Site
 
 
@@ -126,6 +128,17 @@ class Coding:
         """Return the largest value that can be decoded by step t, in units of theta."""
         return 1.0 if self.averages else sum(1.0 / self.gain(k) for k in range(1, t + 1))
 
+    def silent_from(self, neuron: Neuron) -> float:
+        """Return the first step whose silence lasts while the input stays; infinity: none."""
+        return 1 if self.settles else math.inf
+
+    def bits(self, neuron: Neuron) -> float:
+        """Return what an event carries: log2 of the values it can have, of either sign.
+
+        One where there is a single one, whose sign is known.
+        """
+        return math.log2(2 * max(neuron.levels, 1))
+
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
         """Take one step of a site; ``rule(t, r_in, state)`` is the step by the formulas."""
         return rule(t, r_in, state)
@@ -205,6 +218,10 @@ class SigmaDelta(Coding):
     def gain(self, t: int) -> float:
         """Return 1."""
         return 1
+
+    def silent_from(self, neuron: Neuron) -> float:
+        """Return the first step with all levels: coarse ones before may say nothing yet."""
+        return 1 + len(getattr(neuron, "schedule", ()))
 
 
 CODINGS: Registry[Coding] = Registry(

@@ -15,8 +15,9 @@ spikes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,25 +35,19 @@ from topospike.snn.forms import (
 )
 from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
 from topospike.snn.split import copy_into, generated_function
+from topospike.wiring.fanout import constants_on_path
+from topospike.wiring.graph import fetch
 from topospike.wiring.layers import Layer
+from topospike.wiring.linear_maps import adds_a_number, is_number
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step
+    from topospike.snn.network import SpikingNetwork
 
 aten = torch.ops.aten
 
 REFRESH = 16
 """Steps after which a layer is evaluated densely again."""
-
-LINEAR_MAPS = {
-    aten.avg_pool1d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool1d.default,
-    aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.mean.dim,
-    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-    aten.unflatten.int, aten.permute.default, aten.transpose.int, aten.squeeze.dim,
-    aten.squeeze.dims, aten.unsqueeze.default, aten.clone.default, aten.contiguous.default,
-    aten.alias.default, aten.detach.default, aten.slice.Tensor, aten.select.int,
-    aten.cat.default, aten.add.Tensor, aten.sub.Tensor,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,14 +112,8 @@ class EventForm:
         """Return what arrives at the layer from values of its sites and the numbers."""
         return values[0] if self.path is None else self.path(network, *values)
 
-    def _weight(self, network: nn.Module) -> Tensor:
-        weight = weight_of(self.node, network)
-        if weight is None:
-            raise RuntimeError(f"{self.name} has no weight of its own")
-        return weight
-
     def _dense(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
-        weight, bias = self._weight(network), bias_of(self.node, network)
+        weight, bias = fetch(network, self.node.args[1]), bias_of(self.node, network)
         operand, point = self.operand(network, values), self.geometry is POINT
         if not point:
             operand = operand.contiguous(memory_format=memory_format_of(self.node))
@@ -133,11 +122,8 @@ class EventForm:
 
     def _packed(self, network: nn.Module) -> PackedWeight:
         links = self.size.density < self.costs.links_below
-
-        def pack(weight: Tensor) -> PackedWeight:
-            return PackedWeight.of(weight, groups=self.groups, links=links)
-
-        return self.laid.out("links" if links else "rows", self._weight(network), pack)
+        pack = partial(PackedWeight.of, groups=self.groups, links=links)
+        return self.laid.out("links" if links else "rows", fetch(network, self.node.args[1]), pack)
 
     def _add_events(
         self,
@@ -164,13 +150,9 @@ class EventForm:
         event_form(events, y, packed, self.geometry, room, 1.0 / g)
 
 
-def event_forms(
-    layers: Iterable[Layer],
-    network: fx.GraphModule,
-    costs: CostModel,
-) -> list[Form]:
+def event_forms(snn: SpikingNetwork) -> list[Form]:
     """Return the layers of a network that can follow events, each step in the form of less cost."""
-    found = (event_form_of(layer, network, costs) for layer in layers)
+    found = (event_form_of(layer, snn.ann, snn.costs) for layer in snn.wiring)
     return [form for form in found if form is not None]
 
 
@@ -180,9 +162,10 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
     if node.target not in (aten.linear.default, aten.conv2d.default) or layer.fed_by != "spikes":
         return None
     weight = weight_of(node, network)
-    codings = {coding_of(site, network) for site in layer.sites}
-    if weight is None or len(codings) != 1 or not is_linear_map(layer):
+    found = way_of(layer, network)
+    if weight is None or found is None:
         return None
+    coding, numbers = found
     geometry, groups = geometry_of(node)
     operand, output = (list(n.meta["val"].shape[1:]) for n in (layer.operand, node))
     size = LayerSize(
@@ -192,38 +175,23 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
         weight_bytes=weight.nbytes,
         density=density(weight),
     )
-    numbers = numbers_of(layer)
     path = path_function(layer, numbers) if layer.path else None
     return EventForm(
-        layer.name, node, layer.sites, numbers, codings.pop(), costs, path, geometry, groups, size
+        layer.name, node, layer.sites, numbers, coding, costs, path, geometry, groups, size
     )
 
 
-def coding_of(call: fx.Node, network: nn.Module) -> Coding:
-    """Return the coding of the site that a node calls."""
-    return network.get_submodule(str(call.target)).coding  # pyright: ignore[reportReturnType]
+def way_of(layer: Layer, network: nn.Module) -> tuple[Coding, tuple[fx.Node, ...]] | None:
+    """Return the coding of the sites behind a layer, and the sizes that its path asks for.
 
-
-def is_linear_map(layer: Layer) -> bool:
-    """Tell whether the way from the sites maps zero to zero and sums to sums."""
-    inside = {*layer.path, *layer.sites, *numbers_of(layer)}
-    return all(
-        node.target in LINEAR_MAPS and all(parent in inside for parent in node.all_input_nodes)
-        for node in layer.path
-    ) and all(isinstance(node.args[1], fx.Node) for node in layer.path if is_sum(node))
-
-
-def numbers_of(layer: Layer) -> tuple[fx.Node, ...]:
-    """Return the nodes on the way whose values are plain numbers: sizes of the batch."""
-    parents = [parent for node in layer.path for parent in node.all_input_nodes]
-    inside = {*layer.path, *layer.sites}
-    outside = [parent for parent in dict.fromkeys(parents) if parent not in inside]
-    return tuple(node for node in outside if not isinstance(node.meta.get("val", Tensor()), Tensor))
-
-
-def is_sum(node: fx.Node) -> bool:
-    """Tell whether a node adds two things (the second may be a number, which is no linear map)."""
-    return node.target in (aten.add.Tensor, aten.sub.Tensor)
+    ``None`` where the sites have several codings, or a constant is on the way.
+    """
+    called: Any = [network.get_submodule(str(call.target)) for call in layer.sites]
+    codings = {site.coding for site in called}
+    constants = constants_on_path(layer)
+    numbers = tuple(filter(is_number, constants))
+    proportional = len(numbers) == len(constants) and not any(map(adds_a_number, layer.path))
+    return (codings.pop(), numbers) if len(codings) == 1 and proportional else None
 
 
 def geometry_of(node: fx.Node) -> tuple[Geometry, int]:

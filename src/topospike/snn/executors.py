@@ -115,11 +115,6 @@ class Program:
             for form in self.forms
         )
 
-    @cached_property
-    def plain(self) -> Program:
-        """The same network with every layer as the graph has it."""
-        return Program(self.network)
-
     @torch.no_grad()
     def start(
         self, inputs: tuple[Tensor, ...], kept: State | None = None, *, together: int = 1
@@ -154,14 +149,6 @@ class Program:
         logits, *values = self.step_part(self.network, run, *state.cached)
         return logits, State(state.cached, tuple(run.sites), tuple(run.layers), tuple(values))
 
-    def each_site(
-        self, inputs: tuple[Tensor, ...], visit: Callable[[int, Site, Tensor], Tensor]
-    ) -> Tensor:
-        """Evaluate the graph once, each site by ``visit(index, site, r_in)``; return the output."""
-        run = Visit(self.sites, visit)
-        cached = self.plain.image_part(self.network, *inputs)
-        return self.plain.step_part(self.network, run, *cached)[0]
-
     def _laid_out(self, x: Tensor, together: int) -> Tensor:
         x = repeated(x, together) if together > 1 else x
         last = self.channels_last and x.ndim == 4
@@ -169,16 +156,16 @@ class Program:
 
     def _first_states(self, inputs: tuple[Tensor, ...]) -> tuple[SiteState, ...]:
         """Return what sites start from; some codings look at a few steps beforehand."""
-        states = [START for _ in self.calls]
-        steps = max((site.coding.presimulation for site in self.sites), default=0)
+        states = dict.fromkeys(self.sites, START)
+        steps = max((site.coding.presimulation for site in states), default=0)
+
+        def presimulated(site: Site, r_in: Tensor) -> Tensor:
+            r_out, states[site] = site.coding.presimulate(site, r_in)
+            return r_out
+
         if steps:
-
-            def presimulated(index: int, site: Site, r_in: Tensor) -> Tensor:
-                r_out, states[index] = site.coding.presimulate(site, r_in)
-                return r_out
-
-            self.each_site(tuple(repeated(x, steps) for x in inputs), presimulated)
-        return tuple(states)
+            Visitor(self.network, presimulated).run(*(repeated(x, steps) for x in inputs))
+        return tuple(states.values())
 
 
 class Step:
@@ -244,16 +231,16 @@ class Step:
         return spikes
 
 
-@dataclass(frozen=True)
-class Visit:
-    """Stands for `Step` where sites are looked at, not simulated."""
+class Visitor(fx.Interpreter):
+    """Runs the ANN once with ``visit(site, r_in)`` in the place of every site."""
 
-    sites: list[Site]
-    visit: Callable[[int, Site, Tensor], Tensor]
+    def __init__(self, network: fx.GraphModule, visit: Callable[[Site, Tensor], Tensor]) -> None:
+        super().__init__(network)
+        self.visit = visit
 
-    def site(self, index: int, r_in: Tensor) -> Tensor:
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Hand a site's input to the visitor."""
-        return self.visit(index, self.sites[index], r_in)
+        return self.visit(self.fetch_attr(str(target)), args[0])
 
 
 @dataclass(frozen=True)
@@ -265,7 +252,7 @@ class Executor:
     name
         Name in settings.
     forms
-        Finds the layers of a network that are evaluated otherwise than its graph has them; of two
+        Find the layers of a network that are evaluated otherwise than its graph has them; of two
         forms for a layer the first counts.
     reads_spikes
         Whether layers are given spikes, which are recorded then.
@@ -274,7 +261,7 @@ class Executor:
     """
 
     name: str
-    forms: Callable[[SpikingNetwork], Iterable[Form]]
+    forms: tuple[Callable[[SpikingNetwork], Iterable[Form]], ...]
     reads_spikes: bool = False
     follows_events: bool = False
 
@@ -289,8 +276,8 @@ class Executor:
         if self.follows_events:
             require_events(network)
         forms: dict[fx.Node, Form] = {}
-        for form in self.forms(network):
-            forms.setdefault(form.node, form)
+        for find in self.forms:
+            forms = {form.node: form for form in find(network)} | forms
         return Program(network.ann, forms.values(), watched)
 
 
@@ -312,27 +299,19 @@ def require_events(network: SpikingNetwork) -> None:
             )
 
 
-def on_links(network: SpikingNetwork) -> list[Form]:
-    """Return the layers that every executor evaluates on their few links."""
-    return compressed_forms(network.wiring, network.ann)
-
-
 EXECUTORS: Registry[Executor] = Registry(
     "executor",
     {
         each.name: each
         for each in (
-            Executor("decoded", lambda snn: [*on_links(snn), *formatted_forms(snn.ann)]),
-            Executor("bf16", lambda snn: [*on_links(snn), *bf16_forms(snn.ann)]),
+            Executor("decoded", (compressed_forms, formatted_forms)),
+            Executor("bf16", (compressed_forms, bf16_forms)),
             Executor(
-                "event",
-                lambda snn: [*event_forms(snn.wiring, snn.ann, snn.costs), *on_links(snn)],
-                reads_spikes=True,
-                follows_events=True,
+                "event", (event_forms, compressed_forms), reads_spikes=True, follows_events=True
             ),
             Executor(
                 "integer",
-                lambda snn: [*integer_forms(snn), *on_links(snn), *formatted_forms(snn.ann)],
+                (integer_forms, compressed_forms, formatted_forms),
                 reads_spikes=True,
             ),
         )

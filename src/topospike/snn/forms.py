@@ -12,7 +12,7 @@ small maps without. Neither choice touches a site: its state follows the format 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -25,6 +25,7 @@ from topospike.wiring.layers import WEIGHT_OPS, Layer
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Step
+    from topospike.snn.network import SpikingNetwork
 
 aten = torch.ops.aten
 
@@ -76,19 +77,17 @@ class LaidOut:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Tensor, Tensor, Any]] = {}
+        self._known: dict[str, tuple[Any, Tensor, Tensor, Any]] = {}
 
     def out(self, kind: str, weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
         """Return ``make(weight)``, remembered as long as the weight is the same."""
         weight = weight.detach()
         rows = weight.reshape(len(weight), -1) if weight.ndim else weight.reshape(1, 1)
-        known = self._known.get(kind)
-        comparable = known is not None and alike(known[0], rows[0]) and alike(known[1], rows[:, 0])
-        if known is not None and comparable and torch.equal(rows @ known[0], known[1]):
-            return known[2]
-        factors = uneven(rows[0])
-        self._known[kind] = factors, rows @ factors, make(weight)
-        return self._known[kind][2]
+        form, known = (weight.shape, weight.dtype, weight.device), self._known.get(kind)
+        if known is None or known[0] != form or not torch.equal(rows @ known[1], known[2]):
+            factors = uneven(rows[0])
+            known = self._known[kind] = form, factors, rows @ factors, make(weight)
+        return known[3]
 
 
 def uneven(like: Tensor) -> Tensor:
@@ -99,12 +98,6 @@ def uneven(like: Tensor) -> Tensor:
     """
     counted = torch.arange(1, len(like) + 1, device=like.device, dtype=torch.float32)
     return counted.mul_(0.618034).frac_().add_(0.5).to(like.dtype)
-
-
-def alike(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors agree in shape, precision and place."""
-    of_one = one.shape, one.dtype, one.device
-    return of_one == (other.shape, other.dtype, other.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,13 +161,10 @@ class CompressedForm:
         return links(values[0], bias), held
 
 
-def compressed_forms(layers: Iterable[Layer], network: nn.Module) -> list[Form]:
+def compressed_forms(snn: SpikingNetwork) -> list[Form]:
     """Return the linear layers of a step with so few links that these alone are cheaper."""
-    return [
-        CompressedForm(layer.node, layer.operands)
-        for layer in layers
-        if has_few_links(layer, network)
-    ]
+    layers = [layer for layer in snn.wiring if has_few_links(layer, snn.ann)]
+    return [CompressedForm(layer.node, layer.operands) for layer in layers]
 
 
 def has_few_links(layer: Layer, network: nn.Module) -> bool:
@@ -187,32 +177,32 @@ def has_few_links(layer: Layer, network: nn.Module) -> bool:
     return weight.dtype in (torch.float32, torch.float64) and density(weight) < FEW_LINKS
 
 
-def bf16_forms(network: fx.GraphModule) -> list[Form]:
+def bf16_forms(snn: SpikingNetwork) -> list[Form]:
     """Return the products of a step that some site reads, to be formed in bfloat16.
 
     8 bits of mantissa: operands and weights are rounded to it, sums are formed in float32 by the
     library, and the result is rounded once more. Everything between the products stays in the
     network's own precision; so do the products that no site reads, the logits among them.
     """
-    read = upstream_of_sites(network)
+    read = upstream_of_sites(snn.ann)
     return [
         DenseForm(node, operands_of(node), torch.bfloat16, torch.channels_last)
-        for node in changing_nodes(network)
+        for node in changing_nodes(snn.ann)
         if node.target in WEIGHT_OPS and node in read
     ]
 
 
-def formatted_forms(network: fx.GraphModule) -> list[Form]:
+def formatted_forms(snn: SpikingNetwork) -> list[Form]:
     """Return the convolutions of a step with the memory format that suits each.
 
     None if no format has to be changed: where all maps are small, on an accelerator, and in a
     precision that has one algorithm only.
     """
-    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in network.parameters()):
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in snn.ann.parameters()):
         return []
     forms = [
         DenseForm(node, operands_of(node), None, memory_format_of(node))
-        for node in changing_nodes(network)
+        for node in changing_nodes(snn.ann)
         if node.target is aten.conv2d.default
     ]
     return list(forms) if any(f.memory_format is torch.channels_last for f in forms) else []

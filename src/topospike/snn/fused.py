@@ -10,9 +10,6 @@ equal bit for bit.
 from __future__ import annotations
 
 import math
-import warnings
-from functools import cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,7 +60,9 @@ class SiteLoop:
         self.theta = flat.numpy()
         self.first, self.second = of_thresholds(neuron, self.theta, self.dtype)
         self.scratch = np.empty((1, 1, self.layout[2]), self.dtype)
-        self.run = loaded_kernels().site_loop
+        from topospike.snn.kernels import site_loop  # imports numba: 0.7 s the first time
+
+        self.run = site_loop
 
     def __call__(self, t: int, r_in: Tensor, r_out: Tensor, spikes: Tensor | None) -> int:
         """Write r_out[t] over ``r_out`` and the spikes into ``spikes``; return how many fired."""
@@ -133,11 +132,6 @@ def numbers_of(neuron: Neuron) -> tuple[float, ...]:
     return 0.0, 1.0
 
 
-def loop_for(neuron: Neuron, coding: Coding, theta: Tensor, state: Tensor) -> SiteLoop | None:
-    """Return the compiled step of a site, or ``None`` where there is none."""
-    return SiteLoop(neuron, coding, theta, state) if has_loop(neuron, coding, state) else None
-
-
 def has_loop(neuron: Neuron, coding: Coding, state: Tensor) -> bool:
     """Tell whether there is a compiled step for this site, and whether it would pay."""
     kind = type(coding)
@@ -149,28 +143,4 @@ def has_loop(neuron: Neuron, coding: Coding, state: Tensor) -> bool:
         and state.dtype in DTYPES
         and state.device.type == "cpu"
         and state.numel() >= WORTHWHILE
-        and kernels_work()
     )
-
-
-@cache
-def kernels_work() -> bool:
-    """Tell whether numba is there; warn once if it is not."""
-    try:
-        loaded_kernels()
-    except ImportError as error:
-        warnings.warn(
-            f"numba cannot be imported ({error}); sites run as separate tensor operations, with "
-            "the same results but several times slower. Install it: pip install numba",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-def loaded_kernels() -> ModuleType:
-    """Import the compiled loops (0.7 s the first time)."""
-    from topospike.snn import kernels
-
-    return kernels

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding
-from topospike.snn.events import coding_of, geometry_of, is_linear_map, numbers_of, path_function
+from topospike.snn.events import geometry_of, path_function, way_of
 from topospike.snn.forms import Form, LaidOut, bias_of, density, weight_of
 from topospike.snn.quanta import Codes, Quanta
 from topospike.snn.scatter import Geometry
@@ -224,12 +224,12 @@ def codes_of(snn: SpikingNetwork) -> dict[str, Codes | str]:
 
 def obstacle(layer: Layer, codes: Codes, network: nn.Module) -> str:
     """Return why a layer is not run on its codes; empty if it can be."""
-    codings = {coding_of(site, network) for site in layer.sites}
     if not codes.fit:
         return f"fed by sums of up to {codes.largest} spikes of the least size: more than 8 bits"
-    if len(codings) != 1 or not codings.pop().by_formula:
-        return "its spikes are not decoded by one formula"
-    return "" if is_linear_map(layer) else "its spikes pass an operation that is not followed"
+    way = way_of(layer, network)
+    if way is None:
+        return "its spikes pass a constant on the way, or are of several codings"
+    return "" if way[0].by_formula else "its spikes are not decoded by one formula"
 
 
 def integer_forms(snn: SpikingNetwork) -> list[Form]:
@@ -245,18 +245,19 @@ def integer_forms(snn: SpikingNetwork) -> list[Form]:
     for layer in snn.wiring:
         found = codes[layer.name]
         weight = weight_of(layer.node, snn.ann)
-        if isinstance(found, str) or weight is None:
+        way = way_of(layer, snn.ann)
+        if isinstance(found, str) or weight is None or way is None:
             continue
         if whole_weight(weight, layer.node, found) is None or density(weight) < FEW_LINKS:
             continue
-        numbers = numbers_of(layer)
+        coding, numbers = way
         forms.append(
             IntegerForm(
                 name=layer.name,
                 node=layer.node,
                 sites=layer.sites,
                 numbers=numbers,
-                coding=coding_of(layer.sites[0], snn.ann),
+                coding=coding,
                 path=path_function(layer, numbers) if layer.path else None,
                 codes=found,
                 thresholds=thresholds_of(layer.sites, snn.ann),

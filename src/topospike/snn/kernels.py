@@ -149,9 +149,9 @@ def site_loop(r_in, r_out, spikes, first, second, theta, gains, numbers, gated, 
 
 @kernel
 def codes_loop(x, unit, shift, codes):
-    """Write ``x * unit + shift``, cut off, into the 8-bit ``codes``; all are (outer, middle, inner).
+    """Write ``x * unit + shift``, cut off, into the 8-bit ``codes``.
 
-    ``unit`` is (middle, 1) or (middle, inner).
+    ``x`` and ``codes`` are (outer, middle, inner), ``unit`` is (middle, 1) or (middle, inner).
     """
     outer, middle, inner = x.shape
     for o in range(outer):

@@ -24,7 +24,6 @@ from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
 from topospike.snn.executors import Executor, Program, site_of
-from topospike.snn.neurons import MultiThreshold
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
 from topospike.wiring.fanout import Population, Wiring, wire
@@ -325,12 +324,13 @@ class SpikingNetwork(nn.Module):
 
     @property
     def silent_from(self) -> float:
-        """The first step whose silence lasts (coarse ones may say nothing yet), or infinity."""
-        sites = self.sites.values()
-        if not all(site.coding.settles for site in sites):
-            return math.inf
-        neurons = (site.neuron for site in sites)
-        return 1 + max(len(n.schedule) for n in neurons if isinstance(n, MultiThreshold))
+        """The first step whose silence lasts, or infinity."""
+        return max(site.coding.silent_from(site.neuron) for site in self.sites.values())
+
+    @property
+    def settles(self) -> bool:
+        """Whether every neuron falls silent while the input stays, whatever the state before."""
+        return all(site.coding.settles for site in self.sites.values())
 
     def spikes_of_images(self, sites: Mapping[str, SiteState]) -> Tensor:
         """Return how many neurons fired for each image of a batch, given the sites after a step."""

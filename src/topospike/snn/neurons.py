@@ -172,10 +172,8 @@ def fire_if_signed(
 
     Parameters
     ----------
-    u
-        Membrane potential, any shape.
-    theta
-        Threshold, broadcastable to ``u``.
+    u, theta
+        As in `fire_if`.
     available
         Accumulated output, of the shape of ``u``; a negative spike needs
         ``available >= theta - 1e-6 theta``.
@@ -280,6 +278,37 @@ class SignedIntegrateAndFire(Neuron):
         """Apply `fire_if_signed`."""
         budget = require_available(available, self.name)
         return fire_if_signed(u, theta, available=budget)
+
+
+@dataclass(frozen=True)
+class Uniform(Neuron):
+    """Emits the nearest of the equally spaced values ``k theta / levels``, as one graded spike.
+
+    ``k`` runs from 0 (``gated``, the place of a ReLU) or from ``-levels`` to ``levels``; a midpoint
+    goes up. At a ReLU site this is the activation of QCFS (Bu et al., ICLR 2022).
+
+    Examples
+    --------
+    >>> Uniform(4, gated=True).fire(torch.tensor([-1.0, 0.3, 0.4, 9.0]), torch.tensor(1.0))
+    tensor([0.0000, 0.2500, 0.5000, 1.0000])
+    """
+
+    name = "uniform"
+    initial_membrane = 0.0
+
+    levels: int
+    gated: bool = False
+
+    def fire(self, u: Tensor, theta: Tensor, available: Tensor | None = None) -> Tensor:
+        """Return the nearest value; 0 where ``theta`` is. ``available`` is not read."""
+        unit = theta.detach().to(u.dtype) / self.levels
+        return self.whole(u, theta).mul_(unit)
+
+    def whole(self, u: Tensor, theta: Tensor) -> Tensor:
+        """Return k."""
+        unit = theta.detach().to(u.dtype) / self.levels
+        k = (u.detach() / unit.masked_fill(unit <= 0, torch.inf)).add_(0.5).floor_()
+        return k.clamp_(0 if self.gated else -self.levels, self.levels)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ knows nothing of the network around it, and holds nothing of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from topospike.snn.coding import Coding, SiteState
-from topospike.snn.fused import loop_for
+from topospike.snn.fused import SiteLoop, has_loop
 from topospike.snn.neurons import Neuron, at_step
 
 START = SiteState()
@@ -65,9 +66,26 @@ class Site(nn.Module):
             return self.activation(r_in)
         return torch.relu(r_in) if self.gated else r_in
 
+    @property
+    def bits(self) -> float:
+        """What one of its events carries."""
+        return self.coding.bits(self.neuron)
+
     def extra_repr(self) -> str:
         """Name the site, its neuron and its coding when the network is printed."""
         return f"{self.name!r}, gated={self.gated}, {self.neuron}, {self.coding}"
+
+
+@contextmanager
+def observing(observers: Mapping[Site, Callable[[Tensor], None]]) -> Iterator[None]:
+    """Let observers see what reaches their sites when the ANN runs inside the block."""
+    for site, observer in observers.items():
+        site.observer = observer
+    try:
+        yield
+    finally:
+        for site in observers:
+            site.observer = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +104,8 @@ class Rule:
         site, decoded, loop = self.site, state.decoded, state.loop
         if decoded is None:
             decoded = torch.zeros_like(r_in)
-            loop = loop_for(site.neuron, site.coding, site.threshold, decoded)
+            if has_loop(site.neuron, site.coding, decoded):
+                loop = SiteLoop(site.neuron, site.coding, site.threshold, decoded)
         if loop is None:
             return written_out(site, t, r_in, state)
         spikes = state.spikes

@@ -22,8 +22,6 @@ from torch import fx
 
 from topospike.wiring.graph import is_site, timeless_nodes
 
-TimeParts = tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]
-
 
 @dataclass(frozen=True)
 class Substitute:
@@ -48,7 +46,7 @@ def split_in_time(
     network: fx.GraphModule,
     watched: tuple[fx.Node, ...] = (),
     substitutes: Substitutes = NOTHING,
-) -> TimeParts:
+) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]:
     """Return two functions, ``image_part(network, x)`` and ``step_part(network, run, *cached)``.
 
     The first returns ``cached``. The second returns the logits, then the values of the ``watched``
@@ -70,7 +68,8 @@ def split_in_time(
     wanted = reached_from((result, *watched, *sites), substitutes)
     changing = [node for node in changing if node in wanted]
     read = [parent for node in changing for parent in inputs_of(node, substitutes)]
-    boundary = [n for n in dict.fromkeys([*read, *watched]) if is_cached(n, timeless)]
+    # computed once an image; a parameter is just read where it is needed
+    boundary = [n for n in dict.fromkeys([*read, *watched]) if n in timeless and n.op != "get_attr"]
     image_part = image_half(graph, timeless, boundary)
     return image_part, step_half(changing, boundary, (result, *watched), substitutes)
 
@@ -91,11 +90,6 @@ def inputs_of(node: fx.Node, substitutes: Substitutes) -> Sequence[fx.Node]:
     """Return the nodes that a node, or what stands for it, reads."""
     other = substitutes.get(node)
     return node.all_input_nodes if other is None else other.inputs
-
-
-def is_cached(node: fx.Node, timeless: set[fx.Node]) -> bool:
-    """Tell whether a node is computed once an image (a parameter is just read where needed)."""
-    return node in timeless and node.op != "get_attr"
 
 
 def image_half(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from topospike.snn.fused import WORTHWHILE, kernels_work, laid_out, loaded_kernels
+from topospike.snn.fused import WORTHWHILE, laid_out
 from topospike.snn.scatter import in_shares
 
 SHIFT = 128
@@ -157,16 +157,17 @@ def coded(operand: Tensor, unit: Tensor, shift: int) -> Tensor:
     tensor([[129, 125]], dtype=torch.uint8)
     """
     unit = unit.to(operand.device, operand.dtype)
-    if operand.device.type != "cpu" or operand.numel() < WORTHWHILE or not kernels_work():
+    if operand.device.type != "cpu" or operand.numel() < WORTHWHILE:
         return (operand * unit).add_(shift + 0.5).to(torch.uint8)
     codes = torch.empty_like(operand, dtype=torch.uint8)
     order, layout, flat = laid_out(unit, operand)
     rows, out = (t.permute(order).reshape(layout).numpy() for t in (operand, codes))
-    run, factors = loaded_kernels().codes_loop, flat.numpy()
-    half = rows.dtype.type(shift + 0.5)
+    from topospike.snn.kernels import codes_loop  # imports numba
+
+    factors, half = flat.numpy(), rows.dtype.type(shift + 0.5)
 
     def share(begin: int, end: int) -> int:
-        run(rows[begin:end], factors, half, out[begin:end])
+        codes_loop(rows[begin:end], factors, half, out[begin:end])
         return 0
 
     in_shares(share, layout[0], operand.numel())

@@ -156,6 +156,7 @@ def sgd(parameters: Sequence[nn.Parameter], settings: TrainSettings) -> torch.op
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov,
     )
 
 

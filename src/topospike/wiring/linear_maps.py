@@ -111,6 +111,18 @@ def is_linear(node: fx.Node, changes: Callable[[fx.Node], bool]) -> bool:
     return "weight" not in factors  # of a linear interpolation
 
 
+def adds_a_number(node: fx.Node) -> bool:
+    """Tell whether a node puts a number other than 0 where there may have been none."""
+    if node.target not in ADDITIONS | FILLING:
+        return False
+    given = bound(node)
+    return any(
+        isinstance(value, int | float) and value != 0
+        for name, value in given.items()
+        if name in ("self", "other", "value")
+    )
+
+
 def is_among(value: Any, nodes: set[fx.Node]) -> bool:
     """Tell whether an argument is one of these nodes."""
     return isinstance(value, fx.Node) and value in nodes

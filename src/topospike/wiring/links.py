@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from topospike.wiring.images import Probe
 from topospike.wiring.linear_maps import (
     ADDITIONS,
-    FILLING,
+    adds_a_number,
     bound,
     is_linear,
     is_number,
@@ -116,18 +116,6 @@ def present(value: Any) -> Any:
 def is_not_zero(value: Any) -> Any:
     """Return 1 where a tensor is not 0; any other value as it is."""
     return (value != 0).double() if isinstance(value, Tensor) else value
-
-
-def adds_a_number(node: fx.Node) -> bool:
-    """Tell whether a node puts a number other than 0 where there may have been none."""
-    if node.target not in ADDITIONS | FILLING:
-        return False
-    given = bound(node)
-    return any(
-        isinstance(value, int | float) and value != 0
-        for name, value in given.items()
-        if name in ("self", "other", "value")
-    )
 
 
 def depends(node: fx.Node, parameters: dict[str, Any]) -> bool:

@@ -1,18 +1,18 @@
-"""Convert: streaming statistics of what reaches a site, the raw material of its thresholds.
+"""Streaming statistics of what reaches a site, the raw material of its thresholds.
 
 One pass over the calibration batches gives, per layer, channel, feature or neuron: mean and
 population variance (merged exactly), the maximum, and optionally a quantile (averaged over batches
 by their number of images, as the reference does). Shapes keep the reduced axes as 1, so that every
 statistic broadcasts against the activation. Nothing is decided here: see
-`topospike.conversion.thresholds`.
+`topospike.thresholds.solvers`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -203,42 +203,29 @@ def merge(a: SiteStatistics, b: SiteStatistics) -> SiteStatistics:
     weight = b.count / (a.count + b.count)
     delta = b.mean - a.mean
     spread = b.variance + (1.0 - weight) * delta.square()
-    return SiteStatistics(
-        site=a.site,
-        granularity=a.granularity,
-        values=a.values,
+    quantile, driven = None, None
+    if a.quantile is not None and b.quantile is not None:
+        quantile = torch.lerp(a.quantile, b.quantile, b.images / (a.images + b.images))
+    if a.driven is not None and b.driven is not None and a.driven.shape == b.driven.shape:
+        driven = a.driven | b.driven  # unknown where the images differ in size
+    return replace(
+        a,
         images=a.images + b.images,
         count=a.count + b.count,
         mean=a.mean + weight * delta,
         variance=(1.0 - weight) * a.variance + weight * spread,
         maximum=torch.maximum(a.maximum, b.maximum),
-        quantile=merge_quantiles(a, b),
-        quantile_level=a.quantile_level,
-        driven=merge_driven(a, b),
+        quantile=quantile,
+        driven=driven,
     )
 
 
-def merge_quantiles(a: SiteStatistics, b: SiteStatistics) -> Tensor | None:
-    """Return the mean of the two quantiles, weighted by images."""
-    if a.quantile is None or b.quantile is None:
-        return None
-    return torch.lerp(a.quantile, b.quantile, b.images / (a.images + b.images))
-
-
-def merge_driven(a: SiteStatistics, b: SiteStatistics) -> Tensor | None:
-    """Return the neurons driven in either set; ``None`` if the images differ in size."""
-    if a.driven is None or b.driven is None or a.driven.shape != b.driven.shape:
-        return None
-    return a.driven | b.driven
-
-
-@dataclass
 class SiteObserver:
     """Collects the statistics of one site, batch by batch; call it with each activation.
 
     Parameters
     ----------
-    site, granularity, values, quantile_level, dtype
+    site, **settings
         See `observe`.
 
     Examples
@@ -250,23 +237,14 @@ class SiteObserver:
     (3.0, 2)
     """
 
-    site: str
-    granularity: Granularity = "channel"
-    values: Values = "signed"
-    quantile_level: float | None = None
-    dtype: torch.dtype | None = None
-    seen: SiteStatistics | None = field(default=None, init=False)
+    def __init__(self, site: str, **settings: Any) -> None:
+        self.site = site
+        self.settings = settings
+        self.seen: SiteStatistics | None = None
 
     def __call__(self, x: Float[Tensor, "batch ..."]) -> None:
         """Add one batch."""
-        batch = observe(
-            x,
-            site=self.site,
-            granularity=self.granularity,
-            values=self.values,
-            quantile_level=self.quantile_level,
-            dtype=self.dtype,
-        )
+        batch = observe(x, site=self.site, **self.settings)
         self.seen = batch if self.seen is None else merge(self.seen, batch)
 
     @property

@@ -1,8 +1,8 @@
-"""Convert: from statistics of a site to its base threshold theta.
+"""From the statistics of a site to its base threshold theta.
 
 Threshold iteration models the pre-activation of a unit as normal and looks for the theta whose
 N-step quantiser has the least mean squared error; it is optimal where k(theta) = 1
-(`topospike.conversion.optimal_threshold`, whose `optimal_thresholds` finds the root). The other
+(`topospike.thresholds.optimal`, whose `optimal_thresholds` finds the root). The other
 solver, `iterated_thresholds`, repeats theta <- k(theta) theta a fixed number of times from 1, as
 the reference code. Percentile and maximum are the two classical alternatives.
 
@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topospike.conversion.optimal_threshold import optimal_thresholds, scale_factor
-from topospike.conversion.statistics import SiteStatistics
 from topospike.errors import ConfigError, ConversionError, ShapeError
 from topospike.registry import Registry
+from topospike.thresholds.optimal import optimal_thresholds, scale_factor
+from topospike.thresholds.statistics import SiteStatistics
 
 
 def decodable_levels(timesteps: int, levels: int | None) -> int:
@@ -141,7 +141,7 @@ def solve_thresholds(
 
     Examples
     --------
-    >>> from topospike.conversion.statistics import observe
+    >>> from topospike.thresholds.statistics import observe
     >>> x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
     >>> seen = observe(x, site="fc1", granularity="layer")
     >>> round(solve_thresholds(seen, "optimal", quantisation_levels=128).item(), 1)
@@ -156,77 +156,36 @@ def solve_thresholds(
             "give calibration batches like the training data, and check the weights before this "
             "site."
         )
-    clip = None
-    if signed and quantisation_levels is not None:
-        clip = (-quantisation_levels, quantisation_levels)
-    theta = SOLVERS[solver](statistics, quantisation_levels, clip) * scale
-    return check_thresholds(theta.clamp_min(floor * theta.max()), site=statistics.site)
-
-
-def solve_iterations(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Apply `iterated_thresholds`."""
-    levels = require_levels(statistics.site, "iterations", levels)
-    mean, variance = statistics.mean, statistics.variance
-    return iterated_thresholds(mean, variance, quantisation_levels=levels, clip=clip)
-
-
-def solve_optimal(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Apply `optimal_thresholds`."""
-    levels = require_levels(statistics.site, "optimal", levels)
-    return optimal_thresholds(
-        statistics.mean,
-        statistics.variance,
-        quantisation_levels=levels,
-        clip=clip,
-        maximum=statistics.maximum,
-    )
-
-
-def solve_percentile(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Take the quantile, 0 where it is negative."""
-    if statistics.quantile is None:
+    solve, grid = SOLVERS[solver], {}
+    if solver in ("iterations", "optimal"):
+        if quantisation_levels is None:
+            raise ConfigError(
+                f"{statistics.site}: solver {solver!r} needs quantisation_levels; use "
+                "decodable_levels(timesteps, levels)."
+            )
+        clip = (-quantisation_levels, quantisation_levels) if signed else None
+        grid = {"quantisation_levels": quantisation_levels, "clip": clip}
+    elif solver == "percentile" and statistics.quantile is None:
         raise ConfigError(
             f"{statistics.site}: solver 'percentile' needs a quantile; collect the statistics with "
             "quantile_level, e.g. 0.999."
         )
-    return statistics.quantile.clamp_min(0.0)
+    theta = solve(statistics, **grid) * scale
+    return check_thresholds(theta.clamp_min(floor * theta.max()), site=statistics.site)
 
 
-def solve_max(
-    statistics: SiteStatistics, levels: int | None, clip: tuple[int, int] | None
-) -> Tensor:
-    """Take the largest value seen, 0 where it is negative."""
-    return statistics.maximum.clamp_min(0.0)
-
-
-SOLVERS: Registry[Callable[[SiteStatistics, int | None, tuple[int, int] | None], Tensor]] = (
-    Registry(
-        "threshold solver",
-        {
-            "iterations": solve_iterations,
-            "optimal": solve_optimal,
-            "percentile": solve_percentile,
-            "max": solve_max,
-        },
-    )
+SOLVERS: Registry[Callable[..., Tensor]] = Registry(
+    "threshold solver",
+    {
+        "iterations": lambda seen, **grid: iterated_thresholds(seen.mean, seen.variance, **grid),
+        "optimal": lambda seen, **grid: optimal_thresholds(
+            seen.mean, seen.variance, maximum=seen.maximum, **grid
+        ),
+        "percentile": lambda seen: seen.quantile.clamp_min(0.0),
+        "max": lambda seen: seen.maximum.clamp_min(0.0),
+    },
 )
 """The threshold solvers by their names in settings."""
-
-
-def require_levels(site: str, solver: str, levels: int | None) -> int:
-    """Return ``levels``, or raise `ConfigError` when it is missing."""
-    if levels is None:
-        raise ConfigError(
-            f"{site}: solver {solver!r} needs quantisation_levels; use "
-            "decodable_levels(timesteps, levels)."
-        )
-    return levels
 
 
 def given_thresholds(

@@ -10,21 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.conversion.optimal_threshold import (
+from topospike.errors import ConfigError, ConversionError, ShapeError
+from topospike.thresholds.optimal import (
     SMALLEST_THRESHOLD,
     mean_squared_error,
     optimal_thresholds,
     scale_factor,
 )
-from topospike.conversion.statistics import observe
-from topospike.conversion.thresholds import (
+from topospike.thresholds.solvers import (
     check_thresholds,
     decodable_levels,
     given_thresholds,
     iterated_thresholds,
     solve_thresholds,
 )
-from topospike.errors import ConfigError, ConversionError, ShapeError
+from topospike.thresholds.statistics import observe
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "dcgs"
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topospike.conversion.statistics import SiteObserver, merge, observe, quantile
 from topospike.errors import ConfigError, ConversionError, NonFiniteError, ShapeError
+from topospike.thresholds.statistics import SiteObserver, merge, observe, quantile
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "dcgs"
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=25)
