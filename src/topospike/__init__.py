@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from topospike.export import export_nir as export_nir
     from topospike.export import load as load
     from topospike.export import save as save
+    from topospike.export import simulate_chip as simulate_chip
     from topospike.export import wrap_for_neurobench as wrap_for_neurobench
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
@@ -61,6 +62,7 @@ HOMES = {
     "run_recipe": "topospike.pipeline",
     "saturation_time": "topospike.measure",
     "save": "topospike.export",
+    "simulate_chip": "topospike.export",
     "sparsify": "topospike.evolve",
     "wrap_for_neurobench": "topospike.export",
 }
@@ -90,6 +92,7 @@ __all__ = [
     "run_recipe",
     "saturation_time",
     "save",
+    "simulate_chip",
     "sparsify",
     "wrap_for_neurobench",
 ]
