@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from topospike.conversion import convert, load, save
+from topospike.conversion import convert
 from topospike.errors import ConfigError, ShapeError
+from topospike.export import load, save
 from topospike.measure import evaluate
 from topospike.models import fast_cnn, fit_whitening
 from topospike.models.whitening import whitening_filters

@@ -26,6 +26,7 @@ from topospike.pipeline.networks import (
     fresh_model,
     load_weights,
     save_weights,
+    starting_model,
     training_settings,
 )
 from topospike.pipeline.run import Network, Run
