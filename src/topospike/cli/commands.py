@@ -24,7 +24,7 @@ from topospike.cli.display import (
     stream_table,
     topology_table,
 )
-from topospike.cli.export import export
+from topospike.cli.export import chip, export
 from topospike.cli.reproduce import reproduce
 from topospike.cli.sweep import sweep
 from topospike.contracts import ActivationComparison
@@ -222,6 +222,7 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "analyse": analyse,
     "report": report,
     "export": export,
+    "chip": chip,
     "sweep": sweep,
     "reproduce": reproduce,
 }

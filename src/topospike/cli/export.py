@@ -1,16 +1,18 @@
-"""Command line: ``topospike export``, one network of a run folder in another program's format."""
+"""Command line: ``topospike export`` and ``topospike chip``, one network of a run folder."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from jsonargparse import Namespace
 
+from topospike.contracts import to_json, write_atomically
 from topospike.errors import ConfigError, MissingDataError
-from topospike.export import export_csr, export_graph, export_nir, export_onnx
+from topospike.export import export_csr, export_graph, export_nir, export_onnx, simulate_chip
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Network, Run
-from topospike.pipeline.stages import spiking_network, trained_model
+from topospike.pipeline.stages import conversion_folder, spiking_network, trained_model
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.registry import suggestion
 from topospike.topology import Topology
@@ -47,6 +49,25 @@ def export(options: Namespace) -> None:
     else:
         path = target(options, folder, f"{network.name}.{kind}")
         print(f"export: {export_graph(topology_of(network), path)}")
+
+
+def chip(options: Namespace) -> None:
+    """Run one network of a run folder on a simulated chip, and keep what it cost."""
+    folder = Path(options.folder)
+    recipe = recorded_recipe(folder)
+    run = Run(recipe, folder, device=options.get("device"))
+    network = chosen_network(run, options.get("network"))
+    settings = chosen_conversion(run, options.get("method") or "qcfs")
+    images = next(iter(run.data.test))[0][: options.get("images") or 4]
+    found = simulate_chip(
+        spiking_network(run, network, settings),
+        images,
+        options.get("timesteps") or settings.timesteps,
+        architecture=options.get("arch") or "loihi",
+    )
+    path = conversion_folder(network, settings) / "chip.json"
+    write_atomically(path, json.dumps(to_json(found), indent=1) + "\n")
+    print(f"{found.text()}\nwritten: {path}")
 
 
 def refuse_spiking(recipe: Recipe, folder: Path, kind: str) -> None:

@@ -241,7 +241,7 @@ class Chip:
         self.delay = max(network.depths.values())
         described, soma, synapse = load_architecture(architecture)
         neurons = sum(network.sizes.values())
-        cores = list(described.cores() if callable(described.cores) else described.cores)
+        cores = list(described.cores())
         self.cores = -(-neurons // per_core)
         if self.cores > len(cores):
             raise ConversionError(
