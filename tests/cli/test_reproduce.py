@@ -82,13 +82,15 @@ def test_every_row_of_every_target_runs(tmp_path_factory):
         assert (folder / "smoke" / f"{figure}.svg").stat().st_size > 1000
 
 
+ASKED = ["dcgs", "cs-qcfs", "sigma-delta", "phase", "slip-relu"]
+
+
 @pytest.fixture(scope="module")
 def methods(tmp_path_factory, original_run):
     """Files of the run before and after, the folder of the tables, and what was printed."""
     folder = tmp_path_factory.mktemp("methods")
     before = contents_of(original_run)
-    asked = ["--methods", "dcgs", "cs-qcfs", "sigma-delta", "slip-relu"]
-    assert reproduce_methods(folder, str(original_run), *asked) == 0
+    assert reproduce_methods(folder, str(original_run), "--methods", *ASKED) == 0
     assert contents_of(original_run) == before
     return folder / "methods"
 
@@ -106,7 +108,7 @@ def test_every_method_has_a_line_for_every_network(methods):
     networks = {row["network"] for row in rows}
     assert networks == {"dense", "chts"}
     per_network = [[r["method"] for r in rows if r["network"] == name] for name in networks]
-    assert per_network == [["dcgs", "cs-qcfs", "sigma-delta", "slip-relu"]] * 2
+    assert per_network == [ASKED] * 2
     lines = (methods / "methods.md").read_text().splitlines()
     assert sum(line.startswith("| tiny ") for line in lines) == len(rows)
 
@@ -128,7 +130,7 @@ def test_an_event_may_cost_its_bits(methods):
     rows = json.loads((methods / "methods.json").read_text())
     for row in (row for row in rows if row["skipped"] is None):
         plain, bits = row["energy_joule"], row["bit_energy_joule"]
-        if row["method"] == "cs-qcfs":
+        if row["method"] in ("cs-qcfs", "phase"):
             assert row["bits"] == 1
             assert bits == plain
         else:
@@ -136,6 +138,18 @@ def test_an_event_may_cost_its_bits(methods):
             more = [after - before for before, after in pairwise(bits)]
             less = [after - before for before, after in pairwise(plain)]
             assert more == pytest.approx([row["bits"] * step for step in less], abs=1e-18)
+
+
+def test_a_method_of_a_fixed_length_is_converted_for_each(methods):
+    rows = json.loads((methods / "methods.json").read_text())
+    for row in (row for row in rows if row["method"] == "phase"):
+        known = [t for t, value in enumerate(row["accuracy"], start=1) if value is not None]
+        assert known == [1, 2, 4, 8]  # no more digits than 15
+        assert [t for t, value in enumerate(row["energy_joule"], start=1) if value] == known
+        assert row["accuracy"][7] == pytest.approx(row["ann_accuracy"], abs=0.05)
+        assert row["levels"] == 255
+    text = (methods / "methods.md").read_text()
+    assert "converted for each T" in text
 
 
 def test_only_networks_that_fall_silent_have_steps_until_silence(methods):
