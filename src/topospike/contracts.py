@@ -250,6 +250,27 @@ class Settling:
 
 
 @dataclass(frozen=True, slots=True)
+class WiderCost:
+    """What a count of synaptic operations leaves out; shown beside it, never added.
+
+    Joules per image, cumulative over steps 1..t. ``update_joule`` prices an update of every neuron
+    at every step, and is empty where the energy model has no price for one; ``memory_joule`` and
+    ``ann_memory_joule`` are memory accesses. ``int8_ann_joule`` is the ANN with weights and
+    activations of 8 bits on the same links, activations that are 0 left out. ``event_rate`` is
+    events per link and step over the layers fed by spikes; below ``break_even_rate`` these layers
+    cost less than in that ANN. ``chip_steps`` is T + L - 1, as a chip takes.
+    """
+
+    update_joule: tuple[float, ...]
+    memory_joule: tuple[float, ...]
+    ann_memory_joule: float
+    int8_ann_joule: float
+    event_rate: tuple[float, ...]
+    break_even_rate: tuple[float, ...]
+    chip_steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Accuracy and energy of a spiking network at every time step (``evaluation.json``).
 
@@ -283,6 +304,7 @@ class Evaluation:
     lower_is_better: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     settling: Settling | None = None
+    wider: WiderCost | None = None
 
     def __post_init__(self) -> None:
         """Know the accuracy as a metric too, in records that have no other (earlier files)."""
@@ -319,6 +341,9 @@ class Evaluation:
         if raw.get("settling") is not None:
             lists = {k: tuple(v) for k, v in raw["settling"].items() if isinstance(v, list)}
             raw["settling"] = Settling(**{**raw["settling"], **lists})
+        if raw.get("wider") is not None:
+            lists = {k: tuple(v) for k, v in raw["wider"].items() if isinstance(v, list)}
+            raw["wider"] = WiderCost(**{**raw["wider"], **lists})
         if raw["ann_accuracy"] is None:
             raw["ann_accuracy"] = math.nan
         return cls(**raw)

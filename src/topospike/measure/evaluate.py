@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -17,8 +18,11 @@ from topospike.measure.energy import energy_model as energy_model_of
 from topospike.measure.metrics import Metric, MetricSums, metrics_of
 from topospike.measure.operations import OperationCounter, images_firing
 from topospike.measure.saturation import saturation_time
+from topospike.measure.wider import wider_cost
 from topospike.models.inputs import Batch
+from topospike.snn.coding import SiteState
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.site import decoded_of
 
 Metrics: TypeAlias = (
     str | Metric | Callable[..., Any] | Sequence["str | Metric | Callable[..., Any]"]
@@ -102,6 +106,9 @@ def evaluate(
     metrics = metrics_of(metric)
     return tallied(snn, batches, timesteps, chosen, energy_model, metrics, executor)[0]
 
+
+NOTHING = 1e-5
+"""Share of a threshold below which a decoded value is 0."""
 
 EVERY_CONVENTION = (
     Conventions(),
@@ -204,6 +211,7 @@ class Tally:
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
+        self.active: dict[str, Tensor] = {}
 
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
         """Simulate one batch and add what it did."""
@@ -222,12 +230,22 @@ class Tally:
                 for name, site in self.sites.items()
                 if (spikes := held[name].spikes) is not None
             }
+            if t == self.timesteps:
+                self.add_active(held)
             for counter in self.counters:
                 counter.observe(t, tuple(values[node] for node in counter.watched), held, fired)
             for name, site in self.sites.items():
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
                     self.neurons[name] = fired[site].numel()
+
+    def add_active(self, held: Mapping[str, SiteState]) -> None:
+        """Count for how many images each neuron has decoded something at the last step."""
+        for name, state in held.items():
+            # what is taken back leaves no more than rounding
+            active = decoded_of(state).abs() > NOTHING * self.sites[name].threshold
+            counted = self.populations[name].images.by_image(active).sum(0, dtype=torch.float64)
+            self.active[name] = self.active.get(name, 0.0) + counted
 
     def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
         """Turn the totals, as one counter has them, into the record."""
@@ -242,7 +260,7 @@ class Tally:
         conventions = counter.conventions
         energy = tuple(model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True))
         ann_energy = model.joule(macs=sum(layer.macs for layer in layers), sops=0)
-        return Evaluation(
+        run = Evaluation(
             timesteps=tuple(range(1, self.timesteps + 1)),
             accuracy=curves.get("accuracy", ()),
             energy_joule=energy,
@@ -284,3 +302,4 @@ class Tally:
             ),
             advice=cost_advice(energy, ann_energy),
         )
+        return replace(run, wider=wider_cost(self.snn, run, model, self.active))
