@@ -2,6 +2,8 @@
 
 import itertools
 
+import nir
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ import topospike as ts
 from topospike.conversion import convert
 from topospike.conversion.quantise_weights import COMPUTED
 from topospike.errors import ConfigError
+from topospike.export import export_csr, read_csr
 from topospike.topology import register_mask
 
 
@@ -105,3 +108,39 @@ def test_bad_settings_are_refused() -> None:
         ts.quantise_weights(snn, 9)
     with pytest.raises(ConfigError, match="no layer '1' to keep"):
         ts.quantise_weights(snn, keep=["1"])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_whole_weights_are_handed_over_with_their_steps(bits: int, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 6, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(24, 5),
+    )  # fmt: skip
+    x = torch.rand(9, 2, 8, 8)
+    plain = convert(model, "qcfs", [x])
+    snn, _ = ts.quantise_weights(plain, bits)
+    written = read_csr(export_csr(snn, tmp_path))
+    with np.load(tmp_path / "weights.npz") as arrays:
+        for layer in written.description["layers"]:
+            whole, step, quantum = (
+                torch.tensor(arrays[f"{layer['name']}/{part}"])
+                for part in ("whole", "step", "quantum")
+            )
+            assert layer["bits"] == bits
+            assert int(whole.abs().max()) == 2 ** (bits - 1) - 1
+            weight = written.layers[layer["name"]].weight.double()
+            if len(quantum) > 1:
+                weight = weight * quantum.view(1, -1, *(1 for _ in weight.shape[2:]))
+            expected = whole.view(weight.shape) * step.view(-1, *(1 for _ in weight.shape[1:]))
+            torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-12)
+    ts.export_nir(snn, tmp_path / "net.nir")
+    found = [n for n in nir.read(tmp_path / "net.nir").nodes.values() if hasattr(n, "weight")]
+    assert len(found) == 3
+    for node in found:
+        assert int(node.metadata["bits"]) == bits
+        rows = torch.tensor(node.weight).flatten(1).double()
+        whole = rows / torch.tensor(node.metadata["step"])[:, None]
+        torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-3)
+    with np.load(export_csr(plain, tmp_path / "plain") / "weights.npz") as arrays:
+        assert not any(name.endswith("/whole") for name in arrays)

@@ -189,20 +189,42 @@ def thresholds_of(sites: tuple[fx.Node, ...], network: nn.Module) -> tuple[Tenso
     return tuple(site.get_buffer("threshold").to("cpu", copy=True) for site in called)
 
 
-def whole_weight(weight: Tensor, node: fx.Node, codes: Codes) -> WholeWeight | None:
-    """Return a layer's weight as whole numbers, or ``None`` if it is none at any number of bits."""
-    scaled = weight.detach().double() * codes.of_weight(weight).to(weight.device)
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A matrix that is whole numbers of so many bits times one step a row: int8 and float64."""
+
+    bits: int
+    whole: Tensor
+    steps: Tensor
+
+
+def grid_of(weight: Tensor) -> Grid | None:
+    """Return the grid of fewest bits that a weight (out, ...) lies on, or ``None``.
+
+    Examples
+    --------
+    >>> grid = grid_of(torch.tensor([[0.5, -3.5], [0.2, 1.4]]))
+    >>> grid.bits, grid.whole.tolist(), grid.steps
+    (4, [[1, -7], [1, 7]], tensor([0.5000, 0.2000], dtype=torch.float64))
+    """
+    weight = weight.detach().double().cpu()
     for bits in BITS:
-        steps = steps_of(scaled, bits)
-        exact = scaled / by_row(steps, scaled)
+        steps = steps_of(weight, bits)
+        exact = weight / by_row(steps, weight)
         whole = exact.round()
         if bool(((exact - whole).abs() <= ON_GRID).all()):
-            geometry, groups = geometry_of(node)
-            settings = () if node.target is aten.linear.default else convolution(geometry, groups)
-            return WholeWeight(
-                whole.to(torch.int8).cpu(), steps.cpu(), settings, codes.largest, codes.signed
-            )
+            return Grid(bits, whole.to(torch.int8), steps)
     return None
+
+
+def whole_weight(weight: Tensor, node: fx.Node, codes: Codes) -> WholeWeight | None:
+    """Return a layer's weight as whole numbers, or ``None`` if it is none at any number of bits."""
+    grid = grid_of(weight.detach().double().cpu() * codes.of_weight(weight))
+    if grid is None:
+        return None
+    geometry, groups = geometry_of(node)
+    settings = () if node.target is aten.linear.default else convolution(geometry, groups)
+    return WholeWeight(grid.whole, grid.steps, settings, codes.largest, codes.signed)
 
 
 def convolution(geometry: Geometry, groups: int) -> tuple[list[int], list[int], list[int], int]:
