@@ -18,6 +18,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +249,7 @@ class Chip:
                 f"the network has {neurons:,} neurons, which is {self.cores:,} cores of "
                 f"{per_core:,}; {architecture} has {len(cores):,}."
             )
-        import sanafe
-
+        sanafe: Any = import_module("sanafe")
         net = sanafe.Network()
         attributes = {
             "reset_mode": "soft", "reset": 0.0, "leak_decay": 1.0, "force_update": True,
@@ -338,8 +338,7 @@ class Chip:
 
 def load_architecture(architecture: str | Path) -> tuple[Any, str, str]:
     """Return a chip, and the names of the units that hold neurons and synapses."""
-    import sanafe
-
+    sanafe: Any = import_module("sanafe")
     if architecture == "loihi":
         return sanafe.load_loihi(), "loihi_lif", "loihi_sparse_synapse"
     if architecture == "truenorth":
