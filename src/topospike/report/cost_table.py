@@ -1,12 +1,15 @@
-"""The table of what operations leave out: neuron updates, memory, and the ANN in 8 bits."""
+"""What operations leave out: neuron updates, memory, the ANN in 8 bits; and a simulated chip."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from topospike.report.chart import Table
-from topospike.report.folder import Run
+from topospike.report.folder import DENSE, Run, read_json
 from topospike.report.labels import series_name
 from topospike.report.simulation import evaluations, marked_timestep
-from topospike.report.units import NO_VALUE, energy, percent
+from topospike.report.units import NARROW, NO_VALUE, count, energy, percent
 
 COLUMNS = (
     "network",
@@ -53,3 +56,51 @@ def cost_table(run: Run) -> Table | None:
             )
         )
     return Table(CAPTION, COLUMNS, tuple(rows)) if rows else None
+
+
+CHIP_COLUMNS = (
+    "network",
+    "chip",
+    "T",
+    "energy",
+    "synapses",
+    "neurons",
+    "messages",
+    "time",
+    "steps",
+    "cores",
+    "synaptic events",
+)
+CHIP_CAPTION = (
+    "On a simulated chip (SANA-FE), per image, mean over a few test images. Its spikes and "
+    "synaptic events equal those counted here. The image comes as a constant current: what multiplying it "
+    "costs is not on the chip."
+)
+
+
+def chip_table(run: Run) -> Table | None:
+    """Return one row for each network that ``topospike chip`` has run, or None."""
+    rows = []
+    for network in run.networks:
+        folder = run.folder / DENSE if network.is_dense else run.folder
+        for method in run.methods:
+            found = read_json(folder / "conversions" / method / "chip.json")
+            if found is not None:
+                rows.append((series_name(network.name, method), *chip_row(found)))
+    return Table(CHIP_CAPTION, CHIP_COLUMNS, tuple(rows)) if rows else None
+
+
+def chip_row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write what one network cost on a chip."""
+    joules = found["energy_joule"]
+    shares = (percent(joules[part] / joules["total"]) for part in ("synapse", "soma", "network"))
+    return (
+        found["architecture"],
+        str(found["timesteps"]),
+        energy(joules["total"]),
+        *shares,
+        f"{found['seconds'] * 1e6:.4g}{NARROW}us",
+        str(found["chip_steps"]),
+        str(found["cores"]),
+        count(round(found["synaptic_events"])),
+    )
