@@ -73,8 +73,8 @@ CHIP_COLUMNS = (
 )
 CHIP_CAPTION = (
     "On a simulated chip (SANA-FE), per image, mean over a few test images. Its spikes and "
-    "synaptic events equal those counted here. The image comes as a constant current: what multiplying it "
-    "costs is not on the chip."
+    "synaptic events equal those counted here. The image comes as a constant current: what "
+    "multiplying it costs is not on the chip."
 )
 
 
