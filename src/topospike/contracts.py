@@ -256,15 +256,17 @@ class WiderCost:
     Joules per image, cumulative over steps 1..t. ``update_joule`` prices an update of every neuron
     at every step, and is empty where the energy model has no price for one; ``memory_joule`` and
     ``ann_memory_joule`` are memory accesses. ``int8_ann_joule`` is the ANN with weights and
-    activations of 8 bits on the same links, activations that are 0 left out. ``event_rate`` is
-    events per link and step over the layers fed by spikes; below ``break_even_rate`` these layers
-    cost less than in that ANN. ``chip_steps`` is T + L - 1, as a chip takes.
+    activations of 8 bits on the same links, activations that are 0 left out; ``active_share`` is
+    the share left of the links fed by spikes. ``event_rate`` is events per link and step over
+    these layers; below ``break_even_rate`` they cost less than in that ANN. ``chip_steps`` is
+    T + L - 1, as a chip takes.
     """
 
     update_joule: tuple[float, ...]
     memory_joule: tuple[float, ...]
     ann_memory_joule: float
     int8_ann_joule: float
+    active_share: float
     event_rate: tuple[float, ...]
     break_even_rate: tuple[float, ...]
     chip_steps: tuple[int, ...]

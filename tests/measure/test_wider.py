@@ -35,6 +35,7 @@ def test_by_hand() -> None:
     assert wider.update_joule == pytest.approx([3 * t * 1.8e-12 for t in (1, 2, 3)])
     # 9 links read the image; 2 + 1 links are fed by neurons that decoded something
     assert wider.int8_ann_joule == pytest.approx((9 + 3) * 0.3e-12)
+    assert wider.active_share == 3 / 4
     assert wider.event_rate == pytest.approx([2 / 4, 2 / 8, 5 / 12])
     assert wider.break_even_rate == pytest.approx([3 * 0.3 / (4 * t * 0.9) for t in (1, 2, 3)])
     assert wider.chip_steps == (2, 3, 4)

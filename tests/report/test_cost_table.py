@@ -24,7 +24,8 @@ def test_both_tables_are_on_the_page(complete_run, evaluation_of):
     evaluation = evaluation_of(sparse=True, method="qcfs")
     steps = len(evaluation.timesteps)
     falling = tuple(1 / t for t in evaluation.timesteps)
-    wider = WiderCost((), (2e-6,) * steps, 3e-6, 4e-7, falling, falling, evaluation.timesteps)
+    held = (2e-6,) * steps
+    wider = WiderCost((), held, 3e-6, 4e-7, 0.5, falling, falling, evaluation.timesteps)
     dataclasses.replace(evaluation, wider=wider).save(place / "evaluation.json")
     (place / "chip.json").write_text(json.dumps(CHIP))
     table, chips = (make(read_run(complete_run)) for make in (cost_table, chip_table))

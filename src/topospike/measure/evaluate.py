@@ -243,7 +243,8 @@ class Tally:
         """Count for how many images each neuron has decoded something at the last step."""
         for name, state in held.items():
             # what is taken back leaves no more than rounding
-            active = decoded_of(state).abs() > NOTHING * self.sites[name].threshold
+            theta = self.sites[name].threshold
+            active = decoded_of(state).abs() > (NOTHING * theta if theta.numel() else 0.0)
             counted = self.populations[name].images.by_image(active).sum(0, dtype=torch.float64)
             self.active[name] = self.active.get(name, 0.0) + counted
 

@@ -18,9 +18,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from topospike.contracts import Evaluation, WiderCost
+from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
 from topospike.measure.energy import EnergyModel, cost_advice, energy_model
+from topospike.measure.wider import priced
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +165,6 @@ def conventions_text(run: Evaluation) -> str:
     return ", ".join(f"{key} {value}" for key, value in run.conventions.items())
 
 
-def repriced(run: Evaluation, wider: WiderCost, model: EnergyModel) -> WiderCost:
-    """Return what is shown beside the operations, under another energy model."""
-    neurons, each = sum(site.neurons for site in run.sites), model.update_joule
-    before = float(run.conventions["ac_joule"])
-    factor = before / model.ac_joule if model.ac_joule else 0.0
-    return replace(
-        wider,
-        update_joule=() if each is None else tuple(neurons * t * each for t in run.timesteps),
-        break_even_rate=tuple(rate * factor for rate in wider.break_even_rate),
-    )
-
-
 def reprice(run: Evaluation, model: str | EnergyModel) -> Evaluation:
     """Return an evaluation under another energy model; counts stay, energies are computed anew.
 
@@ -194,9 +183,10 @@ def reprice(run: Evaluation, model: str | EnergyModel) -> Evaluation:
         for macs, sops in zip(run.macs_per_step, run.sops, strict=True)
     )
     ann_energy = chosen.joule(macs=sum(la.macs for la in run.layers), sops=0)
+    wider = run.wider
     return replace(
         run,
-        wider=None if run.wider is None else repriced(run, run.wider, chosen),
+        wider=wider and replace(wider, **priced(run, wider.active_share, chosen)),
         energy_joule=energy,
         ann_energy_joule=ann_energy,
         advice=cost_advice(energy, ann_energy),

@@ -44,9 +44,9 @@ def wider_cost(
 
     Notes
     -----
-    With A the links that active neurons feed and M the spike-fed links, events at a rate r per link
-    and step cost ``r M t E_AC`` up to t, these layers of the ANN ``A E_int8``; they are equal at
-    ``r = A E_int8 / (M t E_AC)``.
+    With a the share of the spike-fed links that active neurons feed, events at a rate r per link and
+    step cost ``r t E_AC`` a link up to t, in the ANN it is ``a E_int8``; they are equal at
+    ``r = a E_int8 / (t E_AC)``.
     """
     memory = memory_energy(snn, run)
     fed = {layer.name: used_links(layer.feeds, active, run.images) for layer in snn.wiring}
@@ -58,22 +58,30 @@ def wider_cost(
     ]
     used = sum(fed[name] for name in spiking)
     other = sum(layer.macs for layer in run.layers if layer.name not in spiking)
-    each = model.update_joule
-    neurons = sum(site.neurons for site in run.sites)
-    ac = float(run.conventions["ac_joule"])
+    share = used / links if links else 0.0
     return WiderCost(
-        update_joule=() if each is None else tuple(neurons * t * each for t in run.timesteps),
+        **priced(run, share, model),
         memory_joule=memory.snn_joule,
         ann_memory_joule=memory.ann_joule,
         int8_ann_joule=(used + other) * INT8_MAC_JOULE,
+        active_share=share,
         event_rate=tuple(
             s / (links * t) if links else 0.0 for s, t in zip(sops, run.timesteps, strict=True)
         ),
-        break_even_rate=tuple(
-            used * INT8_MAC_JOULE / (links * t * ac) if links and ac else 0.0 for t in run.timesteps
-        ),
         chip_steps=tuple(t + depth(snn.ann) for t in run.timesteps),
     )
+
+
+def priced(run: Evaluation, share: float, model: EnergyModel) -> dict[str, tuple[float, ...]]:
+    """Return what depends on an energy model: updates of neurons, and the break-even rate."""
+    each, accumulate = model.update_joule, model.ac_joule
+    neurons = sum(site.neurons for site in run.sites)
+    return {
+        "update_joule": () if each is None else tuple(neurons * t * each for t in run.timesteps),
+        "break_even_rate": tuple(
+            share * INT8_MAC_JOULE / (t * accumulate) if accumulate else 0.0 for t in run.timesteps
+        ),
+    }
 
 
 def used_links(feeds: Sequence[Feed], active: Mapping[str, Tensor], images: int) -> float:

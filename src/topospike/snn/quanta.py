@@ -79,6 +79,8 @@ def quantum_of(site: Site) -> tuple[Tensor, int, bool] | None:
     (tensor(0.5000), 4, True)
     """
     neuron: Neuron = site.neuron
+    if not site.threshold.numel():
+        return None
     if isinstance(neuron, MultiThreshold):
         most = 1 << (neuron.levels - 1)
         return site.threshold / most, most, True
