@@ -47,6 +47,7 @@ def test_the_library_alone_is_what_a_loop_of_ones_own_needs():
         "numba",
         "safetensors",
         "jaxtyping",
+        "msgspec",
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 HEAVY = ("torch", "numpy", "scipy", "igraph", "sklearn", "datasets", "matplotlib", "plotly")
 # All that the public names load beside torch and what torch loads: whoever needs another package
 # (scipy, numba, igraph, datasets, ...) imports it in the call that uses it.
-BESIDE_TORCH = ["jaxtyping", "safetensors", "topospike"]
+BESIDE_TORCH = ["jaxtyping", "msgspec", "safetensors", "topospike"]
 
 USE_EVERY_NAME = """
 import json, sys, torch
@@ -46,7 +46,7 @@ def test_import_and_help_load_nothing_heavy(statement):
     assert json.loads(run_python(code)) == []
 
 
-def test_every_public_name_loads_two_packages_beside_torch():
+def test_every_public_name_loads_three_packages_beside_torch():
     assert json.loads(run_python(USE_EVERY_NAME)) == {"listed": True, "packages": BESIDE_TORCH}
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from topospike.measure import saturation_time as saturation_time
     from topospike.pipeline import RunResult as RunResult
     from topospike.pipeline import run_recipe as run_recipe
+    from topospike.pipeline import verify_run as verify_run
     from topospike.pruning import prune as prune
     from topospike.snn import SpikingNetwork as SpikingNetwork
     from topospike.topology import Topology as Topology
@@ -64,6 +65,7 @@ HOMES = {
     "save": "topospike.export",
     "simulate_chip": "topospike.export",
     "sparsify": "topospike.evolve",
+    "verify_run": "topospike.pipeline",
     "wrap_for_neurobench": "topospike.export",
 }
 
@@ -94,6 +96,7 @@ __all__ = [
     "save",
     "simulate_chip",
     "sparsify",
+    "verify_run",
     "wrap_for_neurobench",
 ]
 

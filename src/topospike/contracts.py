@@ -1,6 +1,7 @@
 """The frozen records that cross from one stage to the next.
 
-They hold plain numbers, strings and tuples, import nothing of ours, and know how to become JSON.
+They hold plain numbers, strings and tuples, and know how to become JSON; a number's range is in its
+annotation, and is checked where a record is read (`topospike.files.reading`).
 Conventions: time step t counts from 1, so ``accuracy[t - 1]`` is the value at t; energies are in
 joules; counts and energies are per image and cumulative over 1..t; shares are fractions in [0, 1].
 """
@@ -12,10 +13,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from topospike.errors import CheckpointError, ShapeError
+from topospike.files.ranges import Amount, Count, Order, Share
+from topospike.files.reading import read_record
 
 
 def to_json(record: Any) -> Any:
@@ -27,21 +32,38 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write ``content`` beside ``path``, flush it to disk, then rename it over ``path``.
 
     A reader sees the old file or the new one, never a half-written one.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        why = error.strerror or error
+        raise CheckpointError(
+            f"{path} cannot be written here ({why}). Free space, remove what is in the way, or "
+            "choose another folder."
+        ) from error
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write plain values as JSON, atomically."""
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +76,15 @@ class LayerChange:
     growth score, ``None`` for rules without scores.
     """
 
-    active_before: int
-    removed: int
-    percolated: int
-    grown: int
-    active_after: int
-    target: int
+    active_before: Count
+    removed: Count
+    percolated: Count
+    grown: Count
+    active_after: Count
+    target: Count
     shortfall: int
-    overlap: float
-    score_nonzero: float | None = None
+    overlap: Share
+    score_nonzero: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +97,13 @@ class TopologyUpdate:
     neurons with links on both sides); ``itop_rate`` the share of positions ever active.
     """
 
-    update_index: int
-    epoch: int
+    update_index: Count
+    epoch: Count
     layers: Mapping[str, LayerChange]
-    sparsity: float
-    anp: float
-    anp_hidden: float
-    itop_rate: float
+    sparsity: Share
+    anp: Share
+    anp_hidden: Share
+    itop_rate: Share
 
 
 # Shares from which on a site is worth a look; the converter's advice and the report page agree.
@@ -97,12 +119,12 @@ class SiteReport:
     op: str
     module: str
     sources: tuple[str, ...]
-    channels: int
+    channels: Count
     threshold_min: float
     threshold_mean: float
     threshold_max: float
-    dead_share: float
-    saturated_share: float
+    dead_share: Share
+    saturated_share: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +147,10 @@ class ConversionReport:
     method: str
     coding: str
     neuron: str
-    levels: int
+    levels: Count
     solver: str
     granularity: str
-    calibration_images: int
+    calibration_images: Count
     batch_norms_folded: tuple[str, ...]
     sites: tuple[SiteReport, ...]
     layers: tuple[LayerInput, ...]
@@ -140,19 +162,6 @@ class ConversionReport:
         """Every option of the method as text; ``auto`` where the kind of site decides."""
         given = {name: "auto" if value is None else value for name, value in self.options.items()}
         return ", ".join(f"{name}={value}" for name, value in given.items())
-
-    @classmethod
-    def from_plain(cls, raw: Mapping[str, Any]) -> ConversionReport:
-        """Build it from what `to_json` made; `TypeError` if a field is missing or unknown."""
-        parts = {
-            "sites": tuple(
-                SiteReport(**{**site, "sources": tuple(site["sources"])}) for site in raw["sites"]
-            ),
-            "layers": tuple(LayerInput(**layer) for layer in raw["layers"]),
-            "batch_norms_folded": tuple(raw["batch_norms_folded"]),
-            "advice": tuple(raw.get("advice", ())),
-        }
-        return cls(**{**raw, **parts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +175,12 @@ class SiteComparison:
     """
 
     site: str
-    t: int
-    relative_error: float | None
+    t: Order
+    relative_error: Amount | None
     correlation: float | None
     mean_bias: float
-    dead_share: float
-    saturated_share: float
+    dead_share: Share
+    saturated_share: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +191,8 @@ class ActivationComparison:
     jumps, if one does; ``advice`` says what to do about it.
     """
 
-    timesteps: tuple[int, ...]
-    images: int
+    timesteps: tuple[Order, ...]
+    images: Count
     sites: tuple[SiteComparison, ...]
     jump: str | None = None
     advice: tuple[str, ...] = ()
@@ -194,15 +203,12 @@ class ActivationComparison:
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, atomically."""
-        write_atomically(path, json.dumps(to_json(self), indent=1) + "\n")
+        write_json(path, to_json(self))
 
     @classmethod
     def load(cls, path: str | Path) -> ActivationComparison:
-        """Read what `save` wrote."""
-        raw = json.loads(Path(path).read_text())
-        sites = tuple(SiteComparison(**site) for site in raw["sites"])
-        known = {"timesteps": tuple(raw["timesteps"]), "advice": tuple(raw["advice"])}
-        return cls(**{**raw, **known, "sites": sites})
+        """Read what `save` wrote; `CheckpointError` if it is something else."""
+        return read_record(path, cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +223,11 @@ class LayerOperations:
     name: str
     kind: str
     input: str
-    macs: float
-    macs_dense: float
-    density: float
-    sops: tuple[float, ...]
-    snn_macs: tuple[float, ...]
+    macs: Amount
+    macs_dense: Amount
+    density: Share
+    sops: tuple[Amount, ...]
+    snn_macs: tuple[Amount, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +235,8 @@ class SiteActivity:
     """Spikes per neuron at each single time step (not cumulative) of one site."""
 
     name: str
-    neurons: int
-    firing_rate: tuple[float, ...]
+    neurons: Count
+    firing_rate: tuple[Amount, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +248,15 @@ class Settling:
     neurons fired at each step, mean over the images, down to the first step of silence in all.
     """
 
-    steps: tuple[int, ...]
+    steps: tuple[Count, ...]
     silent: tuple[bool, ...]
-    energy_joule: tuple[float, ...]
-    spikes: tuple[float, ...]
-    at_most: int
+    energy_joule: tuple[Amount, ...]
+    spikes: tuple[Amount, ...]
+    at_most: Order
+
+    def __post_init__(self) -> None:
+        if not len(self.steps) == len(self.silent) == len(self.energy_joule):
+            raise ShapeError("steps, silence and energy are of different numbers of images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,14 +272,14 @@ class WiderCost:
     T + L - 1, as a chip takes.
     """
 
-    update_joule: tuple[float, ...]
-    memory_joule: tuple[float, ...]
-    ann_memory_joule: float
-    int8_ann_joule: float
-    active_share: float
-    event_rate: tuple[float, ...]
-    break_even_rate: tuple[float, ...]
-    chip_steps: tuple[int, ...]
+    update_joule: tuple[Amount, ...]
+    memory_joule: tuple[Amount, ...]
+    ann_memory_joule: Amount
+    int8_ann_joule: Amount
+    active_share: Amount
+    event_rate: tuple[Amount, ...]
+    break_even_rate: tuple[Amount, ...]
+    chip_steps: tuple[Order, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,17 +297,17 @@ class Evaluation:
     once as an ANN on its existing links, ``ann_dense_energy_joule`` with every link present.
     """
 
-    timesteps: tuple[int, ...]
-    accuracy: tuple[float, ...]
-    energy_joule: tuple[float, ...]
-    sops: tuple[float, ...]
-    macs_per_step: tuple[float, ...]
+    timesteps: tuple[Order, ...]
+    accuracy: tuple[Share, ...]
+    energy_joule: tuple[Amount, ...]
+    sops: tuple[Amount, ...]
+    macs_per_step: tuple[Amount, ...]
     ann_accuracy: float
-    ann_energy_joule: float
-    ann_dense_energy_joule: float
-    macs: float
-    images: int
-    saturation_time: int | None
+    ann_energy_joule: Amount
+    ann_dense_energy_joule: Amount
+    macs: Amount
+    images: Count
+    saturation_time: Order | None
     conventions: Mapping[str, str | float]
     layers: tuple[LayerOperations, ...]
     sites: tuple[SiteActivity, ...] = field(default=())
@@ -313,39 +323,52 @@ class Evaluation:
         if self.accuracy and not self.metrics:
             object.__setattr__(self, "metrics", {"accuracy": self.accuracy})
             object.__setattr__(self, "ann_metrics", {"accuracy": self.ann_accuracy})
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        steps = len(self.timesteps)
+        if not steps or self.timesteps != tuple(range(1, steps + 1)):
+            raise ShapeError("timesteps do not count from 1, one by one")
+        curves = {name: getattr(self, name) for name in ("energy_joule", "sops", "macs_per_step")}
+        curves |= dict(self.metrics)
+        for layer in self.layers:
+            curves |= {f"sops of {layer.name}": layer.sops, f"MACs of {layer.name}": layer.snn_macs}
+        curves |= {f"firing rate of {site.name}": site.firing_rate for site in self.sites}
+        for name, curve in curves.items():
+            if len(curve) != steps:
+                raise ShapeError(f"{name} has {len(curve)} values for {steps} time steps")
+        if self.accuracy and len(self.accuracy) != steps:
+            raise ShapeError(f"accuracy has {len(self.accuracy)} values for {steps} time steps")
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, atomically."""
         plain = to_json(self)
-        if math.isnan(self.ann_accuracy):
-            plain["ann_accuracy"] = None
-        write_atomically(path, json.dumps(plain, indent=1) + "\n")
+        for key in UNDEFINED:
+            plain[key] = replaced(plain[key], lambda x: None if not math.isfinite(x) else x)
+        write_json(path, plain)
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
-        """Read what `save` wrote."""
-        raw = json.loads(Path(path).read_text())
-        raw["layers"] = tuple(
-            LayerOperations(
-                **{**row, "sops": tuple(row["sops"]), "snn_macs": tuple(row["snn_macs"])}
-            )
-            for row in raw["layers"]
-        )
-        raw["sites"] = tuple(
-            SiteActivity(**{**row, "firing_rate": tuple(row["firing_rate"])})
-            for row in raw["sites"]
-        )
-        for key in ("timesteps", "accuracy", "energy_joule", "sops", "macs_per_step"):
-            raw[key] = tuple(raw[key])
-        for key in ("lower_is_better", "advice"):
-            raw[key] = tuple(raw.get(key, ()))
-        raw["metrics"] = {name: tuple(curve) for name, curve in raw.get("metrics", {}).items()}
-        if raw.get("settling") is not None:
-            lists = {k: tuple(v) for k, v in raw["settling"].items() if isinstance(v, list)}
-            raw["settling"] = Settling(**{**raw["settling"], **lists})
-        if raw.get("wider") is not None:
-            lists = {k: tuple(v) for k, v in raw["wider"].items() if isinstance(v, list)}
-            raw["wider"] = WiderCost(**{**raw["wider"], **lists})
-        if raw["ann_accuracy"] is None:
-            raw["ann_accuracy"] = math.nan
-        return cls(**raw)
+        """Read what `save` wrote; `CheckpointError` if it is something else."""
+        return read_record(path, cls, prepare=nan_for_null)
+
+
+# What may be undefined, which JSON writes as null: a metric of nothing, or one out of range.
+UNDEFINED = ("ann_accuracy", "metrics", "ann_metrics")
+
+
+def nan_for_null(plain: Any) -> Any:
+    """Give the undefined figures of an evaluation, which are null in its file, their NaN."""
+    if not isinstance(plain, dict):
+        return plain
+    undefined = {key: plain[key] for key in UNDEFINED if key in plain}
+    return plain | replaced(undefined, lambda x: math.nan if x is None else x)
+
+
+def replaced(plain: Any, change: Callable[[Any], Any]) -> Any:
+    """Apply ``change`` to every number and null inside plain values."""
+    if isinstance(plain, dict):
+        return {key: replaced(value, change) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [replaced(value, change) for value in plain]
+    return plain if isinstance(plain, str) else change(plain)

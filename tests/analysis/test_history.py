@@ -47,7 +47,7 @@ def test_points_are_ordered_and_agree_with_the_report():
 
 
 def test_training_records_are_read_back(tmp_path):
-    lines = [json.dumps({"kind": "epoch", "epoch": 0})]
+    lines = [json.dumps({"kind": "thresholds", "sites": {}})]
     lines += [json.dumps({"kind": "topology_update", **to_json(update(k, k))}) for k in (1, 2)]
     points = read_updates(written(tmp_path, lines))
     assert [(p.update, p.epoch, p.percolated) for p in points] == [(1, 2, 2), (2, 4, 4)]

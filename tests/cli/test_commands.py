@@ -201,8 +201,8 @@ def test_a_damaged_network_file_is_named_with_the_remedy(finished_run, capsys, d
     (finished_run / "model.safetensors").write_bytes(damage)
     assert main(["convert", str(finished_run), "--options.levels", "3"]) == 2
     message = capsys.readouterr().err
-    assert "model.safetensors does not hold the weights" in message
-    assert "Restore the file" in message
+    assert "model.safetensors was changed since the stage 'train chts' wrote it" in message
+    assert "Restore it" in message
 
 
 def test_an_unknown_conversion_of_a_folder_is_refused(finished_run, capsys):

@@ -42,7 +42,7 @@ RESULTS = ("model.safetensors", "conversions/dcgs/evaluation.json")
 
 def stamps(folder):
     """Modification times of every file but those written at the end of every run."""
-    renewed = {"record.json", "summary.json", "report.html", "figures"}
+    renewed = {"record.json", "stages.json", ".lock", "summary.json", "report.html", "figures"}
     paths = [path for path in folder.rglob("*") if path.is_file() and not renewed & set(path.parts)]
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in paths}
 

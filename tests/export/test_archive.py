@@ -12,8 +12,9 @@ from torch import nn
 
 import topospike as ts
 from topospike.errors import CheckpointError, ConversionError
-from topospike.export.archive import FILE, digest_of
+from topospike.export.archive import FILE
 from topospike.export.graph_json import function_named
+from topospike.files.seal import digest_of_plain
 from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.neurons import (
@@ -233,7 +234,7 @@ def test_a_missing_or_cut_file_is_one_clear_error(network_folder: Path, tmp_path
         for size in (0, 10, len(whole) // 2, len(whole) - 2):
             folder = copied(network_folder, tmp_path)
             (folder / path.name).write_bytes(whole[:size])
-            with pytest.raises(CheckpointError, match="not a whole saved network"):
+            with pytest.raises(CheckpointError, match=r"not a whole saved network|json is damaged"):
                 ts.load(folder)
     copied(network_folder, tmp_path)
     next(tmp_path.glob("*.safetensors")).unlink()
@@ -265,7 +266,7 @@ def rewritten(folder: Path, change) -> None:
     description = json.loads((folder / FILE).read_text())
     del description["sha256"]
     change(description)
-    description["sha256"] = digest_of(description)
+    description["sha256"] = digest_of_plain(description)
     (folder / FILE).write_text(json.dumps(description))
 
 
@@ -291,7 +292,7 @@ def first(description: dict, op: str) -> dict:
         (lambda d: first(d, "call_function").update(args=[{"dtype": "save"}]), "not a dtype"),
         (lambda d: next(iter(d["sites"].values()))["neuron"].update(kind="Path"), "unknown neuron"),
         (lambda d: next(iter(d["sites"].values())).update(coding="loud"), "unknown coding"),
-        (lambda d: d["report"].pop("method"), "TypeError"),
+        (lambda d: d["report"].pop("method"), "missing required field"),
         (lambda d: d.pop("graph"), "KeyError"),
         (lambda d: d["tensors"].update(file="/etc/hostname"), "holds no saved network"),
         (lambda d: d.update(format="something else"), "does not say"),

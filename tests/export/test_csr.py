@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import topospike as ts
-from topospike.errors import CheckpointError
+from topospike.errors import CheckpointError, MissingDataError
 from topospike.export import export_csr, read_csr
 from topospike.topology import register_mask
 
@@ -65,9 +65,9 @@ def test_an_existing_link_of_weight_zero_is_stored(tmp_path):
 def test_damage_is_told(tmp_path):
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
     snn = ts.convert(model, "qcfs", thresholds={"1": 1.0}, calibration=[torch.rand(8, 2)])
-    with pytest.raises(CheckpointError, match="does not hold a network written by export_csr"):
+    with pytest.raises(MissingDataError, match="does not exist"):
         read_csr(tmp_path)
     export_csr(snn, tmp_path)
     (tmp_path / "weights.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(CheckpointError, match="Export it again"):
+    with pytest.raises(CheckpointError, match="Export the network again"):
         read_csr(tmp_path)

@@ -27,7 +27,7 @@ def test_records_come_back_as_they_were_written(complete_run):
     written = json.loads((complete_run / "conversions" / "qcfs" / "conversion.json").read_text())
     assert to_json(sparse.conversions["qcfs"]) == written
     lines = [json.loads(line) for line in (complete_run / "metrics.jsonl").read_text().splitlines()]
-    updates = [line for line in lines if line.pop("kind") == "topology_update"]
+    updates = [{**line, "seconds": None} for line in lines if line.pop("kind") == "topology_update"]
     assert [to_json(update) for update in sparse.updates] == updates
     assert run.topology.degrees.degree[0] == 1
 
@@ -75,11 +75,11 @@ def test_a_damaged_file_is_named(run_writer, name):
         read_run(folder)
 
 
-def test_a_file_with_a_foreign_field_is_named(run_writer):
+def test_a_file_with_a_field_of_another_type_is_named(run_writer):
     folder = run_writer()
     path = folder / "conversions" / "qcfs" / "conversion.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
-    with pytest.raises(CheckpointError, match=r"qcfs/conversion.json.*colour"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "levels": "red"}))
+    with pytest.raises(CheckpointError, match=r"qcfs/conversion.json.*`int`, got `str`.*levels"):
         read_run(folder)
 
 
@@ -97,7 +97,7 @@ def test_the_comparison_of_activations_is_read_and_may_be_missing(run_writer):
 def test_a_json_file_that_is_no_object_is_named(run_writer):
     folder = run_writer()
     (folder / "record.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match=r"record.json.*list"):
+    with pytest.raises(CheckpointError, match=r"record.json.*Expected `object`, got `array`"):
         read_run(folder)
 
 

@@ -53,17 +53,27 @@ def test_the_marked_step_is_that_of_the_summary_row(run_writer):
     }
 
 
+def shortened(whole, steps):
+    """An evaluation of the first steps alone."""
+    curves = ("timesteps", "accuracy", "energy_joule", "sops", "macs_per_step")
+    cut = {name: getattr(whole, name)[:steps] for name in curves}
+    layers = [
+        dataclasses.replace(one, sops=one.sops[:steps], snn_macs=one.snn_macs[:steps])
+        for one in whole.layers
+    ]
+    sites = [dataclasses.replace(one, firing_rate=one.firing_rate[:steps]) for one in whole.sites]
+    metrics = {name: curve[:steps] for name, curve in whole.metrics.items()}
+    return dataclasses.replace(
+        whole, **cut, layers=tuple(layers), sites=tuple(sites), metrics=metrics
+    )
+
+
 def test_without_a_summary_the_marked_step_is_eight_or_the_last(run_writer, evaluation_of):
     folder = run_writer(methods=("dcgs",), dense=False)
     (folder / "summary.json").unlink()
     assert trajectories(read_run(folder))[0].marked == 8
     whole = evaluation_of(sparse=True, method="dcgs")
-    short = dataclasses.replace(
-        whole,
-        timesteps=whole.timesteps[:4],
-        accuracy=whole.accuracy[:4],
-        energy_joule=whole.energy_joule[:4],
-    )
+    short = shortened(whole, 4)
     short.save(folder / "conversions" / "dcgs" / "evaluation.json")
     assert trajectories(read_run(folder))[0].marked == 4
 
@@ -85,7 +95,7 @@ def test_an_evaluation_of_another_metric_has_no_curve_of_accuracy(run_writer, ev
         evaluation_of(sparse=True, method="dcgs"),
         accuracy=(),
         ann_accuracy=float("nan"),
-        metrics={"mse": (0.1,)},
+        metrics={"mse": (0.1,) * 32},
         ann_metrics={"mse": 0.1},
     )
     other.save(folder / "conversions" / "dcgs" / "evaluation.json")

@@ -91,16 +91,24 @@ def test_seeds_that_only_one_has_do_not_count():
 
 
 def evaluation(accuracy=(0.5, 0.8), sops=((30.0, 60.0), (4.0, 6.0)), energy=(1e-9, 2e-9)):
+    steps = len(accuracy)
+
+    def lasting(curve):
+        """The curve, with its last value up to the last step."""
+        return (*curve, *curve[-1:] * (steps - len(curve)))
+
+    none, first = lasting((0.0,)), lasting((900.0,))
+    sops = tuple(map(lasting, sops))
     layers = (
-        LayerOperations("first", "conv", "image", 900, 900, 1.0, (0.0, 0.0), (900.0, 900.0)),
-        LayerOperations("hidden", "conv", "spikes", 30, 300, 0.1, sops[0], (0.0, 0.0)),
-        LayerOperations("last", "linear", "maxpool", 10, 10, 1.0, sops[1], (0.0, 0.0)),
+        LayerOperations("first", "conv", "image", 900, 900, 1.0, none, first),
+        LayerOperations("hidden", "conv", "spikes", 30, 300, 0.1, sops[0], none),
+        LayerOperations("last", "linear", "maxpool", 10, 10, 1.0, sops[1], none),
     )
     total = tuple(a + b for a, b in zip(*sops, strict=True))
     common = {"ann_accuracy": 0.9, "ann_energy_joule": 1e-8, "ann_dense_energy_joule": 1e-7}
     return Evaluation(
-        (1, 2), accuracy, energy, total, (900, 900), **common, macs=900, images=10,
-        saturation_time=None, conventions={}, layers=layers,
+        tuple(range(1, steps + 1)), accuracy, lasting(energy), total, first, **common, macs=900,
+        images=10, saturation_time=None, conventions={}, layers=layers,
     )  # fmt: skip
 
 

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from topospike.errors import CheckpointError, ConfigError, ShapeError, TopologyViolation
+from topospike.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDataError,
+    ShapeError,
+    TopologyViolation,
+)
 from topospike.topology import Topology, get_mask, initial_mask, register_mask, set_mask
 
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
@@ -281,7 +287,7 @@ def test_a_truncated_file_is_refused_at_every_length(saved):
     content = saved.read_bytes()
     for length in range(0, len(content), 97):
         saved.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="not a whole topology file"):
+        with pytest.raises(CheckpointError, match="damaged"):
             Topology.load(saved)
 
 
@@ -319,10 +325,14 @@ def test_a_forged_link_is_found_by_the_digest(saved):
         ({"version": np.array(2)}, "format 'topospike-topology' version 2; .* version 1 is req"),
         ({"format": np.array("other")}, "format 'other'"),
         ({"shape.3.weight": np.array([3, 99])}, r"shape \(3, 99\) does not fit"),
-        ({"shape.3.weight": np.array([0, 16])}, r"shape \(0, 16\) does not fit"),
-        ({"names": np.array(["absent"])}, "KeyError.*shape.absent"),
-        ({"provenance": np.array("{")}, "JSONDecodeError"),
-        ({"provenance": np.array("[]")}, "not a JSON object"),
+        ({"shape.3.weight": np.array([0, 16])}, r"shape \(0, 16\); positive sizes"),
+        ({"names": np.array(["absent"])}, "no entry 'shape.absent'"),
+        ({"shape.3.weight": np.array([3.0, 16.0])}, "Cannot cast"),
+        ({"shape.3.weight": np.array([2**40, 2**40])}, "links at most"),
+        ({"bits.3.weight": np.zeros(2**20, np.uint8)}, r"1048704 bytes; at most \d+ belong there"),
+        ({"names": np.array(["3.weight", "3.weight"])}, "two layers have one name"),
+        ({"provenance": np.array("{")}, "truncated"),
+        ({"provenance": np.array("[]")}, "Expected `object`, got `array`"),
     ],
 )
 def test_contents_that_do_not_fit_are_refused(saved, change, message):
@@ -349,18 +359,18 @@ def test_pickled_objects_are_never_read(saved):
         entries = {key: file[key] for key in file.files}
     entries["names"] = np.array([{"a": 1}], dtype=object)
     np.savez_compressed(saved, allow_pickle=True, **entries)
-    with pytest.raises(CheckpointError, match="allow_pickle=False"):
+    with pytest.raises(CheckpointError, match="holds objects"):
         Topology.load(saved)
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="no topology can be read here"):
+    with pytest.raises(MissingDataError, match="does not exist"):
         Topology.load(tmp_path / "absent.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(CheckpointError, match="not a whole topology file"):
+    with pytest.raises(CheckpointError, match="damaged"):
         Topology.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(CheckpointError, match="KeyError: 'format'"):
+    with pytest.raises(CheckpointError, match="no entry 'format'"):
         Topology.load(tmp_path / "other.npz")
     with pytest.raises(CheckpointError, match="cannot be written here"):
         topology().save(tmp_path / "text.npz" / "t.npz")

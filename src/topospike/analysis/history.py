@@ -7,7 +7,6 @@ communities and the disk are left to `analyse`: they cost too much to be had man
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,11 @@ from topospike.analysis.analysis import (
 from topospike.analysis.connectivity import active_share
 from topospike.analysis.degree import power_law
 from topospike.analysis.figures import empty_figure
-from topospike.analysis.records import from_json
-from topospike.contracts import to_json, write_atomically
-from topospike.errors import CheckpointError, ConfigError, MissingDataError
+from topospike.contracts import to_json, write_json
+from topospike.errors import ConfigError
+from topospike.files.ranges import Amount, Count, Share
+from topospike.files.reading import read_optional
+from topospike.metrics_log import LoggedUpdate, read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,14 +47,14 @@ class HistoryPoint:
     for equal degrees; ``index`` and ``gini_z`` (meta-depth) are None without links or nulls.
     """
 
-    update: int
-    links: int
-    active: int
+    update: Count
+    links: Count
+    active: Count
     gamma: float | None
-    sigma: float | None
+    sigma: Amount | None
     at_bound: bool | None
-    anp: float
-    anp_hidden: float | None
+    anp: Share
+    anp_hidden: Share | None
     index: float | None
     gini_z: float | None
 
@@ -136,8 +137,7 @@ def topology_history(
 
 def save_history(points: Sequence[HistoryPoint], path: str | Path) -> None:
     """Write what `topology_history` returned as JSON, atomically."""
-    content = {"points": [to_json(point) for point in points]}
-    write_atomically(path, json.dumps(content, indent=1) + "\n")
+    write_json(path, {"points": [to_json(point) for point in points]})
 
 
 def read_history(path: str | Path) -> tuple[HistoryPoint, ...]:
@@ -148,16 +148,9 @@ def read_history(path: str | Path) -> tuple[HistoryPoint, ...]:
     CheckpointError
         If the file is damaged.
     """
-    path = Path(path)
-    if not path.is_file():
-        return ()
-    try:
-        points = json.loads(path.read_text())["points"]
-        return tuple(from_json(HistoryPoint, point) for point in points)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error!r}). Delete it and analyse the run again."
-        ) from error
+    kind = dict[str, tuple[HistoryPoint, ...]]
+    again = "Delete it and analyse the run again."
+    return (read_optional(path, kind, remedy=again) or {}).get("points", ())
 
 
 def read_updates(path: str | Path) -> tuple[UpdatePoint, ...]:
@@ -170,32 +163,20 @@ def read_updates(path: str | Path) -> tuple[UpdatePoint, ...]:
     CheckpointError
         If a line is damaged; names it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingDataError(f"{path} does not exist; training writes it into the run folder.")
-    points = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            if record["kind"] == "topology_update":
-                points.append(update_point(record))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}, line {number} is damaged: {error!r}.") from error
-    return tuple(points)
+    return tuple(update_point(update) for update in read_log(path).updates)
 
 
-def update_point(record: Mapping[str, object]) -> UpdatePoint:
-    """Turn one record of ``metrics.jsonl`` into a point."""
-    raw = json.loads(json.dumps(record))
+def update_point(update: LoggedUpdate) -> UpdatePoint:
+    """Turn one update of a training log into a point."""
     return UpdatePoint(
-        update=raw["update_index"],
-        epoch=raw["epoch"],
-        sparsity=raw["sparsity"],
-        anp=raw["anp"],
-        anp_hidden=raw["anp_hidden"],
-        itop_rate=raw["itop_rate"],
-        percolated=sum(change["percolated"] for change in raw["layers"].values()),
-        seconds=raw.get("seconds"),
+        update=update.update_index,
+        epoch=update.epoch,
+        sparsity=update.sparsity,
+        anp=update.anp,
+        anp_hidden=update.anp_hidden,
+        itop_rate=update.itop_rate,
+        percolated=sum(change.percolated for change in update.layers.values()),
+        seconds=update.seconds,
     )
 
 

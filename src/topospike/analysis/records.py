@@ -5,12 +5,10 @@ A value that is undefined (no fit, no null, no embedding) is None, never NaN.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
 
-PLAIN = (int, float, str, bool)
+from topospike.errors import ShapeError
+from topospike.files.ranges import Amount, Count, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +21,13 @@ class MaskMeasures:
 
     name: str
     kind: str
-    shape: tuple[int, ...]
-    links: int
-    density: float
-    outputs: int
-    inputs: int
-    active_outputs: int
-    active_inputs: int
+    shape: tuple[Count, ...]
+    links: Count
+    density: Share
+    outputs: Count
+    inputs: Count
+    active_outputs: Count
+    active_inputs: Count
     gini_outputs: float
     gini_inputs: float
     gamma: float | None
@@ -45,10 +43,14 @@ class DegreeDistribution:
     ``fit_degree`` runs from xmin to the largest degree; both fit tuples are empty without a fit.
     """
 
-    degree: tuple[int, ...]
-    share: tuple[float, ...]
-    fit_degree: tuple[int, ...]
-    fit_share: tuple[float, ...]
+    degree: tuple[Count, ...]
+    share: tuple[Amount, ...]
+    fit_degree: tuple[Count, ...]
+    fit_share: tuple[Amount, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.degree) != len(self.share) or len(self.fit_degree) != len(self.fit_share):
+            raise ShapeError("degrees and shares differ in number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,49 +73,22 @@ class Disk:
         Nodes the angles were computed from; None when it was all of them.
     """
 
-    node: tuple[int, ...]
+    node: tuple[Count, ...]
     theta: tuple[float, ...]
     r: tuple[float, ...]
-    layer: tuple[int, ...]
-    degree: tuple[int, ...]
-    edges: tuple[tuple[int, int], ...]
-    links: int
+    layer: tuple[Count, ...]
+    degree: tuple[Count, ...]
+    edges: tuple[tuple[Count, Count], ...]
+    links: Count
     gamma: float
     weighting: str
     reduction: str
     angles: str
-    landmarks: int | None = None
+    landmarks: Count | None = None
 
-
-def from_json(kind: Any, raw: Any) -> Any:
-    """Rebuild a (nested) frozen record of type ``kind`` from what `to_json` made of it.
-
-    Raises
-    ------
-    KeyError, TypeError
-        If a field is missing, or is not what the record's annotation says.
-
-    Examples
-    --------
-    >>> from_json(tuple[float, ...], [1.0, 2.0])
-    (1.0, 2.0)
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
-        # A field added since the file was written keeps its default.
-        fields = dataclasses.fields(kind)
-        names = [f.name for f in fields if f.name in raw or f.default is dataclasses.MISSING]
-        return kind(**{name: from_json(hints[name], raw[name]) for name in names})  # pyright: ignore[reportCallIssue]
-    if origin in (Union, UnionType):
-        (inner,) = [a for a in arguments if a is not type(None)]
-        return None if raw is None else from_json(inner, raw)
-    if origin is tuple:
-        if not isinstance(raw, list):
-            raise TypeError(f"a list is required, {type(raw).__name__} was found")
-        if arguments[-1] is not Ellipsis:
-            return tuple(from_json(a, item) for a, item in zip(arguments, raw, strict=True))
-        if arguments[0] in PLAIN:
-            return tuple(raw)
-        return tuple(from_json(arguments[0], item) for item in raw)
-    return raw
+    def __post_init__(self) -> None:
+        nodes = len(self.node)
+        if any(len(c) != nodes for c in (self.theta, self.r, self.layer, self.degree)):
+            raise ShapeError("the columns of the disk differ in length")
+        if any(end >= nodes for edge in self.edges for end in edge):
+            raise ShapeError(f"an edge of the disk ends at a node beyond its {nodes}")

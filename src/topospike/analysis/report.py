@@ -12,13 +12,16 @@ from topospike.analysis.degree import DegreeStatistics
 from topospike.analysis.metadepth import MetaDepth
 from topospike.analysis.null import NullComparison
 from topospike.analysis.paths import CreditPaths
-from topospike.analysis.records import DegreeDistribution, Disk, MaskMeasures, from_json
+from topospike.analysis.records import DegreeDistribution, Disk, MaskMeasures
 from topospike.analysis.separability import AngularSeparation
 from topospike.analysis.smallworld import SmallWorld
 from topospike.contracts import to_json, write_atomically
-from topospike.errors import CheckpointError, MissingDataError
+from topospike.errors import ConfigError
+from topospike.files.ranges import Amount, Count, Share
+from topospike.files.reading import read_record
 
 FORMAT = 1
+AGAIN = "Analyse the topology again: analyse(...).save(path), or `topospike analyse`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class TopologyReport:
     graph: Connectivity
     gamma: float | None
     xmin: int | None
-    n_tail: int | None
+    n_tail: Count | None
     ks: float | None
     sigma: float | None
     at_bound: bool | None
@@ -81,23 +84,27 @@ class TopologyReport:
     blocks: tuple[DegreeStatistics, ...]
     masks: tuple[MaskMeasures, ...]
     degrees: DegreeDistribution
-    anp: float
-    anp_hidden: float | None
+    anp: Share
+    anp_hidden: Share | None
     meta_depth: MetaDepth | None
     small_world: SmallWorld | None
     separation: AngularSeparation | None
     modularity: float | None
     disk: Disk | None
-    nulls: int
+    nulls: Count
     seed: int
     digest: str | None
     notes: tuple[str, ...]
-    seconds: float
+    seconds: Amount
     format: int = FORMAT
     alternatives: tuple[Alternative, ...] = ()
-    p_value: float | None = None
+    p_value: Share | None = None
     consistency: NullComparison | None = None
     paths: CreditPaths | None = None
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ConfigError(f"its format is {self.format}; this version reads {FORMAT}")
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, atomically."""
@@ -114,19 +121,4 @@ class TopologyReport:
         CheckpointError
             If it is not a topology report, is damaged, or has another format.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise MissingDataError(f"{path} does not exist; make it with analyse(...).save(path).")
-        try:
-            raw = json.loads(path.read_text())
-            if raw["format"] != FORMAT:
-                raise CheckpointError(
-                    f"{path} has format {raw['format']}; this version reads {FORMAT}. Analyse the "
-                    "topology again."
-                )
-            return from_json(cls, raw)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} is not a topology report or is damaged ({error!r}); analyse the topology "
-                "again."
-            ) from error
+        return read_record(path, cls, remedy=AGAIN)

@@ -13,14 +13,16 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from topospike.errors import ConfigError
+from topospike.files.reading import UNREADABLE, shortened
 from topospike.recipe import ConversionSettings, MeasureSettings, PruneSettings, Recipe
-from topospike.recipe.files import nearest, packaged_recipes, readable
+from topospike.recipe.files import MOST_NESTED, nearest, packaged_recipes, readable
 from topospike.registry import suggestion
 
 DESCRIPTION = (
     "Grow sparse, brain-like networks, turn them into spiking networks, and say what they cost."
 )
 RECIPE_HELP = "name of a packaged recipe ({}) or path of a YAML file"
+MOST_CHARACTERS = 20_000
 EXPORTS = ("nir", "csr", "onnx", "graphml", "npz", "csv")
 DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: an accelerator where there is one)"
 
@@ -43,11 +45,42 @@ def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
         An unknown command or option (with the nearest one), or a value that does not fit.
     """
     parser = build_parser()
+    for argument in arguments:
+        check_argument(argument)
     try:
         options = parser.parse_args(list(arguments), defaults=False)
-    except ArgumentError as error:
-        raise ConfigError(explain(str(error), arguments)) from error
+    except ConfigError:
+        raise
+    except (ArgumentError, *UNREADABLE) as error:
+        raise ConfigError(shortened(explain(str(error), arguments), 1000)) from error
     return options.command, options[options.command]
+
+
+def check_argument(argument: str) -> None:
+    """Refuse what the parser's own library does not survive: thousands of nested brackets.
+
+    Examples
+    --------
+    >>> check_argument("--convert=[{method: dcgs}]")
+    >>> check_argument("[" * 50)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    topospike.errors.ConfigError: an argument has 50 brackets open at once, ...
+    """
+    opened = deepest = 0
+    for character in argument:
+        opened += (character in "[{(") - (character in "]})")
+        deepest = max(deepest, opened)
+    if deepest > MOST_NESTED:
+        raise ConfigError(
+            f"an argument has {deepest} brackets open at once, at most {MOST_NESTED} are used: "
+            f"{shortened(argument, 60)}."
+        )
+    if len(argument) > MOST_CHARACTERS:
+        raise ConfigError(
+            f"an argument has {len(argument)} characters, at most {MOST_CHARACTERS} are used: "
+            f"{shortened(argument, 60)}."
+        )
 
 
 def explain(message: str, arguments: Sequence[str]) -> str:
@@ -59,7 +92,7 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     _, found, rest = message.partition("unrecognized arguments: ")
     if not found:
         return f"topospike {command}: {readable(message).replace(f'{command}.', '')}"
-    name = rest.split()[0].partition("=")[0]
+    name = (rest.split() or [""])[0].partition("=")[0]
     known = [f"--{option}" for option in option_names(command)]
     hint = nearest(name, known) if name.startswith("-") else ""
     if command == "convert" and not hint:
@@ -203,6 +236,17 @@ def report_parser(summary: str) -> ArgumentParser:
     return parser
 
 
+def verify_parser(summary: str) -> ArgumentParser:
+    """Options of ``verify``."""
+    parser = new_parser(summary)
+    parser.add_argument("folder", type=str, help="a run folder")
+    parser.add_argument(
+        "--accept", action="store_true", help="seal the files as they are: the edits are meant"
+    )
+    add_debug(parser)
+    return parser
+
+
 def reproduce_parser(summary: str) -> ArgumentParser:
     """Options of ``reproduce``."""
     parser = new_parser(summary)
@@ -311,6 +355,7 @@ COMMANDS = {
     "simulate": (simulate_parser, "Measure the converted networks: accuracy, energy, every step."),
     "analyse": (analyse_parser, "Analyse sparse topologies as networks, several side by side."),
     "report": (report_parser, "Write report.html of run folders."),
+    "verify": (verify_parser, "Say which files of a run folder are as the run wrote them."),
     "export": (export_parser, "Write a network as NIR, CSR weights, a graph, or ONNX."),
     "chip": (chip_parser, "Run a converted network on a simulated neuromorphic chip."),
     "sweep": (sweep_parser, "Run a recipe with many settings, on one machine or a cluster."),

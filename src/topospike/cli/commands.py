@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,25 @@ from topospike.cli.display import (
     results_table,
     stream_table,
     topology_table,
+    verification_table,
 )
 from topospike.cli.export import chip, export
 from topospike.cli.reproduce import reproduce
 from topospike.cli.sweep import sweep
 from topospike.contracts import ActivationComparison
 from topospike.conversion import conversion_text
-from topospike.errors import ConfigError
+from topospike.errors import CheckpointError, ConfigError
 from topospike.measure import comparison_text
 from topospike.pipeline.analysing import AnalysisSettings, write_figures
 from topospike.pipeline.api import RunResult, closed, measure_networks, run_recipe
 from topospike.pipeline.direct import refuse_conversion
+from topospike.pipeline.lock import locked
 from topospike.pipeline.pruning import prune_run
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder, convert_network
 from topospike.pipeline.streaming import stream_networks
+from topospike.pipeline.verify import verify_run
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.recipe.files import merged, recipe_from, resolve, to_plain, to_yaml
@@ -133,14 +137,15 @@ def convert(options: Namespace) -> None:
     known[label] = merged(before, typed) if same_method else {**before, "options": {}, **typed}
     recipe = changed(recipe, {"convert": list(known.values())})
     settings = next(entry for entry in recipe.convert if entry.label == label)
-    at_work = Run(recipe, folder, device=options.get("device"))
-    with at_work.recorded():
-        for network in at_work.networks:
-            text = conversion_text(convert_network(at_work, network, settings))
-            compared = conversion_folder(network, settings) / "activations.json"
-            if compared.is_file():  # folders of earlier versions have none
-                text += f"\n\n{comparison_text(ActivationComparison.load(compared))}"
-            print(f"{network.name}\n{text}\n")
+    with locked(folder):
+        at_work = Run(recipe, folder, device=options.get("device"))
+        with at_work.recorded():
+            for network in at_work.networks:
+                text = conversion_text(convert_network(at_work, network, settings))
+                compared = conversion_folder(network, settings) / "activations.json"
+                if os.path.lexists(compared):  # folders of earlier versions have none
+                    text += f"\n\n{comparison_text(ActivationComparison.load(compared))}"
+                print(f"{network.name}\n{text}\n")
 
 
 def simulate(options: Namespace) -> None:
@@ -155,21 +160,22 @@ def simulate(options: Namespace) -> None:
             f"{folder} has no conversion {only!r}; it has {', '.join(names) or 'none'}. "
             f"Convert first: topospike convert {folder} --method {only}."
         )
-    at_work = Run(recipe, folder, device=options.get("device"))
-    if options.get("stream") is not None:
-        shown = stream_networks(
-            at_work,
-            Path(options.stream),
-            only,
-            steps=options.get("steps", 2),
-            first=options.get("first"),
-        )
-        for name, records in shown:
-            output().print(stream_table(name, records))
-        return
-    with at_work.recorded():
-        measure_networks(at_work, only, convert=False)
-    show(closed(at_work, report=False))
+    with locked(folder):
+        at_work = Run(recipe, folder, device=options.get("device"))
+        if options.get("stream") is not None:
+            shown = stream_networks(
+                at_work,
+                Path(options.stream),
+                only,
+                steps=options.get("steps", 2),
+                first=options.get("first"),
+            )
+            for name, records in shown:
+                output().print(stream_table(name, records))
+            return
+        with at_work.recorded():
+            measure_networks(at_work, only, convert=False)
+        show(closed(at_work, report=False))
 
 
 def analyse(options: Namespace) -> None:
@@ -202,6 +208,26 @@ def report(options: Namespace) -> None:
         print(f"report: {write_report(Path(folder))}")
 
 
+def verify(options: Namespace) -> None:
+    """Say which files of a run folder are as the run wrote them.
+
+    Raises
+    ------
+    CheckpointError
+        Some are not.
+    """
+    found = verify_run(options.folder, accept=options.get("accept", False))
+    output().print(verification_table(found))
+    print(found.text())
+    if found.failed:
+        raise CheckpointError(
+            f"{len(found.failed)} of {len(found.files)} files of {found.folder} are not what the "
+            f"run wrote, the first {found.failed[0].name}. Restore them, or delete them and repeat "
+            "the command that made the run, which repeats their stages. If the changes are meant: "
+            f"topospike verify {found.folder} --accept."
+        )
+
+
 def settings_among(options: Namespace, others: tuple[str, ...]) -> dict[str, Any]:
     """Return the typed settings without the options that are not settings."""
     return {key: value for key, value in to_plain(options).items() if key not in others}
@@ -221,6 +247,7 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "simulate": simulate,
     "analyse": analyse,
     "report": report,
+    "verify": verify,
     "export": export,
     "chip": chip,
     "sweep": sweep,

@@ -7,7 +7,8 @@ of its own: ``comparison.json``, and the disks and degree distributions as figur
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +17,10 @@ from topospike.analysis import TopologyReport, compare
 from topospike.analysis.comparison import compared_degrees, compared_disks
 from topospike.contracts import to_json, write_atomically
 from topospike.errors import ConfigError
+from topospike.files.seal import stages_naming
 from topospike.pipeline.analysing import AnalysisSettings, measured
+from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.lock import locked
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import analyse_network
@@ -49,11 +53,31 @@ def analyse_one(path: Path, settings: AnalysisSettings) -> Path:
     """Analyse the topology of a run folder, or a saved one; return the report beside it."""
     if is_file(path):
         target = path.with_name(f"{path.stem}_report.json")
-        measured(Topology.load(path), settings, seed=SEED).save(target)
+        report = measured(Topology.load(path), settings, seed=SEED)
+        with taking_over(target, f"analyse {path.name}"):
+            report.save(target)
         return target
-    at_work = Run(recorded_recipe(path), path)
-    with at_work.recorded():
-        return analyse_network(at_work, settings)
+    recipe = recorded_recipe(path)
+    with locked(path):
+        at_work = Run(recipe, path)
+        with at_work.recorded():
+            return analyse_network(at_work, settings)
+
+
+@contextmanager
+def taking_over(target: Path, name: str) -> Iterator[None]:
+    """Let a run folder know that its report was written anew, by another command than its stage."""
+    origin = stages_naming(target)
+    if origin is None:
+        yield
+        return
+    folder, stage, _ = origin
+    with locked(folder):
+        yield
+        ledger = Ledger(folder)
+        ledger.forget(stage)
+        ledger.begin(name, {})
+        ledger.end(name, outputs=[str(target.absolute().relative_to(folder))], seconds=0.0)
 
 
 def topology_file(path: Path) -> Path:

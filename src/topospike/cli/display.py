@@ -14,6 +14,7 @@ from rich.table import Table
 from topospike.analysis import ComparisonRow, TopologyReport
 from topospike.analysis.null import NullComparison
 from topospike.pipeline.streaming import ShownFrame
+from topospike.pipeline.verify import Verification
 from topospike.pruning import PruneReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
@@ -179,4 +180,14 @@ def pruning_table(report: PruneReport) -> Table:
     links = sum(layer.links for layer in report.layers if not layer.is_classifier)
     table.add_row("pruned layers", "", count(links), percent(1.0 - report.sparsity()), "", "")
     table.add_row("all weights", "", "", percent(1.0 - report.overall_sparsity), "", "")
+    return table
+
+
+def verification_table(found: Verification) -> Table:
+    """Return the table of a check: one line a file."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("file", "written by", "state"):
+        table.add_column(title, overflow="fold")
+    for file in found.files:
+        table.add_row(file.name, file.stage, file.state)
     return table

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from topospike.contracts import to_json, write_atomically
+from topospike.contracts import to_json, write_json
 from topospike.errors import ConfigError, MissingDataError
 from topospike.export import export_csr, export_graph, export_nir, export_onnx, simulate_chip
+from topospike.pipeline.lock import locked
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import conversion_folder, spiking_network, trained_model
@@ -48,7 +49,7 @@ def export(options: Namespace) -> None:
         print(f"export: {export_onnx(trained_model(run, network), path, example)}")
     else:
         path = target(options, folder, f"{network.name}.{kind}")
-        print(f"export: {export_graph(topology_of(network), path)}")
+        print(f"export: {export_graph(topology_of(run, network), path)}")
 
 
 def chip(options: Namespace) -> None:
@@ -66,7 +67,13 @@ def chip(options: Namespace) -> None:
         architecture=options.get("arch") or "loihi",
     )
     path = conversion_folder(network, settings) / "chip.json"
-    write_atomically(path, json.dumps(to_json(found), indent=1) + "\n")
+
+    def write() -> list[Path]:
+        write_json(path, to_json(found))
+        return [path]
+
+    with locked(folder):
+        run.always(f"chip {network.name} {settings.label}", write)
     print(f"{found.text()}\nwritten: {path}")
 
 
@@ -116,12 +123,12 @@ def chosen_conversion(run: Run, method: str | None) -> ConversionSettings:
     return known[method]
 
 
-def topology_of(network: Network) -> Topology:
+def topology_of(run: Run, network: Network) -> Topology:
     """Read the frozen topology of a sparse network."""
     path = network.folder / "topology.npz"
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise MissingDataError(
             f"{network.folder} has no topology: the network {network.name!r} is dense. Export "
             "the sparse one, or its weights (--to csr)."
         )
-    return Topology.load(path)
+    return run.topology(network)

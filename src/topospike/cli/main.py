@@ -12,8 +12,9 @@ import ctypes
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from topospike.errors import TopospikeError, require
 
@@ -24,6 +25,7 @@ USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
 # <malloc.h>: freed memory above this is given back; blocks above this get pages of their own.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LONGEST = 3000
 LARGEST_INT = 2**31 - 1
 PER_BLOCK = 2**30
 GLIBC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
@@ -44,13 +46,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         else:
-            print(f"error{speaker()}:", " ".join([str(error), *notes(error)]), file=sys.stderr)
+            print(f"error{speaker()}:", one_line(str(error), *notes(error)), file=sys.stderr)
+        return USAGE_STATUS
+    except OSError as error:  # the file system's, wherever it stood in the way
+        if "--debug" in arguments:
+            traceback.print_exc()
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error{speaker()}: {place}{one_line(str(error.strerror or error))}", file=sys.stderr)
         return USAGE_STATUS
     except KeyboardInterrupt as stop:
         hint = notes(stop) or ["The same command goes on where it stopped."]
         print("stopped.", *hint, file=sys.stderr)
         return INTERRUPTED_STATUS
     return 0
+
+
+def one_line(*parts: str) -> str:
+    """Join what is said to one line that does not fill the screen.
+
+    Examples
+    --------
+    >>> one_line("a", "b  c"), len(one_line("x" * 10**6)) < LONGEST + 100
+    ('a b c', True)
+    """
+    line = " ".join(" ".join(parts).split())
+    left = len(line) - LONGEST
+    return line if left <= 0 else f"{line[:LONGEST]}... ({left} more characters; see --debug)"
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Show a warning on one line, as the stages do."""
+    print(f"warning: {category.__name__}: {one_line(str(message))}", file=sys.stderr)
 
 
 def speaker() -> str:
@@ -68,8 +94,12 @@ def execute(command: str, options: Namespace) -> None:
     """Run one subcommand."""
     keep_freed_memory()
     from topospike.cli.commands import TABLE
+    from topospike.files.seal import forget
 
-    TABLE[command](options)
+    forget()
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        TABLE[command](options)
 
 
 def keep_freed_memory() -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,9 +19,12 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from topospike.analysis import analyse
-from topospike.contracts import write_atomically
+from topospike.contracts import write_atomically, write_json
 from topospike.errors import ConfigError, TopospikeError
+from topospike.files.reading import read_bytes, read_optional
+from topospike.metrics_log import MOST_BYTES as MOST_LOG
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
+from topospike.pipeline.lock import locked
 from topospike.pipeline.networks import fresh_model, run_folder
 from topospike.pipeline.pruning import make_network, prune_run
 from topospike.pipeline.quantising import quantise_network, trained_kind
@@ -202,6 +204,12 @@ def work(job: Job, *, needs_topology: bool, device: str | None) -> None:
     if job.source is not None:
         work(job.source, needs_topology=False, device=device)
         prune_run(job.source.folder, job.folder, job.recipe, device=device)
+    with locked(job.folder):
+        work_in_folder(job, needs_topology=needs_topology, device=device)
+
+
+def work_in_folder(job: Job, *, needs_topology: bool, device: str | None) -> None:
+    """Do what `work` does, in the folder of a row that is locked."""
     run = Run(job.recipe, job.folder, device=device)
     refuse_changed_settings(run)
     with run.recorded():
@@ -243,14 +251,14 @@ def analyse_initial(run: Run) -> None:
 def note_failure(job: Job, message: str | None) -> None:
     """Keep the error of a row in its run folder, or remove it after a success."""
     path = job.folder / FAILURES
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_optional(path, dict[str, str]) or {}
     name = job.experiment.part
     if message is None:
         known.pop(name, None)
     else:
         known[name] = message
     if known:
-        write_atomically(path, json.dumps(known, indent=1) + "\n")
+        write_json(path, known)
     else:
         path.unlink(missing_ok=True)
 
@@ -286,6 +294,4 @@ def copy_records(source: Path, target: Path) -> None:
     names = (*RECORDS, "topology_report.json", INITIAL_REPORT)
     for path in source.rglob("*.json*"):
         if path.name in names:
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            write_atomically(target / path.relative_to(source), read_bytes(path, most=MOST_LOG))

@@ -21,13 +21,14 @@ import yaml
 
 from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
+from topospike.files.reading import UNREADABLE, reason
 from topospike.measure import evaluate
+from topospike.metrics_log import read_log
 from topospike.pipeline.networks import trained_model
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import spiking_network
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.recipe.files import dotted_names, nearest
-from topospike.report.folder import read_metrics
 from topospike.train import evaluate_accuracy
 
 LOGARITHMIC = "log"
@@ -100,7 +101,12 @@ def parse_space(entries: Sequence[str], *, known: Recipe) -> Space:
             raise ConfigError(f"--space {entry!r} has no values; write {key}=0.1,0.01 or 0.01:0.1.")
         if key not in names:
             raise ConfigError(f"--space: unknown key {key!r}.{nearest(key, names)}")
-        dimensions[key] = parse_values(entry, values)
+        try:
+            dimensions[key] = parse_values(entry, values)
+        except ConfigError:
+            raise
+        except (yaml.YAMLError, *UNREADABLE) as error:
+            raise ConfigError(f"--space {key}: no values can be read ({reason(error)}).") from error
     return Space(dimensions)
 
 
@@ -229,7 +235,7 @@ def ann_accuracy(run: Run, network: Network) -> float:
 
 def ann_validation(run: Run, network: Network) -> float | None:
     """Return the validation accuracy of the weights that training ended with."""
-    epochs, _ = read_metrics(network.folder / "metrics.jsonl", [])
+    epochs = read_log(network.folder / "metrics.jsonl").epochs
     return epochs[-1].validation_accuracy if epochs else None
 
 

@@ -9,12 +9,11 @@ cluster whose machines see the same folder, and starts failed trials again. What
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,11 @@ from topospike.cli.search import (
     nested,
     parse_space,
 )
-from topospike.contracts import write_atomically
+from topospike.contracts import write_json
 from topospike.errors import ConfigError, TopospikeError, require
+from topospike.files.reading import read_optional
 from topospike.pipeline.api import run_everything
+from topospike.pipeline.lock import locked
 from topospike.pipeline.networks import run_folder
 from topospike.pipeline.run import Run
 from topospike.progress import say
@@ -64,6 +65,13 @@ class Trial:
     validation_accuracy: float | None = None
     test_accuracy: float | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedTrial(Trial):
+    """A trial as ``trial.json`` holds it, with how it was judged."""
+
+    judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -195,24 +203,27 @@ def tuned(
 def carry_out(order: Order, point: Mapping[str, Any]) -> Trial:
     """Run one trial to its end in its folder, judge it, and write down the result."""
     folder = order.folder_at(point)
-    run = Run(order.recipe_at(point), folder, device=order.device)
-    run_everything(run)
-    validation, test, score = judge_run(run, order.judgement)
-    trial = Trial(point, str(folder), score, validation, test)
-    record = {**asdict(trial), "judgement": asdict(order.judgement)}
-    write_atomically(folder / RESULT, json.dumps(record, indent=1) + "\n")
+    with locked(folder):
+        run = Run(order.recipe_at(point), folder, device=order.device)
+        run_everything(run)
+        validation, test, score = judge_run(run, order.judgement)
+        trial = Trial(point, str(folder), score, validation, test)
+        record = {**asdict(trial), "judgement": asdict(order.judgement)}
+
+        def action() -> list[Path]:
+            write_json(folder / RESULT, record)
+            return [folder / RESULT]
+
+        run.always("trial", action)
     return trial
 
 
 def finished(order: Order, point: Mapping[str, Any]) -> Trial | None:
     """Return the result of a trial that ended before under the same judgement."""
-    path = order.folder_at(point) / RESULT
-    if not path.is_file():
+    judged = read_optional(order.folder_at(point) / RESULT, JudgedTrial)
+    if judged is None or judged.judgement != order.judgement:
         return None
-    record = json.loads(path.read_text())
-    if record.pop("judgement") != asdict(order.judgement):
-        return None
-    return replace(Trial(**record), settings=point)
+    return Trial(point, *(getattr(judged, f.name) for f in fields(Trial)[1:]))
 
 
 def finish(folder: Path, trials: Sequence[Trial], judgement: Judgement) -> None:
@@ -230,7 +241,7 @@ def finish(folder: Path, trials: Sequence[Trial], judgement: Judgement) -> None:
         "best": None if best is None else trials[best].folder,
         "trials": [asdict(trial) for trial in trials],
     }
-    write_atomically(folder / "sweep.json", json.dumps(content, indent=1) + "\n")
+    write_json(folder / "sweep.json", content)
     output().print(table_of(trials, best))
     print(f"selected by {judgement.rule}: {content['best']}")
     failed = [trial for trial in trials if trial.error is not None]

@@ -10,18 +10,15 @@ run: see `topospike.export.graph_json` for what a graph may name.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, fx, nn
 
-from topospike.contracts import ConversionReport, to_json, write_atomically
+from topospike.contracts import ConversionReport, to_json, write_atomically, write_json
 from topospike.conversion.method import (
     METHODS,
     NEURONS,
@@ -30,13 +27,17 @@ from topospike.conversion.method import (
     neuron_from_plain,
     neuron_to_plain,
 )
-from topospike.errors import CheckpointError, ConversionError, TopologyViolation
+from topospike.errors import CheckpointError, ConversionError, MissingDataError, TopologyViolation
 from topospike.export.graph_json import (
     Plain,
     graph_from_plain,
     graph_to_plain,
     value_to_plain,
 )
+from topospike.files.archives import DAMAGE, check_tensors
+from topospike.files.reading import converted, read_record, reason, require_regular, shortened
+from topospike.files.seal import INTACT, digest, own_state, require_intact, with_own_digest
+from topospike.files.seal import digest_of as digest_of_file
 from topospike.models.qcfs import QCFS, SlipReLU
 from topospike.registry import Registry
 from topospike.snn.coding import CODINGS
@@ -96,12 +97,12 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
         )
     tensors, axes, aliases = tensors_of(snn.ann)
     content = safetensors.torch.save(tensors, metadata={"format": FORMAT})
-    name = f"tensors-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    name = f"tensors-{digest(content)[:16]}.safetensors"
     description = {
         "format": FORMAT,
         "version": VERSION,
         "written_by": {package: version(package) for package in ("topospike", "torch")},
-        "tensors": {"file": name, "sha256": hashlib.sha256(content).hexdigest()},
+        "tensors": {"file": name, "sha256": digest(content)},
         "parameters": [key for key, _ in snn.ann.named_parameters() if key in tensors],
         "axes": axes,
         "aliases": aliases,
@@ -113,17 +114,11 @@ def save(snn: SpikingNetwork, folder: str | Path) -> tuple[Path, Path]:
         },
         "report": to_json(snn.report),
     }
-    text = json.dumps({**description, "sha256": digest_of(description)}, indent=1) + "\n"
-    try:
-        write_atomically(folder / name, content)
-        write_atomically(folder / FILE, text)
-        for old in folder.glob("tensors-*.safetensors"):
-            if old.name != name:
-                old.unlink()
-    except OSError as error:
-        raise CheckpointError(
-            f"{str(folder)!r}: the network cannot be written here ({error}). Choose another folder."
-        ) from error
+    write_atomically(folder / name, content)
+    write_json(folder / FILE, with_own_digest(description))
+    for old in folder.glob("tensors-*.safetensors"):
+        if old.name != name:
+            old.unlink()
     return folder / FILE, folder / name
 
 
@@ -149,56 +144,48 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> SpikingNe
     folder, place = Path(folder), torch.device(device)
     try:
         description = read_description(folder / FILE)
-        content = (folder / Path(description["tensors"]["file"]).name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != description["tensors"]["sha256"]:
+        path = folder / Path(description["tensors"]["file"]).name
+        require_regular(path, remedy=MISSING)
+        for file in (folder / FILE, path):
+            require_intact(file)
+        if digest_of_file(path) != description["tensors"]["sha256"]:
             raise ValueError("the tensor file is not the one that was saved")
-        report = ConversionReport.from_plain(description["report"])
-        network = rebuild(description, safetensors.torch.load(content), place, method_of(report))
+        check_tensors(path, lambda name, shape, dtype: None)
+        report = converted(description["report"], ConversionReport, folder / FILE)
+        # copies, whose memory is aligned as it was: on other memory products round differently
+        tensors = {name: t.clone() for name, t in safetensors.torch.load_file(path).items()}
+        network = rebuild(description, tensors, place, method_of(report))
         return SpikingNetwork(network, report)
-    except OSError as error:
+    except MissingDataError as error:
+        raise CheckpointError(f"{str(folder)!r} holds no saved network: {error}") from error
+    except DAMAGED as error:
         raise CheckpointError(
-            f"{str(folder)!r} holds no saved network ({error}). Give the folder that was passed to "
-            "topospike.save."
-        ) from error
-    except DAMAGE as error:
-        raise CheckpointError(
-            f"{str(folder)!r} is not a whole saved network ({type(error).__name__}: {error}). It "
-            "may be cut off or changed; restore it, or convert and save again."
+            f"{str(folder)!r} is not a whole saved network ({type(error).__name__}: "
+            f"{reason(error)}). It may be cut off or changed; restore it, or convert and save "
+            "again."
         ) from error
 
 
-# What reading a file that was cut or changed can raise, besides errors of the file system.
-DAMAGE = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    SafetensorError,
-    ConversionError,
-    TopologyViolation,
-)
+MISSING = "Give the folder passed to topospike.save; restore it, or convert and save again."
+# What files that were cut or changed can raise.
+DAMAGED = (*DAMAGE, ConversionError, TopologyViolation)
 
 
 def read_description(path: Path) -> dict[str, Plain]:
     """Read the JSON file and check its format and its digest."""
-    description = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    description = read_record(path, dict[str, Any], remedy=MISSING)
+    if description.get("format") != FORMAT:
         raise ValueError(f"{path.name} does not say that it is a {FORMAT}")
     if description.get("version") != VERSION:
-        writer = description.get("written_by", {})
+        writer = shortened(str(description.get("written_by", {})), 60)
+        version = shortened(str(description.get("version")), 60)
         raise CheckpointError(
-            f"{str(path)!r} has format version {description.get('version')} (written by {writer}); "
-            f"this topospike reads version {VERSION}. Read it with the version that wrote it."
+            f"{str(path)!r} has format version {version} (written by {writer}); this topospike "
+            f"reads version {VERSION}. Read it with the version that wrote it."
         )
-    if description.pop("sha256", None) != digest_of(description):
+    if own_state(description) != INTACT:
         raise ValueError(f"{path.name} was changed after it was written")
     return description
-
-
-def digest_of(description: dict[str, Plain]) -> str:
-    """Return the SHA-256 of a description, whatever its layout in the file."""
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def tensors_of(

@@ -10,20 +10,22 @@ network itself is saved by `topospike.save`.
 from __future__ import annotations
 
 import io
-import json
-import zipfile
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor, fx
 
-from topospike.contracts import to_json, write_atomically
+from topospike.contracts import to_json, write_atomically, write_json
 from topospike.conversion.method import require_export
-from topospike.errors import CheckpointError, ConversionError
+from topospike.errors import ConversionError
+from topospike.files.archives import Arrays, read_arrays, reading
+from topospike.files.ranges import Order
+from topospike.files.reading import converted, read_record
 from topospike.snn.integer import codes_of, grid_of
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.quanta import Codes
@@ -126,7 +128,7 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)  # pyright: ignore[reportArgumentType]
     write_atomically(folder / ARRAYS, packed.getvalue())
-    write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1) + "\n")
+    write_json(folder / DESCRIPTION, content)
     return folder
 
 
@@ -205,29 +207,67 @@ def read_csr(folder: str | Path) -> CsrNetwork:
         If a file is missing, damaged, or something else.
     """
     folder = Path(folder)
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        with np.load(io.BytesIO((folder / ARRAYS).read_bytes()), allow_pickle=False) as stored:
-            arrays = dict(stored)
-        if description["format"] != FORMAT:
-            raise KeyError(f"format {description['format']!r}")
-        layers = {}
-        for entry in description["layers"]:
-            if "shape" in entry:
-                name, shape = entry["name"], tuple(entry["shape"])
-                parts = tuple(arrays[f"{name}/{part}"] for part in ("data", "indices", "indptr"))
-                columns = int(np.prod(shape[1:]))
-                matrix = csr_matrix(parts, (shape[0], columns))
-                layers[name] = read_layer(matrix, shape, arrays.get(f"{name}/bias"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{folder} does not hold a network written by export_csr ({error}). Export it again."
-        ) from error
-    thresholds = {
-        site["name"]: torch.from_numpy(arrays[f"{site['name']}/threshold"])
-        for site in description["sites"]
-    }
+    path = folder / DESCRIPTION
+    description = read_record(path, dict[str, Any], remedy=AGAIN)
+    content = converted(description, Content, path, remedy=AGAIN)
+    arrays = read_arrays(folder / ARRAYS, remedy=AGAIN)
+    with reading(folder / ARRAYS, AGAIN):
+        layers = {
+            entry["name"]: read_layer(arrays, entry["name"], entry["shape"])
+            for entry in content["layers"]
+            if "shape" in entry
+        }
+        thresholds = {
+            site["name"]: torch.from_numpy(
+                arrays.read(f"{site['name']}/threshold", most=MOST_THRESHOLDS)
+            )
+            for site in content["sites"]
+        }
     return CsrNetwork(description, layers, thresholds)
+
+
+AGAIN = "Export the network again."
+MOST_THRESHOLDS = 2**24
+MOST_WEIGHTS = 2**31
+ITEM = 8
+"""Most bytes of a number."""
+
+
+class LayerEntry(TypedDict):
+    """What is needed of a layer; one without a shape has no weight."""
+
+    name: str
+    shape: NotRequired[tuple[Order, ...]]
+
+
+class SiteEntry(TypedDict):
+    """What is needed of a site."""
+
+    name: str
+
+
+class Content(TypedDict):
+    """What is needed of ``network.json`` to read the arrays."""
+
+    format: Literal["topospike csr 1"]
+    layers: list[LayerEntry]
+    sites: list[SiteEntry]
+
+
+def read_layer(arrays: Arrays, name: str, shape: tuple[int, ...]) -> CsrLayer:
+    """Read the matrix and the bias of a layer; no array may be larger than its shape allows."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    if rows * columns > MOST_WEIGHTS:
+        raise ValueError(f"{name} has shape {shape}; {MOST_WEIGHTS} weights at most are read")
+    most = {"data": ITEM * rows * columns, "indices": ITEM * rows * columns}
+    parts = [
+        arrays.read(f"{name}/{part}", most=most.get(part, ITEM * (rows + 1)))
+        for part in ("data", "indices", "indptr")
+    ]
+    matrix = csr_matrix(tuple(parts), (rows, columns))
+    matrix.check_format(full_check=True)
+    bias = arrays.read(f"{name}/bias", most=ITEM * rows) if f"{name}/bias" in arrays else None
+    return csr_layer(matrix, shape, bias)
 
 
 def csr_matrix(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> scipy.sparse.csr_array:
@@ -237,7 +277,7 @@ def csr_matrix(parts: tuple[np.ndarray, ...], shape: tuple[int, int]) -> scipy.s
     return csr_array(parts, shape=shape)
 
 
-def read_layer(
+def csr_layer(
     matrix: scipy.sparse.csr_array, shape: tuple[int, ...], bias: np.ndarray | None
 ) -> CsrLayer:
     """Turn a sparse matrix back into weight and mask."""

@@ -44,8 +44,8 @@ def wider_cost(
 
     Notes
     -----
-    With a the share of the spike-fed links that active neurons feed, events at a rate r per link and
-    step cost ``r t E_AC`` a link up to t, in the ANN it is ``a E_int8``; they are equal at
+    With a the share of the spike-fed links that active neurons feed, events at a rate r per link
+    and step cost ``r t E_AC`` a link up to t, in the ANN it is ``a E_int8``; they are equal at
     ``r = a E_int8 / (t E_AC)``.
     """
     memory = memory_energy(snn, run)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from topospike.errors import require
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
+from topospike.pipeline.lock import locked
 from topospike.pipeline.pruning import make_network
 from topospike.pipeline.quantising import quantise_network
 from topospike.pipeline.run import Run, choose_device
@@ -22,7 +23,6 @@ from topospike.pipeline.stages import (
     convert_network,
     measure_network,
     refuse_changed_settings,
-    show_first_conversion,
 )
 from topospike.pipeline.summary import saving_texts, write_summary
 from topospike.recipe import Recipe
@@ -107,7 +107,7 @@ def run_recipe(
     if not isinstance(recipe, Recipe):
         recipe = resolve(str(recipe))
     folder = Path("runs") / recipe.name if folder is None else Path(folder)
-    with process_group(choose_device(device)):
+    with process_group(choose_device(device)), locked(folder):
         run = Run(recipe, folder, device=device, overwrite=overwrite)
         return run_training(run) if train_only else run_everything(run)
 
@@ -165,8 +165,6 @@ def measure_networks(run: Run, only: str | None = None, *, convert: bool = True)
 
 def closed(run: Run, *, report: bool) -> RunResult:
     """Write ``summary.json`` and, if asked for, ``report.html``, and return what there is now."""
-    for network in run.networks:
-        show_first_conversion(run, network)
     rows, savings = write_summary(run), tuple(saving_texts(run))
     if not report:
         return RunResult(run.folder, folders_of(run), rows, savings)

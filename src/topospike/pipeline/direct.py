@@ -6,10 +6,9 @@ lies where a conversion named ``direct`` would, so that summary and report read 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from topospike.contracts import to_json, write_atomically
+from topospike.contracts import to_json, write_json
 from topospike.direct import (
     DirectNetwork,
     SpikingModel,
@@ -40,7 +39,7 @@ from topospike.pipeline.stages import (
 from topospike.progress import watched
 from topospike.recipe import Recipe
 from topospike.recipe.files import to_plain
-from topospike.topology import Topology
+from topospike.topology import Topology, saved_series
 from topospike.train import TopologyController, fit
 
 METHOD = "direct"
@@ -82,7 +81,7 @@ def train_spiking(run: Run, network: Network) -> None:
 
     def action() -> list[Path]:
         if changed:
-            remove_results(network)
+            remove_results(run, network)
         model, rule = new_network(run, network)
         fit(
             model,
@@ -103,7 +102,7 @@ def train_spiking(run: Run, network: Network) -> None:
             topology = Topology.from_model(model, provenance={"rule": network.name})
             topology.save(network.folder / "topology.npz")
             run.record.write(topology_digest=topology.digest)
-            outputs.append(network.folder / "topology.npz")
+            outputs += [network.folder / "topology.npz", *saved_series(network.folder).values()]
         return outputs
 
     run.stage(network.stage, training_settings(run, network), action)
@@ -114,7 +113,7 @@ def trained_network(run: Run, network: Network) -> DirectNetwork:
     model = spiking_model(fresh_model(run), run.recipe.direct)
     load_weights(model, network.folder / "model.safetensors")
     if network.is_sparse:
-        Topology.load(network.folder / "topology.npz").verify(model)
+        run.topology(network).verify(model)
     model.to(run.device).eval()
     images, _ = next(iter(run.data.calibration))
     return spiking_network(model, images)
@@ -129,7 +128,7 @@ def measure_spiking(run: Run, network: Network) -> None:
     def action() -> list[Path]:
         snn = trained_network(run, network)
         report, evaluation = folder / "conversion.json", folder / "evaluation.json"
-        write_atomically(report, json.dumps(to_json(snn.report), indent=1) + "\n")
+        write_json(report, to_json(snn.report))
         result = evaluate(
             snn,
             watched(run.data.test, name),

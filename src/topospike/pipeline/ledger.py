@@ -1,23 +1,34 @@
-"""Pipeline: which stages of a run folder are done, and with which settings.
+"""Pipeline: which stages of a run folder are done, with which settings, and what they wrote.
 
-``stages.json`` holds for every stage its settings, its output files with their sizes, its seconds,
-and whether it ended. A stage is skipped when it ended with the same settings and its files are
-there; a stage that was killed has begun and not ended, so it runs again. What a stage means is not
-known here.
+``stages.json`` holds for every stage its settings, its output files with their sizes and SHA-256,
+its seconds, and whether it ended. A stage is skipped when it ended with the same settings and its
+files are there; a stage that was killed has begun and not ended, so it runs again. What a stage
+means is not known here; the digests are compared by whoever reads a file (`topospike.files.seal`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from topospike.contracts import write_atomically
-from topospike.errors import CheckpointError
+from topospike.contracts import to_json, write_json
+from topospike.files.reading import read_optional
+from topospike.files.seal import (
+    CHANGED,
+    FILE,
+    Stage,
+    digest_of,
+    own_digest_checked,
+    with_own_digest,
+)
 
-FILE = "stages.json"
 Settings = Mapping[str, Any]
+REMEDY = (
+    "Delete it to let every stage run again; training goes on from its checkpoints all the same."
+)
 
 
 class Ledger:
@@ -33,75 +44,90 @@ class Ledger:
         self.folder = folder
         self.writes = writes
         self.defaults = plain(defaults or {})
-        self._entries = read(folder / FILE)
+        self.stages = read_stages(folder)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of every stage that ended, in the order they first began."""
-        return {name: entry["seconds"] for name, entry in self._entries.items() if ended(entry)}
+        """Seconds of every stage that ended, in the order they first began.
+
+        What is done anew by every command has no settings, and is left out.
+        """
+        ended = {name: stage for name, stage in self.stages.items() if stage.settings}
+        return {name: s.seconds for name, s in ended.items() if s.seconds is not None}
 
     def settings(self, stage: str, *, like: Settings) -> dict[str, Any] | None:
         """Return what a stage last began with, ``None`` if it never began.
 
         Keys of ``like`` that are missing there and have a default get it.
         """
-        entry = self._entries.get(stage)
-        return None if entry is None else with_defaults(entry["settings"], like, self.defaults)
+        known = self.stages.get(stage)
+        return None if known is None else with_defaults(known.settings, like, self.defaults)
 
     def is_complete(self, stage: str, settings: Settings) -> bool:
         """Tell whether a stage ended with these settings and all its files are still there."""
-        entry = self._entries.get(stage)
-        if entry is None or not ended(entry):
+        known = self.stages.get(stage)
+        if known is None or known.seconds is None:
             return False
         if self.settings(stage, like=settings) != plain(settings):
             return False
-        return all(size_of(self.folder / name) == size for name, size in entry["outputs"].items())
+        return all(size_of(self.folder / name) == size for name, size in known.outputs.items())
 
     def begin(self, stage: str, settings: Settings) -> None:
         """Write down that a stage is under way with these settings."""
-        self._entries[stage] = {"settings": plain(settings), "outputs": {}, "seconds": None}
+        self.stages[stage] = Stage(plain(settings), outputs={}, seconds=None)
         self._write()
 
     def end(self, stage: str, *, outputs: Iterable[str], seconds: float) -> None:
-        """Write down that a stage has ended; its outputs are paths inside the folder."""
-        sizes = {name: size_of(self.folder / name) for name in outputs}
-        self._entries[stage] |= {"outputs": sizes, "seconds": round(seconds, 3)}
+        """Write down that a stage has ended, and seal its outputs, paths inside the folder."""
+        sealed = self._sealed(self.stages[stage], outputs)
+        self.stages[stage] = dataclasses.replace(sealed, seconds=round(seconds, 3))
         self._write()
+
+    def accept(self) -> list[str]:
+        """Seal the files of every stage that ended as they are; return those that were not so."""
+        edited = []
+        for name, stage in self.stages.items():
+            if stage.seconds is None:
+                continue
+            there = [name for name in stage.outputs if (self.folder / name).is_file()]
+            new = sorted(o for o in there if stage.state(self.folder, o) == CHANGED)
+            sealed = self._sealed(stage, there)
+            accepted = tuple(dict.fromkeys((*stage.accepted, *new)))
+            outputs = {**stage.outputs, **sealed.outputs}
+            self.stages[name] = dataclasses.replace(sealed, outputs=outputs, accepted=accepted)
+            edited += new
+        self._write()
+        return edited
 
     def adopt(self, other: Ledger, stages: Iterable[str]) -> None:
         """Take over stages that ended in another folder, whose files were copied to this one."""
-        for stage in stages:
-            if stage in other.seconds:
-                self._entries[stage] = other._entries[stage]
+        self.stages |= {stage: other.stages[stage] for stage in stages if stage in other.seconds}
         self._write()
 
-    def forget(self, stage: str) -> None:
-        """Remove a stage whose files no longer belong to the run."""
-        if self._entries.pop(stage, None) is not None:
-            self._write()
+    def forget(self, *stages: str) -> None:
+        """Remove stages whose files no longer belong to the run."""
+        for stage in stages:
+            self.stages.pop(stage, None)
+        self._write()
+
+    def _sealed(self, stage: Stage, outputs: Iterable[str]) -> Stage:
+        paths = {name: self.folder / name for name in outputs}
+        sizes = {name: size_of(path) for name, path in paths.items()}
+        # Of several processes one writes, and the others may see its files half done.
+        digests = {n: digest_of(p) for n, p in paths.items() if self.writes and p.is_file()}
+        return dataclasses.replace(stage, outputs=sizes, sha256=digests)
 
     def _write(self) -> None:
-        if not self.writes:
-            return
-        write_atomically(self.folder / FILE, json.dumps(self._entries, indent=1) + "\n")
+        if self.writes:
+            content = {name: to_json(stage) for name, stage in self.stages.items()}
+            write_json(self.folder / FILE, with_own_digest(content))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_stages(folder: Path) -> dict[str, Stage]:
     """Read the stages of a folder; none when the file is missing."""
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text()))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}). Delete it to let every stage run again; training goes "
-            "on from its checkpoints all the same."
-        ) from error
-
-
-def ended(entry: Mapping[str, Any]) -> bool:
-    """Tell whether a stage came to its end."""
-    return entry["seconds"] is not None
+    path = folder / FILE
+    prepare = own_digest_checked(path)
+    return read_optional(path, dict[str, Stage], remedy=REMEDY, prepare=prepare) or {}
 
 
 def size_of(path: Path) -> int | None:

@@ -7,8 +7,10 @@ from the recipe first, and the file must fit it exactly. Nothing is pickled.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +18,19 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from topospike.contracts import write_atomically
 from topospike.data import Batches, DataBundle
-from topospike.errors import CheckpointError, MissingDataError
+from topospike.errors import MissingDataError
+from topospike.files.archives import check_tensors, reading
+from topospike.files.reading import shortened
+from topospike.files.seal import require_intact
 from topospike.models import build_model, fit_whitening
 from topospike.pipeline.run import Network, Run
 from topospike.recipe import Recipe
 from topospike.recipe.files import to_plain
-from topospike.topology import Topology, check_masks, register_mask
+from topospike.topology import check_masks, register_mask
 
 MASK = "_mask"
 # Settings that change how fast or how safely a network is trained, not what comes out.
@@ -63,6 +67,7 @@ def digest(settings: dict[str, Any]) -> str:
 
 def fresh_model(run: Run) -> nn.Module:
     """Build the recipe's network with the initial weights of its seed."""
+    _ = run.shapes  # refuses what would not fit into memory
     return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
 
 
@@ -78,7 +83,7 @@ def trained_model(run: Run, network: Network) -> nn.Module:
     model = fresh_model(run)
     load_weights(model, network.folder / "model.safetensors")
     if network.is_sparse:
-        Topology.load(network.folder / "topology.npz").verify(model)
+        run.topology(network).verify(model)
     return model.to(run.device).eval()
 
 
@@ -130,6 +135,9 @@ def save_weights(model: nn.Module, path: Path) -> None:
     write_atomically(path, safetensors.torch.save(state, metadata={"format": "topospike model"}))
 
 
+REMEDY = "Restore the file, or delete it and repeat the command that made the run."
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill a freshly built network from a file, its masks included.
 
@@ -142,28 +150,34 @@ def load_weights(model: nn.Module, path: Path) -> None:
     TopologyViolation
         A weight without a link is not zero.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise MissingDataError(f"no trained network {str(path)!r}; run `topospike train` first.")
-    try:
+    require_intact(path)
+    known = model.state_dict()
+    found = f"does not hold the weights of this {type(model).__name__}"
+    check_tensors(path, functools.partial(unfitting, known), found=found)
+    with reading(path, REMEDY, found):
         state = safetensors.torch.load_file(path)
-        known = model.state_dict()
         for name, value in state.items():
-            owner, _, parameter = name.removesuffix(MASK).rpartition(".")
-            if (
-                name.endswith(MASK)
-                and name.removesuffix(MASK) in state
-                and value.dtype is torch.bool
-                and name not in known
-            ):
+            if name not in known:
+                owner, _, parameter = name.removesuffix(MASK).rpartition(".")
                 register_mask(model.get_submodule(owner), value, name=parameter)
         model.load_state_dict(state)
-    except (SafetensorError, AttributeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path} does not hold the weights of this {type(model).__name__} ({reason}). Restore "
-            "the file, or delete it and repeat the command that made the run."
-        ) from error
     check_masks(model)
+
+
+def unfitting(
+    known: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: str
+) -> str | None:
+    """Say why a stored tensor is none of a model's, nor the mask of one; ``None`` if it is."""
+    own = known.get(name)
+    is_mask = own is None and name.endswith(MASK) and dtype == "BOOL"
+    wanted = known.get(name.removesuffix(MASK)) if is_mask else own
+    if wanted is None:
+        return f"it holds {shortened(name)!r}, which the model does not have"
+    if tuple(wanted.shape) != shape:
+        return f"{name} has shape {shape}; in the model it has {tuple(wanted.shape)}"
+    return None
 
 
 def run_folder(root: Path, recipe: Recipe) -> Path:

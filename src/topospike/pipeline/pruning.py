@@ -17,7 +17,9 @@ from torch import nn
 
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import keep_links
+from topospike.files.reading import require_regular
 from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.lock import locked
 from topospike.pipeline.networks import (
     fresh_model,
     load_weights,
@@ -60,7 +62,7 @@ def prune_network(run: Run, network: Network) -> None:
 
     def action() -> list[Path]:
         if changed and run.processes.is_main:
-            remove_results(network)
+            remove_results(run, network)
         model = fresh_model(run)
         load_weights(model, source.folder / "model.safetensors")
         report = prune_as_set(run, model.to(run.device))
@@ -190,12 +192,13 @@ def prune_run(source: Path, folder: Path, recipe: Recipe, *, device: str | None)
             f"{source} holds no trained dense network to prune; train one first, with "
             "dense_twin: true in its recipe."
         )
-    run = Run(recipe, folder, device=device, overwrite=True)
-    copy_dense(source, run, known)
-    refuse_changed_settings(run)
-    with run.recorded():
-        for network in run.networks:
-            make_network(run, network)
+    with locked(folder):
+        run = Run(recipe, folder, device=device, overwrite=True)
+        copy_dense(source, run, known)
+        refuse_changed_settings(run)
+        with run.recorded():
+            for network in run.networks:
+                make_network(run, network)
     return PruneReport.load(folder / REPORT_FILE)
 
 
@@ -211,5 +214,8 @@ def copy_dense(source: Path, run: Run, known: Ledger) -> None:
                 "choose another folder by --to, or delete that one."
             )
         return
+    for path in (source / "dense").rglob("*"):
+        if not path.is_dir():
+            require_regular(path)  # a device would be copied without end
     shutil.copytree(source / "dense", target, ignore=shutil.ignore_patterns("checkpoint"))
     run.ledger.adopt(known, [stage for stage in known.seconds if "dense" in stage.split()])

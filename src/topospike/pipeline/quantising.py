@@ -193,7 +193,7 @@ def quantised_model(run: Run, network: Network, kind: str) -> nn.Module:
     model = with_activations(fresh_model(run), run.recipe, kind, example=example)
     load_weights(model, kind_folder(network, kind) / "model.safetensors")
     if network.is_sparse:
-        Topology.load(network.folder / "topology.npz").verify(model)
+        run.topology(network).verify(model)
     return model.to(run.device).eval()
 
 

@@ -7,7 +7,6 @@ seconds per stage, and every warning raised on the way. Written at the start and
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -22,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import topospike
-from topospike.contracts import write_atomically
+from topospike.contracts import write_json
 from topospike.errors import CheckpointError, MissingDataError
+from topospike.files.record import FILE, read_run_record
+from topospike.files.seal import ChangedFileWarning, with_own_digest
 from topospike.recipe import Recipe
 from topospike.recipe.files import recipe_from, to_plain
-
-FILE = "record.json"
 
 
 class RunRecord:
@@ -36,7 +35,7 @@ class RunRecord:
     def __init__(
         self, folder: Path, recipe: Recipe, *, device: str, rank: int = 0, processes: int = 1
     ) -> None:
-        earlier = read_record(folder) if (folder / FILE).is_file() else {}
+        earlier = earlier_record(folder)
         self.path = folder / FILE
         self.writes = rank == 0
         self._content: dict[str, Any] = {
@@ -66,7 +65,7 @@ class RunRecord:
         self._content |= changes
         if not self.writes:
             return
-        write_atomically(self.path, json.dumps(self._content, indent=1) + "\n")
+        write_json(self.path, with_own_digest(self._content))
 
     def add_warning(self, message: str) -> None:
         """Keep a warning, once."""
@@ -74,13 +73,22 @@ class RunRecord:
             self._content["warnings"].append(message)
 
 
+def earlier_record(folder: Path) -> dict[str, Any]:
+    """Return what a folder says of its run so far; nothing, with a warning, if it was changed."""
+    try:
+        return read_run_record(folder, strict=True) or {}
+    except CheckpointError as error:
+        warnings.warn(f"{error} It is written anew.", ChangedFileWarning, stacklevel=3)
+        return {}
+
+
 def same_data(earlier: Mapping[str, Any], recipe: Recipe) -> bool:
     """Tell whether an earlier record is about the dataset of this recipe."""
     return earlier.get("recipe", {}).get("data") == to_plain(recipe.data)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read the record of a run folder.
+def read_record(folder: Path, *, strict: bool = False) -> dict[str, Any]:
+    """Read the record of a run folder; ``strict``: one changed after it was written is an error.
 
     Raises
     ------
@@ -94,25 +102,24 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise MissingDataError(
             f"no folder {str(folder)!r}; give the folder that `topospike run` or `train` wrote."
         )
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise MissingDataError(
             f"{str(folder)!r} is not a run folder: it has no {FILE}. Give the folder that "
             "`topospike run` or `train` wrote."
         )
-    try:
-        return dict(json.loads(path.read_text()))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}). Delete it and repeat the command that made the run; "
-            "finished stages are kept."
-        ) from error
+    return read_run_record(folder, strict=strict) or {}
 
 
 def recorded_recipe(folder: Path) -> Recipe:
-    """Return the recipe a run folder was made with."""
-    return recipe_from(
-        read_record(folder).get("recipe", {}), source=f"the recipe in {folder / FILE}"
-    )
+    """Return the recipe a run folder was made with, which its other stages are computed by.
+
+    Raises
+    ------
+    CheckpointError
+        The record was changed after it was written.
+    """
+    content = read_record(folder, strict=True)
+    return recipe_from(content.get("recipe", {}), source=f"the recipe in {folder / FILE}")
 
 
 def commit() -> str | None:

@@ -6,6 +6,7 @@ are all done loads nothing. The stages themselves are in `topospike.pipeline.sta
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +19,17 @@ import torch
 
 from topospike.data import DataBundle, load_data
 from topospike.errors import ConfigError
+from topospike.files.reading import reason
+from topospike.models import build_model
 from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.lock import locked
 from topospike.pipeline.names import check_names
 from topospike.pipeline.record import RunRecord, collecting_warnings
 from topospike.progress import say, warn
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.recipe.files import to_plain
 from topospike.snn import SpikingNetwork
+from topospike.topology import Topology
 from topospike.train import current_processes
 from topospike.train.distributed import local_device
 
@@ -146,6 +151,36 @@ class Run:
             "image_size": (height, width),
         }
 
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter of the recipe's network, which is not built for it.
+
+        Raises
+        ------
+        ConfigError
+            If the network would not fit into the memory of this machine.
+        """
+        known = self.image_format  # may load the data, which must not be on the meta device
+        try:
+            with torch.device("meta"):
+                model = build_model(self.recipe.model, **known)
+        except RuntimeError as error:
+            raise ConfigError(f"the recipe's network cannot be built ({reason(error)}).") from error
+        shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+        size = sum(value.numel() * value.element_size() for value in model.parameters())
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if size > memory:
+            raise ConfigError(
+                f"the recipe's network has weights of {size / 2**30:.0f} GiB, and this machine "
+                f"{memory / 2**30:.0f} GiB of memory; a smaller one is "
+                "required."
+            )
+        return shapes
+
+    def topology(self, network: Network) -> Topology:
+        """Read the frozen topology of a sparse network."""
+        return Topology.load(network.folder / "topology.npz", self.shapes)
+
     def stage(
         self, name: str, settings: Mapping[str, Any], action: Callable[[], Iterable[Path]]
     ) -> None:
@@ -161,6 +196,12 @@ class Run:
         self.ledger.end(name, outputs=outputs, seconds=time.perf_counter() - started)
         self.record.write(seconds=self.ledger.seconds)
 
+    def always(self, name: str, action: Callable[[], Iterable[Path]]) -> None:
+        """Run ``action`` whatever was done before, and seal the files that it returns."""
+        self.ledger.begin(name, {})
+        outputs = [str(path.relative_to(self.folder)) for path in action()]
+        self.ledger.end(name, outputs=outputs, seconds=0.0)
+
     def say(self, message: str) -> None:
         """Show progress, on the main process only."""
         if self.processes.is_main:
@@ -173,8 +214,8 @@ class Run:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Keep the record up to date around the stages, warnings included."""
-        self.record.write(seconds=self.ledger.seconds)
-        with collecting_warnings(self.record, self.warn):
+        with locked(self.folder), collecting_warnings(self.record, self.warn):
+            self.record.write(seconds=self.ledger.seconds)
             try:
                 yield
             finally:

@@ -7,7 +7,6 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from topospike.analysis import save_history
-from topospike.contracts import ConversionReport, to_json, write_atomically
+from topospike.contracts import ConversionReport, to_json, write_atomically, write_json
 from topospike.conversion import convert
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
 from topospike.export import load, save
+from topospike.files.reading import read_bytes
 from topospike.measure import Conventions, compare_activations, evaluate, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.pipeline.ledger import differences
@@ -47,11 +47,12 @@ from topospike.recipe import ConversionSettings
 from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
-from topospike.topology import Topology, TopologySeries, saved_series
+from topospike.topology import TopologySeries, saved_series
 from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
+SUMMARY = "summary"
 COMPARED_IMAGES = 128
 SETTLED_IMAGES = 64
 """Test images run one by one until silence, where a network falls silent."""
@@ -67,7 +68,7 @@ def train_network(run: Run, network: Network) -> None:
     def action() -> list[Path]:
         is_main = run.processes.is_main
         if changed and is_main:
-            remove_results(network)
+            remove_results(run, network)
         model = starting_model(run)
         sparsifier = new_sparsifier(run, model) if network.is_sparse else None
         fit(
@@ -90,6 +91,7 @@ def train_network(run: Run, network: Network) -> None:
             outputs.append(network.folder / "topology.npz")
             if is_main:
                 topology.save(network.folder / "topology.npz")
+            outputs += saved_series(network.folder).values()
         if is_main:
             save_weights(model, network.folder / "model.safetensors")
         return outputs
@@ -120,13 +122,16 @@ def refuse_changed_settings(run: Run) -> None:
         refuse_changed_quantisation(run, network)
 
 
-def remove_results(network: Network) -> None:
+def remove_results(run: Run, network: Network) -> None:
     """Delete what was computed from a network that is about to be trained again."""
     folders = [network.folder, *network.folder.glob("conversions/*")]
     for path in (folder / name for folder in folders for name in RESULT_FILES):
         path.unlink(missing_ok=True)
     for path in saved_series(network.folder).values():
         path.unlink()
+    later = [name for name in run.ledger.stages if name.split()[1:2] == [network.name]]
+    later = [name for name in later if name.split()[0] in ("convert", "measure")]
+    run.ledger.forget(*later, *(("analyse",) if network.is_sparse else ()), SUMMARY)
 
 
 def correlated_pixels(run: Run) -> Tensor:
@@ -172,11 +177,12 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
 
     def action() -> list[Path]:
         path.with_name("evaluation.json").unlink(missing_ok=True)
+        run.ledger.forget(f"measure {network.name} {settings.label}")
         snn = new_spiking_network(run, network, settings)
         images = calibration_images(run.data, COMPARED_IMAGES)
         comparison = compare_activations(snn, images, compared_steps(settings.timesteps))
         comparison.save(compared)
-        write_atomically(path, json.dumps(to_json(snn.report), indent=1) + "\n")
+        write_json(path, to_json(snn.report))
         return [path, compared, *save(snn, path.with_name(SAVED_NETWORK))]
 
     if is_missing(run, network, settings.method):
@@ -297,7 +303,7 @@ def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
     asked = settings or AnalysisSettings()
 
     def action() -> list[Path]:
-        topology = Topology.load(network.folder / "topology.npz")
+        topology = run.topology(network)
         measured(topology, asked, seed=run.recipe.seed).save(path)
         points = measured_series(network.folder, asked, seed=run.recipe.seed)
         if not points:
@@ -310,14 +316,18 @@ def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:
     return path
 
 
-def show_first_conversion(run: Run, network: Network) -> None:
+def show_first_conversion(run: Run, network: Network) -> list[Path]:
     """Copy the files of the recipe's first conversion to the top of the network's folder."""
     if not run.recipe.convert:
-        return
+        return []
     source = conversion_folder(network, run.recipe.convert[0])
     for name in CONVERSION_FILES:
         target = network.folder / name
         if not (source / name).is_file():
             target.unlink(missing_ok=True)
-        elif not (target.is_file() and target.read_bytes() == (source / name).read_bytes()):
-            write_atomically(target, (source / name).read_bytes())
+            continue
+        content = read_bytes(source / name)
+        if not (target.is_file() and read_bytes(target) == content):
+            write_atomically(target, content)
+    shown = [network.folder / name for name in CONVERSION_FILES]
+    return [path for path in shown if path.is_file()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from topospike.contracts import to_json, write_atomically
+from topospike.contracts import to_json, write_json
 from topospike.errors import ConfigError, MissingDataError, require
 from topospike.export import load
+from topospike.files.archives import read_array
 from topospike.measure.stream import stream
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder
@@ -80,8 +81,7 @@ def stream_networks(
                         float(same.float().mean()),
                     )
                 )
-            text = json.dumps([to_json(line) for line in shown], indent=1) + "\n"
-            write_atomically(folder / "stream.json", text)
+            write_json(folder / "stream.json", [to_json(line) for line in shown])
             done += 1
             yield f"{network.name}, {settings.label}", tuple(shown)
     if not done:
@@ -98,8 +98,8 @@ def read_frames(source: Path, normalisation: tuple[list[float], list[float]]) ->
     width): bytes are pixels, which are normalised as in training, other numbers are taken as they
     are. A folder's pictures are one sequence, in the order of their names.
     """
-    if source.suffix == ".npy" and source.is_file():
-        array = np.load(source, allow_pickle=False)
+    if source.suffix == ".npy" and os.path.lexists(source):
+        array = read_array(source, remedy="Save the frames again with numpy.save.")
     elif source.is_dir():
         array = read_pictures(source, channels=len(normalisation[0]))
     else:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
+from pathlib import Path
 
 import torch
 
-from topospike.contracts import Evaluation, write_atomically
+from topospike.contracts import Evaluation, write_json
 from topospike.measure import saving_text, wider_text
 from topospike.models import build_model
 from topospike.pipeline.run import Network, Run
-from topospike.pipeline.stages import conversion_folder
+from topospike.pipeline.stages import SUMMARY, conversion_folder, show_first_conversion
 from topospike.recipe import ConversionSettings
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
-from topospike.topology import Topology, weight_layers
+from topospike.topology import weight_layers
 
 
 def write_summary(run: Run) -> tuple[SummaryRow, ...]:
     """Collect the rows of every evaluation that is there, and write them.
+
+    The files of the recipe's first conversion are copied to the top of each network's folder.
 
     Energies are those of the conversion's time step (``convert[i].timesteps``, or the last one
     simulated); the ratio is to the dense twin at the same step by the same method.
@@ -38,8 +41,13 @@ def write_summary(run: Run) -> tuple[SummaryRow, ...]:
         for network in run.networks
         if (network.name, settings.label) in evaluations
     )
-    content = {"rows": [dataclasses.asdict(row) for row in rows]}
-    write_atomically(run.folder / "summary.json", json.dumps(content, indent=1) + "\n")
+
+    def action() -> list[Path]:
+        path = run.folder / "summary.json"
+        write_json(path, {"rows": [dataclasses.asdict(row) for row in rows]})
+        return [path, *(copy for n in run.networks for copy in show_first_conversion(run, n))]
+
+    run.always(SUMMARY, action)
     return rows
 
 
@@ -49,7 +57,7 @@ def evaluations_of(run: Run) -> dict[tuple[str, str], Evaluation]:
         (network.name, settings.label): Evaluation.load(path)
         for network in run.networks
         for settings in run.recipe.convert
-        if (path := conversion_folder(network, settings) / "evaluation.json").is_file()
+        if os.path.lexists(path := conversion_folder(network, settings) / "evaluation.json")
     }
 
 
@@ -110,9 +118,10 @@ def network_sparsity(run: Run, network: Network) -> float:
     """
     if not network.is_sparse:
         return 0.0
+    known = run.image_format  # may load the data, which must not be on the meta device
     with torch.device("meta"):
-        model = build_model(run.recipe.model, **run.image_format)
+        model = build_model(run.recipe.model, **known)
     possible = sum(layer.weight.numel() for layer in weight_layers(model))
-    topology = Topology.load(network.folder / "topology.npz")
+    topology = run.topology(network)
     absent = sum(mask.numel() - int(mask.sum()) for mask in topology.masks.values())
     return absent / possible

@@ -6,14 +6,13 @@ weights that happen to be zero.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from topospike.contracts import to_json, write_atomically
-from topospike.errors import CheckpointError
+from topospike.contracts import to_json, write_json
+from topospike.files.ranges import Amount, Count, Share
+from topospike.files.reading import read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +39,12 @@ class LayerPruning:
 
     name: str
     kind: str
-    shape: tuple[int, ...]
-    links: int
-    possible: int
-    error_before: float | None = None
-    error_after: float | None = None
-    seconds: float = 0.0
+    shape: tuple[Count, ...]
+    links: Count
+    possible: Count
+    error_before: Amount | None = None
+    error_after: Amount | None = None
+    seconds: Amount = 0.0
     is_classifier: bool = False
 
     @property
@@ -85,12 +84,12 @@ class PruneReport:
     method: str
     comparison: str
     inputs: str
-    images: int
-    target: Mapping[str, float]
+    images: Count
+    target: Mapping[str, Share]
     layers: tuple[LayerPruning, ...]
-    weights: int
-    seconds: float
-    widths: Mapping[str, tuple[int, int]]
+    weights: Count
+    seconds: Amount
+    widths: Mapping[str, tuple[Count, Count]]
 
     def sparsity(self, kind: str | None = None) -> float:
         """Return the share of links that went, over the pruned layers (of one kind).
@@ -110,25 +109,9 @@ class PruneReport:
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, atomically."""
-        write_atomically(path, json.dumps(to_json(self), indent=1) + "\n")
+        write_json(path, to_json(self))
 
     @classmethod
     def load(cls, path: str | Path) -> PruneReport:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        CheckpointError
-            The file is missing or is not such a record.
-        """
-        try:
-            raw: dict[str, Any] = json.loads(Path(path).read_text())
-            layers = tuple(
-                LayerPruning(**{**layer, "shape": tuple(layer["shape"])}) for layer in raw["layers"]
-            )
-            widths = {name: (kept, width) for name, (kept, width) in raw["widths"].items()}
-            return cls(**{**raw, "layers": layers, "widths": widths})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(
-                f"{path} is not the record of a pruning ({error}). Prune again to write it."
-            ) from error
+        """Read what `save` wrote; `CheckpointError` if it is something else."""
+        return read_record(path, cls, remedy="Prune again to write it.")

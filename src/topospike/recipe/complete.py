@@ -15,6 +15,8 @@ from topospike.recipe.spiking import (
 )
 from topospike.recipe.training import DataSettings, ModelSettings, TrainSettings
 
+MOST_THREADS = 4096
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -57,8 +59,10 @@ class Recipe:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads is {self.threads}; 1 or more, or null, is required.")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ConfigError(
+                f"threads is {self.threads}; 1 to {MOST_THREADS}, or null, is required."
+            )
         if not (self.dense_twin or self.sparse_twin):
             raise ConfigError(
                 "dense_twin and sparse_twin are both false, so there is nothing to train; one of "
@@ -67,7 +71,7 @@ class Recipe:
         check_labels([settings.label for settings in self.convert])
 
 
-FOLDER_NAME = r"\w[\w.-]*"
+FOLDER_NAME = r"\w[\w.-]{0,99}"
 
 
 def check_labels(labels: list[str]) -> None:
@@ -76,7 +80,7 @@ def check_labels(labels: list[str]) -> None:
         if not re.fullmatch(FOLDER_NAME, label):
             raise ConfigError(
                 f"convert has the name {label!r}; letters, digits, hyphens, underscores and dots "
-                "inside are required, since a folder is named so."
+                "inside, 100 at most, are required, since a folder is named so."
             )
         if labels.count(label) > 1:
             raise ConfigError(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
+import os
 import re
 from argparse import ArgumentError, Namespace
 from collections.abc import Iterable, Mapping
@@ -17,12 +19,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from topospike.errors import ConfigError, require
+from topospike.errors import ConfigError, TopospikeError, require
+from topospike.files.reading import UNREADABLE, read_bytes, reason, shortened
 from topospike.recipe import Recipe
 from topospike.registry import suggestion
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+MOST_BYTES = 2**20
+MOST_NESTED = 12
+MOST_VALUES = 10_000
+MOST_CHARACTERS = 1000
 
 
 def packaged_recipes() -> tuple[str, ...]:
@@ -75,9 +83,9 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
 
     try:
         given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{source} is not valid YAML: {problem}") from error
+    except (yaml.YAMLError, *UNREADABLE) as error:
+        raise ConfigError(f"{source} is not valid YAML: {reason(error)}") from error
+    check_size(given, source)
     if not isinstance(given, dict):
         raise ConfigError(
             f"{source} holds {type(given).__name__}; a mapping of recipe keys is required, such "
@@ -89,24 +97,76 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
 
 def read_text(path: Path) -> str:
     """Read a recipe file, or say which recipes there are."""
-    if path.is_file():
-        return path.read_text()
+    if os.path.lexists(path):
+        try:
+            return read_bytes(path, most=MOST_BYTES, remedy="Give a YAML file.").decode()
+        except (TopospikeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"no recipe can be read from {path}: {reason(error)}") from error
     known = packaged_recipes()
     raise ConfigError(
-        f"no recipe {str(path)!r}: it is neither a file nor one of {', '.join(known)}."
+        f"no recipe {shortened(str(path), 100)!r}: it is neither a file nor one of "
+        f"{', '.join(known)}."
         f"{suggestion(str(path), known)}"
     )
 
 
 def recipe_from(given: Mapping[str, Any], *, source: str) -> Recipe:
     """Build a `Recipe` from nested plain values; what is not given keeps its default."""
+    check_size(given, source)
     check_keys(given, Recipe, source)
     parser = recipe_parser()
     try:
         fields = parser.instantiate(parser.parse_object(dict(given)))
-    except ArgumentError as error:
-        raise ConfigError(f"{source}: {readable(str(error))}") from error
-    return Recipe(**vars(fields))
+        return Recipe(**vars(fields))
+    except ConfigError:
+        raise
+    except (ArgumentError, *UNREADABLE) as error:
+        raise ConfigError(f"{source}: {shortened(readable(str(error)))}") from error
+
+
+def check_size(given: Any, source: str) -> None:
+    """Raise a `ConfigError` for what no recipe needs: deep nesting, thousands of values, long ones.
+
+    Aliases of YAML count as often as they are used: a few lines of them can stand for billions.
+
+    Examples
+    --------
+    >>> check_size([[[[[[[[[[[[[[]]]]]]]]]]]]]], "this")
+    Traceback (most recent call last):
+    ...
+    topospike.errors.ConfigError: this: it is nested more than 12 deep; a recipe needs less.
+    """
+    left, seen = [(given, 0)], 0
+    while left:
+        value, depth = left.pop()
+        seen += 1
+        if depth > MOST_NESTED:
+            raise ConfigError(
+                f"{source}: it is nested more than {MOST_NESTED} deep; a recipe needs less."
+            )
+        if seen > MOST_VALUES:
+            raise ConfigError(
+                f"{source}: it has more than {MOST_VALUES} values; a recipe needs less."
+            )
+        if isinstance(value, int) and value.bit_length() > 63:
+            raise ConfigError(
+                f"{source}: it has a number of {value.bit_length()} bits; at most 63 are used."
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{source}: it has the number {value}; finite numbers are required.")
+        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+            raise ConfigError(
+                f"{source}: a text has {len(value)} characters; at most {MOST_CHARACTERS} are used."
+            )
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str) or len(key) > MOST_CHARACTERS:
+                    raise ConfigError(
+                        f"{source}: a key is {shortened(repr(key), 60)}; a name is required."
+                    )
+            left += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += [(item, depth + 1) for item in value]
 
 
 @functools.cache
@@ -185,7 +245,7 @@ def check_keys(given: Mapping[str, Any], owner: type, source: str, place: str = 
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise ConfigError(
-                    f"{source}: {where!r} is {value!r}; a mapping of "
+                    f"{source}: {where!r} is {shortened(repr(value), 60)}; a mapping of "
                     f"{', '.join(get_type_hints(hints[key]))} is required."
                 )
             check_keys(value, hints[key], source, f"{where}.")
@@ -198,12 +258,14 @@ def check_items(given: Any, owner: type, source: str, place: str) -> None:
     """Check the keys of every mapping in a sequence of settings."""
     if not isinstance(given, (list, tuple)):
         raise ConfigError(
-            f"{source}: {place!r} is {given!r}; a list of mappings is required, such as "
-            f"'{place}: [{{{next(iter(get_type_hints(owner)))}: ...}}]'."
+            f"{source}: {place!r} is {shortened(repr(given), 60)}; a list of mappings is "
+            f"required, such as '{place}: [{{{next(iter(get_type_hints(owner)))}: ...}}]'."
         )
     for index, item in enumerate(given):
         if not isinstance(item, Mapping):
-            raise ConfigError(f"{source}: {place}[{index}] is {item!r}; a mapping is required.")
+            raise ConfigError(
+                f"{source}: {place}[{index}] is {shortened(repr(item), 60)}; a mapping is required."
+            )
         check_keys(item, owner, source, f"{place}[{index}].")
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from topospike.files.reading import read_optional
+from topospike.measure.chip import ChipRun
 from topospike.report.chart import Table
-from topospike.report.folder import DENSE, Run, read_json
+from topospike.report.folder import DENSE, Run
 from topospike.report.labels import series_name
 from topospike.report.simulation import evaluations, marked_timestep
 from topospike.report.units import NARROW, NO_VALUE, count, energy, percent
@@ -84,23 +83,23 @@ def chip_table(run: Run) -> Table | None:
     for network in run.networks:
         folder = run.folder / DENSE if network.is_dense else run.folder
         for method in run.methods:
-            found = read_json(folder / "conversions" / method / "chip.json")
+            found = read_optional(folder / "conversions" / method / "chip.json", ChipRun)
             if found is not None:
                 rows.append((series_name(network.name, method), *chip_row(found)))
     return Table(CHIP_CAPTION, CHIP_COLUMNS, tuple(rows)) if rows else None
 
 
-def chip_row(found: Mapping[str, Any]) -> tuple[str, ...]:
+def chip_row(run: ChipRun) -> tuple[str, ...]:
     """Write what one network cost on a chip."""
-    joules = found["energy_joule"]
+    joules = run.energy_joule
     shares = (percent(joules[part] / joules["total"]) for part in ("synapse", "soma", "network"))
     return (
-        found["architecture"],
-        str(found["timesteps"]),
+        run.architecture,
+        str(run.timesteps),
         energy(joules["total"]),
         *shares,
-        f"{found['seconds'] * 1e6:.4g}{NARROW}us",
-        str(found["chip_steps"]),
-        str(found["cores"]),
-        count(round(found["synaptic_events"])),
+        f"{run.seconds * 1e6:.4g}{NARROW}us",
+        str(run.chip_steps),
+        str(run.cores),
+        count(round(run.synaptic_events)),
     )

@@ -6,11 +6,13 @@ the page says so. What is there but cannot be read is an error that names the fi
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from topospike.analysis import HistoryPoint, read_history
 from topospike.analysis.report import TopologyReport
@@ -18,25 +20,21 @@ from topospike.contracts import (
     ActivationComparison,
     ConversionReport,
     Evaluation,
-    LayerChange,
     TopologyUpdate,
 )
-from topospike.errors import CheckpointError, MissingDataError
+from topospike.errors import MissingDataError
+from topospike.files.ranges import Amount, Order, Share
+from topospike.files.reading import read_optional
+from topospike.files.record import read_run_record
+from topospike.files.seal import ChangedFileWarning, stages_of
+from topospike.metrics_log import Epoch, TrainingLog, read_log
 
-R = TypeVar("R")
 DENSE = "dense"
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One line of training metrics."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
+SHOWN = (".json", ".jsonl")
+REMEDY = (
+    "A report needs the file as the run wrote it; repeat that stage of the run, or delete the file "
+    "to leave its section out."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +43,14 @@ class SummaryRow:
 
     network: str
     method: str
-    ann_accuracy: float
-    snn_accuracy: float
-    timesteps: int
-    energy_joule: float
-    energy_ratio: float | None
-    ann_energy_joule: float
-    saturation_time: int | None
-    sparsity: float
+    ann_accuracy: Share
+    snn_accuracy: Share
+    timesteps: Order
+    energy_joule: Amount
+    energy_ratio: Amount | None
+    ann_energy_joule: Amount
+    saturation_time: Order | None
+    sparsity: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,37 +129,66 @@ def read_run(folder: str | Path) -> Run:
             f"no run folder at {str(folder)!r}. A report needs the folder written by "
             "`topospike run`; check the path."
         )
-    record = read_json(folder / "record.json") or {}
-    notes: list[str] = []
-    recipe = record.get("recipe", {})
-    name = recipe.get("prune", {}).get("method") or recipe.get("sparsity", {}).get("rule", "sparse")
-    networks = (
-        read_network(folder / DENSE, DENSE, notes),
-        read_network(folder, name, notes),
-    )
-    summary = read_json(folder / "summary.json") or {"rows": []}
-    rows = tuple(build(SummaryRow, row, folder / "summary.json") for row in summary["rows"])
-    run = Run(
-        folder=folder,
-        record=record,
-        rows=rows,
-        networks=tuple(network for network in networks if not network.is_empty),
-        topology=read_topology(folder / "topology_report.json"),
-        history=read_history(folder / "topology_history.json"),
-        notes=tuple(notes),
-    )
+    with noting_changes() as notes:
+        record = read_run_record(folder) or {}
+        recipe = record.get("recipe", {})
+        rule = recipe.get("sparsity", {}).get("rule", "sparse")
+        name = recipe.get("prune", {}).get("method") or rule
+        networks = (read_network(folder / DENSE, DENSE, notes), read_network(folder, name, notes))
+        run = Run(
+            folder=folder,
+            record=record,
+            rows=read_summary(folder / "summary.json"),
+            networks=tuple(network for network in networks if not network.is_empty),
+            topology=read_optional(folder / "topology_report.json", TopologyReport, remedy=REMEDY),
+            history=read_history(folder / "topology_history.json"),
+        )
     if not (run.record or run.rows or run.networks or run.topology):
         raise MissingDataError(
             f"{str(folder)!r} holds none of record.json, summary.json, metrics.jsonl, "
             "evaluation.json, conversion.json, topology_report.json: it is not a run folder. "
             "Give the folder written by `topospike run`."
         )
-    return run
+    return replace(run, notes=(*notes, *seal_notes(folder)))
+
+
+@contextmanager
+def noting_changes() -> Iterator[list[str]]:
+    """Collect what is said about changed files, to be put on the page, and say it as well."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ChangedFileWarning)
+        yield notes
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if issubclass(warning.category, ChangedFileWarning):
+            notes.append(f"Changed file: {warning.message}")
+
+
+def seal_notes(folder: Path) -> Iterator[str]:
+    """Say what is missing, which edits were accepted, and whether changes can be noticed."""
+    stages = stages_of(folder)
+    accepted = [name for stage in stages.values() for name in stage.accepted]
+    missing = [
+        name
+        for stage in stages.values()
+        for name in stage.outputs
+        if Path(name).suffix in SHOWN and not os.path.lexists(folder / name)
+    ]
+    if missing:
+        yield f"Missing, though a stage of the run wrote it: {', '.join(sorted(missing))}."
+    if accepted:
+        yield f"Edited after the run, and accepted as they are: {', '.join(sorted(accepted))}."
+    if any(stage.outputs and not stage.sha256 for stage in stages.values()):
+        yield "Files of this folder are not sealed: a later change of them cannot be noticed."
 
 
 def read_network(folder: Path, name: str, notes: list[str]) -> Network:
     """Read one network's part of the run; remarks on damaged lines are added to ``notes``."""
-    epochs, updates = read_metrics(folder / "metrics.jsonl", notes)
+    log = TrainingLog()
+    if os.path.lexists(folder / "metrics.jsonl"):
+        log = read_log(folder / "metrics.jsonl")
+    notes += log.notes
     evaluations: dict[str, Evaluation] = {}
     conversions: dict[str, ConversionReport] = {}
     comparisons: dict[str, ActivationComparison] = {}
@@ -171,109 +198,19 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
         method = place.name if place != folder else conversion.method if conversion else "snn"
         if conversion is not None:
             conversions[method] = conversion
-        evaluation = read_evaluation(place / "evaluation.json")
-        if evaluation is not None:
-            evaluations[method] = evaluation
-        comparison = read_comparison(place / "activations.json")
-        if comparison is not None:
-            comparisons[method] = comparison
-    return Network(name, epochs, updates, evaluations, conversions, comparisons)
-
-
-def read_topology(path: Path) -> TopologyReport | None:
-    """Read ``topology_report.json``, or return ``None`` when there is none."""
-    return TopologyReport.load(path) if path.is_file() else None
-
-
-def read_evaluation(path: Path) -> Evaluation | None:
-    """Read ``evaluation.json``, or return ``None`` when there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return Evaluation.load(path)
-    except (ValueError, TypeError, KeyError) as error:
-        raise damaged(path, error) from error
+        if os.path.lexists(place / "evaluation.json"):
+            evaluations[method] = Evaluation.load(place / "evaluation.json")
+        if os.path.lexists(place / "activations.json"):
+            comparisons[method] = ActivationComparison.load(place / "activations.json")
+    return Network(name, log.epochs, log.updates, evaluations, conversions, comparisons)
 
 
 def read_conversion(path: Path) -> ConversionReport | None:
     """Read ``conversion.json``, or return ``None`` when there is none."""
-    raw = read_json(path)
-    if raw is None:
-        return None
-    try:
-        return ConversionReport.from_plain(raw)
-    except (TypeError, KeyError) as error:
-        raise damaged(path, error) from error
+    return read_optional(path, ConversionReport, remedy=REMEDY)
 
 
-def read_comparison(path: Path) -> ActivationComparison | None:
-    """Read ``activations.json``, or return ``None`` when there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return ActivationComparison.load(path)
-    except (ValueError, TypeError, KeyError) as error:
-        raise damaged(path, error) from error
-
-
-def read_metrics(
-    path: Path, notes: list[str]
-) -> tuple[tuple[Epoch, ...], tuple[TopologyUpdate, ...]]:
-    """Read the training log; a last line cut short by a kill is left out, with a note."""
-    if not path.is_file():
-        return (), ()
-    epochs: list[Epoch] = []
-    updates: list[TopologyUpdate] = []
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                notes.append(f"The last line of {path.name} is incomplete and was left out.")
-                break
-            raise damaged(path, f"line {number}: {error}") from error
-        kind = entry.pop("kind", None)
-        if kind == "epoch":
-            epochs.append(build(Epoch, known_fields(Epoch, entry), path))
-        elif kind == "topology_update":
-            layers = {
-                name: build(LayerChange, change, path) for name, change in entry["layers"].items()
-            }
-            update = known_fields(TopologyUpdate, {**entry, "layers": layers})
-            updates.append(build(TopologyUpdate, update, path))
-    return tuple(epochs), tuple(updates)
-
-
-def known_fields(record: type, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the keys that are fields of ``record``: a log line may carry more than we show."""
-    return {key: value for key, value in entry.items() if key in record.__dataclass_fields__}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object, or return ``None`` when there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise damaged(path, error) from error
-    if not isinstance(content, dict):
-        raise damaged(path, f"it holds a {type(content).__name__}, not an object")
-    return content
-
-
-def build(record: type[R], raw: Mapping[str, Any], path: Path) -> R:
-    """Make a record of the fields in ``raw``, or say which file does not fit it."""
-    try:
-        return record(**raw)
-    except TypeError as error:
-        raise damaged(path, error) from error
-
-
-def damaged(path: Path, reason: object) -> CheckpointError:
-    """Return the error for a file that is there but cannot be used."""
-    return CheckpointError(
-        f"{path}: cannot be read ({reason}). A report needs the file as the run wrote it; "
-        "repeat that stage of the run, or delete the file to leave its section out."
-    )
+def read_summary(path: Path) -> tuple[SummaryRow, ...]:
+    """Read the rows of ``summary.json``; none when there is no such file."""
+    found = read_optional(path, dict[str, tuple[SummaryRow, ...]], remedy=REMEDY)
+    return (found or {}).get("rows", ())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from topospike.contracts import TopologyUpdate
-from topospike.report.folder import Epoch, Run
+from topospike.metrics_log import Epoch
+from topospike.report.folder import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class LearningCurve:
     epochs: tuple[int, ...]
     train_loss: tuple[float, ...]
     train_accuracy: tuple[float, ...]
-    validation_accuracy: tuple[float, ...]
+    validation_accuracy: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

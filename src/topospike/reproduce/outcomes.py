@@ -14,7 +14,8 @@ from typing import Any
 
 from topospike.analysis.report import TopologyReport
 from topospike.contracts import Evaluation
-from topospike.report.folder import Run, read_json, read_run
+from topospike.files.reading import read_optional
+from topospike.report.folder import Run, read_run
 from topospike.reproduce.experiments import Experiment
 from topospike.reproduce.published import DENSE
 
@@ -62,7 +63,7 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
     timesteps
         Time step of the row.
     """
-    failures = read_json(folder / FAILURES) or {}
+    failures = read_optional(folder / FAILURES, dict[str, str]) or {}
     if experiment.part in failures:
         return Outcome(FAILED, failures[experiment.part])
     if not (folder / "record.json").is_file():
@@ -95,7 +96,7 @@ def topology_of(run: Run, experiment: Experiment) -> TopologyReport | None:
     """Return the analysis of the row's topology: the trained one, or that before training."""
     if experiment.network == "initial":
         path = run.folder / INITIAL_REPORT
-        return TopologyReport.load(path) if path.is_file() else None
+        return read_optional(path, TopologyReport)
     return run.topology if experiment.network == "sparse" else None
 
 
@@ -127,7 +128,8 @@ def mean_accuracy_of(run: Run, experiment: Experiment) -> dict[str, float]:
     """Return the mean validation accuracy over the epochs (AAE of Zhang et al. 2024)."""
     for network in run.networks:
         if network.is_dense == (experiment.network == DENSE):
-            seen = [epoch.validation_accuracy for epoch in network.epochs]
+            found = (epoch.validation_accuracy for epoch in network.epochs)
+            seen = [accuracy for accuracy in found if accuracy is not None]
             return {"mean_epoch_accuracy": 100 * statistics.fmean(seen)} if seen else {}
     return {}
 

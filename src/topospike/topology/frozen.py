@@ -265,15 +265,27 @@ class Topology:
         write_archive(path, layers=self.layers, provenance=self.provenance_json, digest=self.digest)
 
     @classmethod
-    def load(cls, path: str | Path) -> Topology:
+    def load(
+        cls, path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Topology:
         """Read what `save` wrote and check its digest.
+
+        Parameters
+        ----------
+        path
+            The file. In a run folder it must be as the run wrote it (`topospike verify`).
+        shapes
+            Of the parameters of the model it belongs to; other layers are refused before any of
+            their links are read.
 
         Raises
         ------
+        MissingDataError
+            If there is no such file.
         CheckpointError
-            If the file is missing, truncated, damaged, or not a topology.
+            If it is truncated, damaged, changed, or not a topology.
         """
-        layers, provenance, digest = read_archive(path)
+        layers, provenance, digest = read_archive(path, shapes)
         topology = cls(layers=layers, provenance_json=provenance)
         if topology.digest != digest:
             raise CheckpointError(

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from topospike.contracts import write_atomically
-from topospike.errors import CheckpointError
+from topospike.errors import CheckpointError, TopospikeError
+from topospike.files.archives import DAMAGE, check_tensors
+from topospike.files.reading import reason
 
 FORMAT = "topospike checkpoint 3"
 NAME = re.compile(r"epoch-(\d{5,})\.safetensors")
@@ -108,12 +110,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         The file was written by another version of the format.
     """
     try:
+        check_tensors(path, lambda name, shape, dtype: None)
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # A copy has the alignment of any other tensor. In the file it is that of the header's
+            # length, and matrix products round differently on memory that is aligned otherwise.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         written_by, state, expected = (metadata[key] for key in ("format", "state", "sha256"))
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise damaged(path, f"it cannot be read ({type(error).__name__}: {error})") from error
+    except (*DAMAGE, TopospikeError) as error:
+        raise damaged(path, f"it cannot be read ({reason(error)})") from error
     found = digest_of(written_by, state, tensors)
     if found != expected:
         raise damaged(path, f"it has sha256 {found}, but {expected} was written")

@@ -1,0 +1,1 @@
+"""Reading what a run wrote: regular files of a bounded size, typed records, seals, archives."""

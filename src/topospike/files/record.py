@@ -1,0 +1,95 @@
+"""``record.json`` of a run folder, read in one place: who ran what, where, and for how long.
+
+It stays a mapping, since a page shows every entry of it; what anything is computed from or depends
+on is checked here. A recipe in it is read by `topospike.recipe.files`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+from topospike.files.ranges import Amount, Count, Order
+from topospike.files.reading import converted, read_optional
+from topospike.files.seal import own_digest_checked
+
+FILE = "record.json"
+REMEDY = "Delete it and repeat the command that made the run; finished stages are kept."
+
+
+class Settings(TypedDict, total=False):
+    """What is looked up in any section of a recorded recipe."""
+
+    name: str | None
+    source: str
+    method: str | None
+    rule: str | None
+    epochs: Count
+
+
+class RecordedRecipe(TypedDict, total=False):
+    """The sections of a recipe that pages and tables look into."""
+
+    name: str
+    data: Settings
+    model: Settings
+    train: Settings
+    sparsity: Settings
+    prune: Settings
+    quantise: Settings
+    direct: Settings
+    convert: list[Settings]
+
+
+class DataDescription(TypedDict, total=False):
+    """The dataset, as it was loaded."""
+
+    name: str
+    train: Count
+    validation: Count
+    test: Count
+    classes: Order
+    channels: Order
+    image_size: tuple[Order, Order]
+    mean: list[float]
+    std: list[float]
+
+
+class Hardware(TypedDict, total=False):
+    """The machine."""
+
+    cpu: str
+    threads: Count
+    gpu: list[str]
+
+
+class Recorded(TypedDict, total=False):
+    """The record itself."""
+
+    recipe: RecordedRecipe
+    data: DataDescription | None
+    hardware: Hardware
+    seconds: dict[str, Amount]
+    seed: Count
+    started: str
+    commit: str | None
+    topology_digest: str | None
+    warnings: list[str]
+
+
+def read_run_record(folder: Path, *, strict: bool = False) -> dict[str, Any] | None:
+    """Read the record of a run folder, ``None`` where there is none.
+
+    ``strict``: a record that was changed after it was written is an error, not a warning.
+
+    Raises
+    ------
+    CheckpointError
+        The file cannot be read, or an entry is not what it must be.
+    """
+    path = folder / FILE
+    prepare = own_digest_checked(path, strict=strict)
+    plain = read_optional(path, dict[str, Any], remedy=REMEDY, prepare=prepare)
+    if plain is not None:
+        converted(plain, Recorded, path, remedy=REMEDY)
+    return plain

@@ -1,0 +1,164 @@
+"""Pipeline: what of a run folder is as its stages wrote it (``topospike verify``)."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topospike.contracts import write_json
+from topospike.errors import CheckpointError, MissingDataError
+from topospike.files.reading import read_record
+from topospike.files.record import FILE as RECORD
+from topospike.files.record import read_run_record
+from topospike.files.seal import (
+    CHANGED,
+    FILE,
+    INTACT,
+    MISSING,
+    ChangedFileWarning,
+    own_state,
+    with_own_digest,
+)
+from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.lock import locked
+from topospike.train.checkpoint import list_checkpoints, load_checkpoint
+
+ACCEPTED = "accepted"
+NOT_THE_RUNS = (CHANGED, MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """One file of a run folder.
+
+    Attributes
+    ----------
+    name
+        Its path inside the folder.
+    stage
+        What wrote it.
+    state
+        ``intact``; ``accepted`` (edited, and sealed as it is); ``changed``; ``missing``; or ``not
+        sealed`` (of a version before the seal: only its size is known).
+    """
+
+    name: str
+    stage: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Every file that a run folder answers for."""
+
+    folder: Path
+    files: tuple[CheckedFile, ...]
+
+    @property
+    def failed(self) -> tuple[CheckedFile, ...]:
+        """The files that are not what the run wrote."""
+        return tuple(file for file in self.files if file.state in NOT_THE_RUNS)
+
+    def text(self) -> str:
+        """Return how many files are in which state, on one line.
+
+        Examples
+        --------
+        >>> files = (CheckedFile("a", "train", "intact"), CheckedFile("b", "train", "changed"))
+        >>> Verification(Path("run"), files).text()
+        'run: 1 intact, 1 changed'
+        """
+        counts = Counter(file.state for file in self.files)
+        found = ", ".join(f"{count} {state}" for state, count in counts.items())
+        return f"{self.folder}: {found or 'no stage has ended'}"
+
+
+def verify_run(folder: str | Path, *, accept: bool = False) -> Verification:
+    """Compare every file of a run folder with what the run wrote.
+
+    Parameters
+    ----------
+    folder
+        A run folder.
+    accept
+        Seal the files as they are, for edits that are meant; the report goes on saying which were
+        edited. Also seals folders of versions before the seal. A missing file stays missing.
+
+    Raises
+    ------
+    MissingDataError
+        There is no such run folder.
+    CheckpointError
+        ``stages.json`` or ``record.json`` cannot be read at all.
+    ConfigError
+        Another command writes in the folder.
+
+    Examples
+    --------
+    >>> import tempfile, topospike as ts
+    >>> from topospike.recipe.files import resolve
+    >>> small = {"train": {"epochs": 2}, "dense_twin": False, "analyse": False, "convert": []}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = ts.run_recipe(resolve("demo", small), folder, train_only=True, device="cpu")
+    ...     verify_run(folder).failed
+    ()
+    """
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        raise MissingDataError(
+            f"{folder} is no run folder: it has no {FILE}. Give the folder that `topospike run` "
+            "or `train` wrote."
+        )
+    if accept:
+        with locked(folder):
+            accept_edits(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ChangedFileWarning)  # it becomes a state
+        ledger = Ledger(folder, writes=False)
+        read_run_record(folder)
+    own = [CheckedFile(name, "all", own_file_state(folder / name)) for name in (FILE, RECORD)]
+    return Verification(folder, (*own, *stage_files(ledger), *checkpoints(folder)))
+
+
+def accept_edits(folder: Path) -> None:
+    """Seal what lies in a run folder as it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ChangedFileWarning)
+        Ledger(folder).accept()
+        record = read_run_record(folder)
+    if record is not None:
+        write_json(folder / RECORD, with_own_digest(record))
+
+
+def own_file_state(path: Path) -> str:
+    """Return the state of a file that holds its own digest."""
+    return own_state(read_record(path, dict[str, Any])) if path.is_file() else MISSING
+
+
+def stage_files(ledger: Ledger) -> list[CheckedFile]:
+    """Return the outputs of every stage that ended, and their state."""
+    files = []
+    for name, stage in ledger.stages.items():
+        for output in stage.outputs if stage.seconds is not None else ():
+            state = stage.state(ledger.folder, output)
+            if state == INTACT and output in stage.accepted:
+                state = ACCEPTED
+            files.append(CheckedFile(output, name, state))
+    return files
+
+
+def checkpoints(folder: Path) -> list[CheckedFile]:
+    """Return the checkpoints of a folder, which hold their own digests, and their state."""
+    files = []
+    for place in sorted(folder.rglob("checkpoint")):
+        for _, path in list_checkpoints(place):
+            try:
+                load_checkpoint(path)
+                state = INTACT
+            except CheckpointError:
+                state = CHANGED
+            files.append(CheckedFile(str(path.relative_to(folder)), "checkpoint", state))
+    return files

@@ -1,0 +1,217 @@
+"""What a run folder says of its files: intact, changed, missing, accepted, or never sealed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from topospike.cli.main import main
+from topospike.contracts import Evaluation, to_json
+from topospike.errors import CheckpointError, ConfigError, MissingDataError
+from topospike.files.seal import ChangedFileWarning, forget, with_own_digest
+from topospike.pipeline import run_recipe, verify_run
+from topospike.pipeline.lock import FILE as LOCK
+from topospike.pipeline.lock import locked
+from topospike.recipe.files import resolve
+from topospike.report import write_report
+
+SMALL = {
+    "threads": 1,
+    "data": {"limit_train": 96, "limit_test": 32, "batch_size": 32},
+    "model": {"name": "mlp", "hidden": [24, 16]},
+    "train": {"epochs": 2},
+    "sparsity": {"linear": 0.5},
+    "convert": [{"method": "qcfs", "timesteps": 2, "calibration_images": 32}],
+    "measure": {"timesteps": 2},
+    "analyse": False,
+}
+EVALUATION = "conversions/qcfs/evaluation.json"
+
+
+# Shown in a command as they are by default, not raised.
+pytestmark = pytest.mark.filterwarnings("always::topospike.files.seal.ChangedFileWarning")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    run_recipe(resolve("demo", SMALL), folder, device="cpu")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, original):
+    forget()
+    return shutil.copytree(original, tmp_path / "run")
+
+
+def states(folder):
+    forget()
+    return {file.name: file.state for file in verify_run(folder).files}
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_every_file_that_a_command_reads_is_sealed(folder):
+    found = states(folder)
+    assert set(found.values()) == {"intact"}
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    shown = {name for name in there - set(found) if not name.startswith("figures/")}
+    assert shown == {LOCK, "report.html"}
+
+
+@pytest.mark.parametrize("name", ["stages.json", "record.json", "model.safetensors", EVALUATION])
+def test_one_flipped_byte_is_found(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    place = content.rindex(b"5" if name.endswith("json") else content[-4:-3])
+    content[place] ^= 1
+    (folder / name).write_bytes(content)
+    assert [file for file, state in states(folder).items() if state != "intact"] == [name]
+
+
+def test_a_missing_file_is_missing_and_a_pipe_is_changed(folder):
+    (folder / EVALUATION).unlink()
+    (folder / "topology.npz").unlink()
+    os.mkfifo(folder / "topology.npz")
+    found = states(folder)
+    assert (found[EVALUATION], found["topology.npz"]) == ("missing", "changed")
+
+
+def test_changed_weights_stop_every_command_that_computes_from_them(folder, capsys):
+    path = folder / "dense" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    command = ["convert", str(folder), "--method", "dcgs", "--calibration_images", "32"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "dense/model.safetensors was changed since the stage 'train dense' wrote it" in told
+    assert f"topospike verify {folder} --accept" in told
+
+
+def test_a_changed_report_is_marked_in_the_terminal_and_on_the_page(folder, capsys):
+    path = folder / EVALUATION
+    edit(path, ann_energy_joule=1.0)
+    assert main(["report", str(folder)]) == 0
+    told = capsys.readouterr().err
+    assert told.count("evaluation.json was changed since the stage 'measure") == 1
+    assert "was changed since the stage" in (folder / "report.html").read_text()
+    forget()
+    with pytest.warns(ChangedFileWarning, match=r"evaluation\.json was changed"):
+        assert Evaluation.load(path).ann_energy_joule == 1.0
+
+
+def test_a_changed_recipe_stops_what_would_be_computed_by_it(folder, capsys):
+    record = json.loads((folder / "record.json").read_text())
+    record["recipe"]["measure"]["timesteps"] = 10**6
+    (folder / "record.json").write_text(json.dumps(record))
+    assert main(["simulate", str(folder)]) == 2
+    assert "record.json was changed since it was written" in capsys.readouterr().err
+
+
+def test_an_accepted_edit_is_no_longer_refused_and_stays_named(folder, capsys):
+    edit(folder / EVALUATION, ann_energy_joule=1.0)
+    assert main(["verify", str(folder)]) == 2
+    assert "1 of" in capsys.readouterr().err
+    assert main(["verify", str(folder), "--accept"]) == 0
+    assert states(folder)[EVALUATION] == "accepted"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert f"Edited after the run, and accepted as they are: {EVALUATION}" in page
+
+
+def test_accepting_does_not_bring_back_what_is_missing(folder):
+    (folder / EVALUATION).unlink()
+    forget()
+    assert [file.name for file in verify_run(folder, accept=True).failed] == [EVALUATION]
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_called_not_sealed(folder, capsys):
+    path = folder / "stages.json"
+    stages = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}
+    for stage in stages.values():
+        del stage["sha256"], stage["accepted"]
+    path.write_text(json.dumps(stages))
+    edit(folder / "record.json", sha256=None)
+    record = {k: v for k, v in json.loads((folder / "record.json").read_text()).items() if v}
+    (folder / "record.json").write_text(json.dumps(record))
+    assert main(["report", str(folder)]) == 0
+    assert "are not sealed" in (folder / "report.html").read_text()
+    assert main(["verify", str(folder)]) == 0
+    assert "not sealed" in capsys.readouterr().out
+    assert set(states(folder).values()) == {"not sealed", "intact"}  # checkpoints hold their own
+    forget()
+    assert not verify_run(folder, accept=True).failed
+    assert set(states(folder).values()) == {"intact"}
+
+
+def test_repeating_the_command_repeats_the_stage_of_a_deleted_file(folder):
+    before = (folder / EVALUATION).read_bytes()
+    (folder / EVALUATION).unlink()
+    run_recipe(resolve("demo", SMALL), folder, device="cpu")
+    assert (folder / EVALUATION).read_bytes() == before
+    assert set(states(folder).values()) == {"intact"}
+
+
+def test_a_resealed_record_that_contradicts_itself_is_one_error(folder, capsys):
+    record = json.loads((folder / EVALUATION).read_text())
+    edit(folder / EVALUATION, sops=record["sops"][:-1])
+    forget()
+    verify_run(folder, accept=True)
+    assert main(["report", str(folder)]) == 2
+    assert "sops has 1 values for 2 time steps" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(MissingDataError, match=r"no run folder: it has no stages\.json"):
+        verify_run(tmp_path)
+    (tmp_path / "stages.json").write_text("[[[[")
+    with pytest.raises(CheckpointError, match=r"stages\.json is damaged"):
+        verify_run(tmp_path)
+    outside = {"train": {"settings": {}, "outputs": {"../x": 1}, "seconds": 1.0}}
+    (tmp_path / "stages.json").write_text(json.dumps(with_own_digest(outside)))
+    with pytest.raises(CheckpointError, match="not inside the run folder"):
+        verify_run(tmp_path)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from topospike.pipeline.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_command_is_refused_and_a_killed_one_leaves_no_lock(folder, capsys):
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            assert main(["simulate", str(folder)]) == 2
+            told = capsys.readouterr().err
+            assert f"another command writes in {folder}: process {holder.pid} on " in told
+            assert main(["report", str(folder)]) == 0  # only reads the run
+        finally:
+            holder.kill()
+    assert (folder / LOCK).read_text() != ""
+    with locked(folder), locked(folder):
+        assert json.loads((folder / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_what_is_in_the_way_of_a_lock_is_named(tmp_path):
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(ConfigError, match=r"\.lock cannot be written"), locked(tmp_path):
+        pass
+
+
+def test_a_record_comes_back_as_it_was_written(original):
+    evaluation = Evaluation.load(original / EVALUATION)
+    assert to_json(evaluation) == json.loads((original / EVALUATION).read_text())
