@@ -36,7 +36,7 @@ def forms(snn: SpikingNetwork) -> list[str]:
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("name", list(BUILDS))
+@pytest.mark.parametrize("name", [name for name in BUILDS if name != "on the way"])
 def test_it_is_the_decoded_executor_to_rounding(name: str, options: dict[str, str]) -> None:
     snn, x = converted(name, **options)
     quantised, report = ts.quantise_weights(snn)
@@ -149,6 +149,16 @@ def test_what_is_not_quantised_is_refused_and_says_why() -> None:
     message = r"no layer .* \(0: fed by the image; 2: its weights have no common step"
     with pytest.raises(ConfigError, match=message):
         snn(x, 2, executor="integer")
+
+
+def test_sums_and_constants_on_the_way_are_named() -> None:
+    snn, _ = converted("on the way")
+    rows = {row.name: row.reason for row in ts.quantise_weights(snn)[1].layers}
+    assert rows == {
+        "stem": "fed by the image",
+        "scaled": "fed by a sum of neurons of different quanta",
+        "shifted": "its spikes pass a constant on the way, or are of several codings",
+    }
 
 
 @torch.no_grad()
