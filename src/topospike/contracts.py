@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topospike.costs import WiderCost
 from topospike.errors import CheckpointError, ShapeError
 from topospike.files.ranges import Amount, Count, Order, Share
 from topospike.files.reading import read_record
@@ -142,6 +143,7 @@ class ConversionReport:
     """What the converter did: settings, sites, and how every weight layer is fed.
 
     ``options`` are those of the method, every one; ``None`` where the kind of site decides.
+    ``input`` says what the network is shown: an ``image``, or ``frames`` or ``events`` over time.
     """
 
     method: str
@@ -156,6 +158,7 @@ class ConversionReport:
     layers: tuple[LayerInput, ...]
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    input: str = "image"
 
     @property
     def settings(self) -> str:
@@ -260,29 +263,6 @@ class Settling:
 
 
 @dataclass(frozen=True, slots=True)
-class WiderCost:
-    """What a count of synaptic operations leaves out; shown beside it, never added.
-
-    Joules per image, cumulative over steps 1..t. ``update_joule`` prices an update of every neuron
-    at every step, and is empty where the energy model has no price for one; ``memory_joule`` and
-    ``ann_memory_joule`` are memory accesses. ``int8_ann_joule`` is the ANN with weights and
-    activations of 8 bits on the same links, activations that are 0 left out; ``active_share`` is
-    the share left of the links fed by spikes. ``event_rate`` is events per link and step over
-    these layers; below ``break_even_rate`` they cost less than in that ANN. ``chip_steps`` is
-    T + L - 1, as a chip takes.
-    """
-
-    update_joule: tuple[Amount, ...]
-    memory_joule: tuple[Amount, ...]
-    ann_memory_joule: Amount
-    int8_ann_joule: Amount
-    active_share: Amount
-    event_rate: tuple[Amount, ...]
-    break_even_rate: tuple[Amount, ...]
-    chip_steps: tuple[Order, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Accuracy and energy of a spiking network at every time step (``evaluation.json``).
 
@@ -290,7 +270,9 @@ class Evaluation:
     values; ``accuracy`` repeats the one of that name and is empty, ``ann_accuracy`` nan (null in
     the file), where another was measured. ``saturation_time`` is that of the first metric.
     ``advice`` are sentences on what the figures mean. ``settling`` says when single images fell
-    silent and what each cost, of networks that do.
+    silent and what each cost, of networks that do. Of input that changes with time,
+    ``ann_metrics_per_step`` holds what the ANN says of what has arrived by t (up to the last
+    frame), and ``input_events``, where frames are counts, the events that have entered by t.
 
     ``macs`` is what the spiking network spends in multiply-accumulates per image over the whole
     run, ``macs_per_step`` its cumulative course; ``ann_energy_joule`` prices the same network run
@@ -316,7 +298,14 @@ class Evaluation:
     lower_is_better: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
     settling: Settling | None = None
+    ann_metrics_per_step: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    input_events: tuple[float, ...] = ()
     wider: WiderCost | None = None
+
+    @property
+    def ann_accuracy_per_step(self) -> tuple[float, ...]:
+        """The ANN's accuracy on the mean of the frames so far; empty for images."""
+        return self.ann_metrics_per_step.get("accuracy", ())
 
     def __post_init__(self) -> None:
         """Know the accuracy as a metric too, in records that have no other (earlier files)."""
@@ -372,3 +361,34 @@ def replaced(plain: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(plain, list):
         return [replaced(value, change) for value in plain]
     return plain if isinstance(plain, str) else change(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class RasterRow:
+    """The events of one population: ``neuron[i]`` sent one at step ``t[i]``.
+
+    ``neurons`` is how many there are; ``shown`` how many of them were looked at, numbered in order.
+    """
+
+    name: str
+    neurons: int
+    shown: int
+    t: tuple[int, ...]
+    neuron: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Raster:
+    """The input and every site of one run, in the order in which they run (``raster.json``)."""
+
+    timesteps: int
+    rows: tuple[RasterRow, ...]
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as JSON, atomically."""
+        write_atomically(path, json.dumps(to_json(self)) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Raster:
+        """Read what `save` wrote; `CheckpointError` if it is something else."""
+        return read_record(path, cls)

@@ -47,6 +47,7 @@ class MissingDependencyError(TopospikeError, ImportError):
 INSTALL = {
     **dict.fromkeys(("jsonargparse", "yaml", "rich"), "'topospike[cli]'"),
     **dict.fromkeys(("datasets", "PIL", "kornia", "sklearn"), "'topospike[data]'"),
+    "h5py": "'topospike[events]'",
     "igraph": "'topospike[analysis]'",
     **dict.fromkeys(("matplotlib", "plotly", "jinja2"), "'topospike[report]'"),
     "transformers": "'topospike[hf]'",

@@ -6,9 +6,8 @@ import torch
 
 from topospike.cli.main import main
 from topospike.contracts import Evaluation
-from topospike.data import Normalisation
+from topospike.data import Normalisation, TensorImages
 from topospike.data.augment import Augmenter
-from topospike.data.images import TensorImages
 from topospike.data.loader import Batches
 from topospike.pipeline.networks import measured_images
 

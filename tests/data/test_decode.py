@@ -70,4 +70,3 @@ def test_fitting_keeps_the_middle():
 def test_frames():
     assert frame_size((224, 224)) == (256, 256)
     assert frame_size((28, 14)) == (32, 16)
-    assert COLOUR.bytes == 90

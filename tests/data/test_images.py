@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from topospike.data import TensorImages
 from topospike.data.hub import open_source
-from topospike.data.images import TensorImages
 from topospike.errors import MissingDataError
 from topospike.recipe import DataSettings
 

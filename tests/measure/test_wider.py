@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import topospike as ts
-from topospike.contracts import Evaluation, WiderCost
+from topospike.contracts import Evaluation
+from topospike.costs import WiderCost
 from topospike.measure import reprice, wider_text
 from topospike.measure.energy import ENERGY_MODELS
 from topospike.topology import register_mask

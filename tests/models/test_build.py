@@ -10,6 +10,7 @@ SMALL = {
     "vgg16": ModelSettings("vgg16", widths=(4, 4, 4, 4, 4), hidden=(8,)),
     "resnet18": ModelSettings("resnet18", widths=(4, 4, 4, 4)),
     "conv6fc2": ModelSettings("conv6fc2", widths=(4,) * 6, hidden=(8,)),
+    "conv2fc2": ModelSettings("conv2fc2", widths=(4, 4), hidden=(8,)),
     "mlp": ModelSettings("mlp", hidden=(8,)),
     "mobilenet-v2": ModelSettings("mobilenet-v2", widths=(4, 4, 6, 8), blocks=(1, 1)),
     "small_cnn": ModelSettings("small_cnn", widths=(4, 4), hidden=(8,), pool="max"),

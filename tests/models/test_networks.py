@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from topospike.errors import ConfigError
-from topospike.models import conv6fc2, fast_cnn, mlp, mobilenet_v2, resnet18, small_cnn, vgg16
+from topospike.models import (
+    conv2fc2,
+    conv6fc2,
+    fast_cnn,
+    mlp,
+    mobilenet_v2,
+    resnet18,
+    small_cnn,
+    vgg16,
+)
 from topospike.topology import weight_layers
 
 
@@ -139,10 +148,14 @@ def test_published_sparsity_with_a_dense_classifier(classes, conv, linear, publi
     assert zeros / total == pytest.approx(published, abs=0.01)
 
 
-@pytest.mark.parametrize("build", [vgg16, resnet18, conv6fc2, small_cnn, mlp])
+@pytest.mark.parametrize("build", [vgg16, resnet18, conv6fc2, conv2fc2, small_cnn, mlp])
 @pytest.mark.parametrize(("channels", "image_size"), [(1, (32, 32)), (3, (34, 45))])
 def test_any_channels_and_sizes(build, channels, image_size):
-    small = {} if build is mlp else {"widths": (4,) * {vgg16: 5, resnet18: 4}.get(build, 6)}
+    small = (
+        {}
+        if build is mlp
+        else {"widths": (4,) * {vgg16: 5, resnet18: 4, conv2fc2: 2}.get(build, 6)}
+    )
     hidden = {} if build is resnet18 else {"hidden": (7, 6)}
     model = build(5, channels=channels, image_size=image_size, **small, **hidden)
     x = torch.randn(3, channels, *image_size)
@@ -198,6 +211,7 @@ def test_every_relu_is_a_module_of_its_own(model, x):
         (lambda: vgg16(widths=(4, 5, 6)), r"has 3 values.*needs 5 \(one a stage\) or 13"),
         (lambda: resnet18(widths=(4, 5)), r"widths = \(4, 5\) and blocks = \(2, 2, 2, 2\)"),
         (lambda: conv6fc2(widths=(4,)), "must be six"),
+        (lambda: conv2fc2(widths=(4,)), "must be two"),
         (lambda: vgg16(pool="mxa"), "unknown pooling 'mxa'.*Did you mean 'max'"),
         (lambda: mlp(hidden=(3, 0)), r"mlp: hidden = \(3, 0\) must be 1 or larger"),
         (lambda: small_cnn(0), "small_cnn: classes = 0"),

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from topospike.contracts import WiderCost
+from topospike.costs import WiderCost
 from topospike.report import write_report
 from topospike.report.cost_table import COLUMNS, chip_table, cost_table
 from topospike.report.folder import read_run

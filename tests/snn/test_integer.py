@@ -10,6 +10,7 @@ from torch import nn
 import topospike as ts
 from topospike.errors import ConfigError
 from topospike.snn import SpikingNetwork
+from topospike.snn.batches import steps_at_once
 from topospike.snn.executors import EXECUTORS
 from topospike.snn.integer import IntegerForm
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
@@ -62,7 +63,7 @@ def test_few_images_take_their_steps_together(options: dict[str, str], steps: in
     images = torch.randn(24, 2, 8, 8, dtype=torch.float64)
     snn, _ = ts.quantise_weights(ts.convert(model, calibration=[images], **options))  # pyright: ignore[reportArgumentType]
     x = images[:2]
-    assert snn.steps_at_once((x,), EXECUTORS["integer"]) > 7
+    assert steps_at_once(snn, (x,), EXECUTORS["integer"]) > 7
     single = [logits.clone() for _, logits in snn.steps(x, steps, executor="integer")]
     found = snn(x, steps, executor="integer")
     torch.testing.assert_close(found, torch.stack(single), rtol=1e-12, atol=1e-12)

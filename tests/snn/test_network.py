@@ -12,6 +12,7 @@ from torch import nn
 from topospike.conversion import convert
 from topospike.models.qcfs import QCFS
 from topospike.snn import SpikingNetwork
+from topospike.snn.batches import images_at_once
 from topospike.snn.executors import EXECUTORS
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
@@ -306,6 +307,6 @@ def test_one_step_equals_the_one_level_ann_at_any_depth(
 def test_a_large_batch_is_simulated_in_parts_with_the_same_result() -> None:
     snn, x, _ = network()
     many = x.repeat(3, 1, 1, 1)[:41]
-    assert snn.images_at_once < len(many) // 2
+    assert images_at_once(snn) < len(many) // 2
     together = torch.stack([logits.clone() for _, logits in snn.steps(many, 4)])
     torch.testing.assert_close(snn(many, 4), together, rtol=1e-9, atol=1e-9)

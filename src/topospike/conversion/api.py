@@ -22,6 +22,7 @@ from topospike.conversion.calibrate import (
     set_thresholds,
 )
 from topospike.conversion.fold import fold_batch_norms
+from topospike.conversion.frames import means_of, refuse_frames
 from topospike.conversion.health import advise, site_reports
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
@@ -47,8 +48,10 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
+from topospike.snn.frames import check_input
 from topospike.snn.network import SpikingNetwork
 from topospike.topology import check_masks
+from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import wire
 
 
@@ -60,6 +63,7 @@ def convert(
     *,
     thresholds: Mapping[str, Tensor | float] | None = None,
     fold: bool = True,
+    input: str = "image",
     output: str | int | None = None,
     **options: Any,
 ) -> SpikingNetwork:
@@ -85,6 +89,10 @@ def convert(
         Site name -> threshold, for sites whose threshold is known; these are not solved for.
     fold
         Absorb batch norms into the layers before them.
+    input : {"image", "frames", "events"}
+        What the spiking network is shown: an image, constant in time; ``frames`` of real numbers,
+        one after the other; or ``events``, frames that count events, mostly 0. Of the latter two
+        calibration batches are frames too, (frame, batch, ...); the model is run on their mean.
     output, optional
         Which tensor is simulated, of a model that returns several: a key, attribute or place, as
         in `topospike.models.capture`.
@@ -108,7 +116,8 @@ def convert(
     MissingDataError, NonFiniteError
         If there are no calibration images, or they hold NaN or infinity.
     ConfigError
-        If the method has no such option, or it is out of range.
+        If the method has no such option, or it is out of range; if ``input`` is unknown, frames of
+        events hold other numbers than counts, or the method cannot read frames.
     TopologyViolation
         If a masked weight of ``model`` is not zero off its mask.
 
@@ -133,6 +142,7 @@ def convert(
     ['1']
     """
     chosen = method_from(method, options)
+    check_input(input)
     if thresholds and chosen.keeps_images:
         raise ConfigError(
             f"thresholds are given for {', '.join(thresholds)}, but method {chosen.name!r} chooses "
@@ -144,6 +154,7 @@ def convert(
     plain, trained = take_out_activations(model)
     require_trained_for(trained, chosen)
     batches = calibration_batches(calibration, model)
+    batches = batches if input == "image" else means_of(batches, input)
     first = next(batches, None)
     if first is None:
         raise MissingDataError(
@@ -162,13 +173,14 @@ def convert(
     placed = place_all_sites(network, chosen)
     inherit_masks(model, network)
     sites = [site for site, _ in placed]
+    refuse_frames(sites, chosen, input)
     statistics, images = observe_sites(network, sites, first, batches, rules)
     like = parameter_like(network, images_seen)
     set_thresholds(placed, statistics, rules, given=thresholds or {}, trained=trained, like=like)
     require_sound_sites(sites, like)
     require_model_answer(network, plain, reference, quantised=len(trained) > 0, fold=fold)
     require_rows_alone(network, reference)
-    wiring = wire(network)
+    wiring = wire(network) if input == "image" else with_arrivals(wire(network), network)
     rule = rules[sites[0].gated]
     report = ConversionReport(
         method=chosen.name,
@@ -180,7 +192,10 @@ def convert(
         calibration_images=images,
         batch_norms_folded=tuple(folded),
         sites=(),
-        layers=tuple(LayerInput(la.name, la.kind, la.fed_by, la.reason) for la in wiring.layers),
+        layers=tuple(
+            LayerInput(la.name, la.kind, "events" if la.arrivals else la.fed_by, la.reason)
+            for la in wiring.layers
+        ),
         options=chosen.options(),
     )
     snn = SpikingNetwork(network, report, wiring)
@@ -189,7 +204,7 @@ def convert(
     snn = chosen.finish(snn, every)
     require_sound_sites(sites, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
-    report = replace(snn.report, sites=described)
+    report = replace(snn.report, sites=described, input=input)
     remarks = [chosen.remark()] if chosen.remark() else []
     advice = (*advise(report, wiring.layers), *report.advice, *remarks)
     snn.report = replace(report, advice=advice)

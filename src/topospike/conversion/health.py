@@ -100,6 +100,11 @@ def advise(report: ConversionReport, layers: Iterable[Layer]) -> tuple[str, ...]
         if layer.input == "graded"
     ]
     advice += [
+        f"{layer.name} is counted as a MAC for each link and frame, because {layer.reason}."
+        for layer in report.layers
+        if layer.input == "image" and report.input == "events"
+    ]
+    advice += [
         f"{layer.name}: {layer.zeros:.0%} of its weights are exactly 0 but it has no mask, so they "
         "are counted as links. If they are absent links, give the layer a mask before converting: "
         "topospike.topology.register_mask(layer, layer.weight != 0)."
@@ -117,6 +122,7 @@ def conversion_text(report: ConversionReport) -> str:
         f"{report.calibration_images} calibration images",
         *([f"options: {report.settings}"] if report.options else []),
         f"batch norms folded: {len(report.batch_norms_folded)}",
+        *([f"input: {report.input}"] if report.input != "image" else []),
         "",
         f"{'site':<28} {'after':<28} {'thresholds (min mean max)':<32} {'dead':>6} {'above':>6}",
     ]

@@ -26,11 +26,11 @@ from jaxtyping import Int64
 from topospike.data.images import (
     EncodedImages,
     Frame,
-    Images,
     channels_of,
     frame_size,
     open_picture,
 )
+from topospike.data.ondemand import Images
 from topospike.errors import MissingDataError, require
 from topospike.recipe import DataSettings
 from topospike.registry import suggestion

@@ -1,18 +1,15 @@
-"""Data stage: labelled images that are held in memory, or decoded when asked for.
+"""Data stage: pictures of a Hugging Face dataset, decoded when asked for.
 
-Both forms give the same uint8 batches for the same rows; the loader does not know which it has.
-`TensorImages` decodes once and then only indexes; `EncodedImages` keeps a Hugging Face dataset and
-decodes each batch anew, in worker processes if there are any. 8-bit pixels arrive unchanged;
-nothing here shuffles or augments. Pictures of differing sizes are brought to one frame when the
-recipe states an image size: the smaller side is scaled to 256/224 of it (the usual margin for
-cutting) and the middle is kept.
+8-bit pixels arrive unchanged; nothing here shuffles or augments. Pictures of differing sizes are
+brought to one frame when the recipe states an image size: the smaller side is scaled to 256/224 of
+it (the usual margin for cutting) and the middle is kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
+from topospike.data.ondemand import OnDemand
 from topospike.errors import MissingDataError, ShapeError
 
 if TYPE_CHECKING:
@@ -32,44 +28,9 @@ if TYPE_CHECKING:
 FRAME_MARGIN = 256 / 224
 SINGLE_CHANNEL_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "CMYK", "YCbCr", "PA")
-DECODE_AT_ONCE = 1024
 
 
-@dataclass(frozen=True)
-class TensorImages:
-    """Images as one uint8 tensor; ``scale`` is the pixel value that stands for 1.0.
-
-    Examples
-    --------
-    >>> two = TensorImages(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), np.array([0, 1]))
-    >>> len(two.take(np.array([1])))
-    1
-    """
-
-    pixels: UInt8[Tensor, "image chan height width"]
-    labels: Int64[np.ndarray, " image"]
-    scale: float = 255.0
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: Int64[np.ndarray, " chosen"]) -> TensorImages:
-        """Return the images of these rows, in this order."""
-        return TensorImages(self.pixels[torch.from_numpy(rows)], self.labels[rows], self.scale)
-
-    def to(self, device: torch.device | str) -> TensorImages:
-        """Keep the pixels on ``device``, so that a batch is one gather there."""
-        return TensorImages(self.pixels.to(device), self.labels, self.scale)
-
-    def batches(
-        self, order: Sequence[Int64[Tensor, " _"]], *, workers: int = 0, pin: bool = False
-    ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
-        """Index the tensor; ``workers`` and ``pin`` are not needed."""
-        for rows in order:
-            yield self.pixels[rows.to(self.pixels.device)]
-
-
-class EncodedImages(TorchDataset[Tensor]):
+class EncodedImages(OnDemand):
     """Images that are decoded when a batch of them is wanted.
 
     Parameters
@@ -86,8 +47,6 @@ class EncodedImages(TorchDataset[Tensor]):
         Row numbers of the split that ``dataset`` consists of, for messages; ``None`` is all.
     """
 
-    scale = 255.0
-
     def __init__(
         self,
         dataset: Dataset,
@@ -98,22 +57,11 @@ class EncodedImages(TorchDataset[Tensor]):
         frame: Frame,
         rows: Int64[np.ndarray, " image"] | None = None,
     ) -> None:
-        self.labels, self.frame = labels, frame
+        super().__init__(labels, (frame.channels, frame.height, frame.width))
+        self.frame = frame
         self._dataset = dataset
         self._column, self._split = image_column, split
         self._rows = np.arange(len(labels)) if rows is None else rows
-        self._idle: list[DataLoader[Any]] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the loaders: this is what their worker processes receive."""
-        return {**self.__dict__, "_idle": []}
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, row: int) -> UInt8[Tensor, "chan height width"]:
-        """Decode one row."""
-        return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: list[int]) -> UInt8[Tensor, "batch chan height width"]:
         """Decode these rows; torch's loader calls this with a whole batch."""
@@ -134,55 +82,6 @@ class EncodedImages(TorchDataset[Tensor]):
             rows=self._rows[rows],
         )
 
-    def decoded(self) -> TensorImages:
-        """Decode everything once."""
-        frame = self.frame
-        pixels = torch.empty(
-            (len(self), frame.channels, frame.height, frame.width), dtype=torch.uint8
-        )
-        for start in range(0, len(self), DECODE_AT_ONCE):
-            rows = list(range(start, min(start + DECODE_AT_ONCE, len(self))))
-            pixels[start : start + len(rows)] = self.__getitems__(rows)
-        return TensorImages(pixels, self.labels, self.scale)
-
-    def batches(
-        self, order: Sequence[Int64[Tensor, " _"]], *, workers: int = 0, pin: bool = False
-    ) -> Iterator[UInt8[Tensor, "_ chan height width"]]:
-        """Decode in ``workers`` processes (0: in this one), two batches ahead in each.
-
-        The first call settles ``workers`` and ``pin``. ``pin`` puts batches in page-locked memory,
-        from where accelerators copy faster.
-        """
-        # A pass owns its loader until it ends; the next one may use the processes it has started.
-        loader = self._idle.pop() if self._idle else self._loader(workers, pin)
-        loader.batch_sampler[:] = [rows.tolist() for rows in order]  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
-        try:
-            yield from loader
-        finally:
-            self._idle.append(loader)
-
-    def _loader(self, workers: int, pin: bool) -> DataLoader[Any]:
-        return DataLoader(
-            self,
-            batch_sampler=[],
-            collate_fn=keep_batch,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            # A fork of a process with running threads may lock up.
-            multiprocessing_context="spawn" if workers else None,
-            # Without a generator of its own the loader draws from the global one.
-            generator=torch.Generator(),
-            pin_memory=pin,
-        )
-
-
-Images = TensorImages | EncodedImages
-
-
-def keep_batch(batch: Any) -> Any:
-    """Do nothing: the batch is a tensor already."""
-    return batch
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -197,11 +96,6 @@ class Frame:
     width: int
     resize: bool
     convert: bool
-
-    @property
-    def bytes(self) -> int:
-        """Memory of one decoded picture."""
-        return self.channels * self.height * self.width
 
 
 def frame_size(image_size: tuple[int, int]) -> tuple[int, int]:

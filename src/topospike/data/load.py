@@ -1,9 +1,9 @@
 """Data stage: the one call that turns settings into training, validation and test batches.
 
 The training split is cut in training and validation; the test split stays apart. Sets that fit are
-decoded once and kept in memory; larger ones are decoded batch by batch by worker processes. The
-embedded default is scikit-learn's digits (Alpaydin and Kaynak 1998), 1797 real scans that are part
-of an installed package, so nothing is downloaded.
+decoded once and kept in memory; larger ones are decoded batch by batch by worker processes. Of
+recordings of events an ANN is given the mean of the frames; `DataBundle.over_time` gives the frames
+themselves, for networks that read one after the other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 from topospike.data.augment import Augmenter, Mixer
+from topospike.data.digits import open_digits
+from topospike.data.events.augment import EventAugmenter
+from topospike.data.events.recordings import EMBEDDED as EMBEDDED_EVENTS
+from topospike.data.events.recordings import open_events
 from topospike.data.hub import Source, open_source
-from topospike.data.images import EncodedImages, Images, TensorImages
 from topospike.data.loader import Batches
 from topospike.data.normalisation import (
     Normalisation,
@@ -29,16 +32,16 @@ from topospike.data.normalisation import (
     known_normalisation,
     measure_normalisation,
 )
+from topospike.data.ondemand import Images, OnDemand, TensorImages
 from topospike.data.seeds import sample_seed, split_seed
-from topospike.data.splits import limited_rows, stratified_choice, train_validation_rows
-from topospike.errors import ConfigError, require
+from topospike.data.splits import limited_rows, train_validation_rows
+from topospike.errors import ConfigError
 from topospike.recipe import DataSettings
 
 EMBEDDED = "digits"
 GIB = 1024**3
 MEASURED_IMAGES = 4096
 PIECE = 1024
-TEST_IMAGES, TEST_SEED, GREY_LEVELS = 360, 20260101, 16.0
 # Settings that name or describe the images, or change how fast they come, and no number of a run.
 NOT_COMPARED = (
     "source",
@@ -79,6 +82,18 @@ class DataBundle:
     label_names: tuple[str, ...] | None
     in_memory: bool = True
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def over_time(self) -> DataBundle:
+        """The same recordings with the frames one after the other: ``x`` is (frame, batch, ...).
+
+        Raises
+        ------
+        ConfigError
+            If the data are images.
+        """
+        splits = ("train", "validation", "test", "calibration")
+        return dataclasses.replace(self, **{s: getattr(self, s).over_time() for s in splits})
 
 
 def load_data(
@@ -130,7 +145,7 @@ def load_data(
     >>> tuple(x.shape), x.dtype
     ((128, 1, 8, 8), torch.float32)
     """
-    opened = open_digits(settings) if settings.source == EMBEDDED else open_source(settings)
+    opened = opened_source(settings)
     cut = split_seed(seed)
     train_rows, validation_rows = train_validation_rows(
         opened.train.labels, settings.validation_fraction, seed=cut, limit=settings.limit_train
@@ -144,13 +159,22 @@ def load_data(
     limit = GIB * settings.memory_gib if in_memory_bytes is None else in_memory_bytes
     in_memory = decoded_bytes(parts) <= limit
     if in_memory:
-        parts = [p.decoded() if isinstance(p, EncodedImages) else p for p in parts]
-    normalisation = choose_normalisation(settings, opened.channels, parts[0], seed)
+        parts = [p.decoded() if isinstance(p, OnDemand) else p for p in parts]
+    counts = settings.events.frames > 0
+    normalisation = (
+        Normalisation((0.0,) * opened.channels, (1.0,) * opened.channels)
+        if counts
+        else choose_normalisation(settings, opened.channels, parts[0], seed)
+    )
     # Moved here, so that training and calibration share one copy.
     train, validation, test = (p.to(device) if isinstance(p, TensorImages) else p for p in parts)
 
     def batches(images: Images, augment: tuple[str, ...] = (), **options: Any) -> Batches:
-        augmenter = Augmenter(augment, image_size=opened.image_size, normalisation=normalisation)
+        augmenter = (
+            EventAugmenter(augment, "stack" if settings.events.stack else "mean")
+            if counts
+            else Augmenter(augment, image_size=opened.image_size, normalisation=normalisation)
+        )
         given = {"batch_size": settings.eval_batch_size, "workers": settings.workers, **options}
         return Batches(images, augmenter, seed=seed, device=device, **given)
 
@@ -180,6 +204,23 @@ def load_data(
     )
 
 
+def opened_source(settings: DataSettings) -> Source:
+    """Open what the settings name: an embedded set, a folder or hub id of images, recordings."""
+    if settings.events.frames == 0 and settings.source == EMBEDDED_EVENTS:
+        raise ConfigError(
+            f"data.source is {EMBEDDED_EVENTS!r} and data.events.frames is 0; give the number of "
+            "frames a recording is cut into, for example 8."
+        )
+    if settings.events.frames and settings.source == EMBEDDED:
+        raise ConfigError(
+            f"data.events.frames is {settings.events.frames}, and {EMBEDDED!r} are images; choose "
+            f"data.source {EMBEDDED_EVENTS!r}, or leave data.events out."
+        )
+    if settings.events.frames:
+        return open_events(settings)
+    return open_digits(settings) if settings.source == EMBEDDED else open_source(settings)
+
+
 def identity_of(
     settings: DataSettings, trained: Sequence[Images], normalisation: Normalisation, seed: int
 ) -> dict[str, Any]:
@@ -192,46 +233,15 @@ def identity_of(
         for name, value in dataclasses.asdict(settings).items()
         if name not in NOT_COMPARED
     }
+    if not settings.events.frames:
+        del chosen["events"]  # of images they say nothing
     chosen |= {"seed": seed, "labels": labels.hexdigest()[:16], **dataclasses.asdict(normalisation)}
     return {f"data.{name}": value for name, value in chosen.items()}
 
 
-def digits() -> tuple[TensorImages, TensorImages]:
-    """Return the training (1437) and test (360) images, uint8 of shape (image, 1, 8, 8).
-
-    Grey levels are 0..16. The set has no official test split in this form; ours is fixed once and
-    for all, independent of the run's seed, and stratified.
-
-    Examples
-    --------
-    >>> train, test = digits()
-    >>> len(train), len(test), tuple(train.pixels.shape[1:])
-    (1437, 360, (1, 8, 8))
-    """
-    require("sklearn", purpose="the dataset 'digits'")
-    from sklearn.datasets import load_digits
-
-    rows, classes = load_digits(return_X_y=True)
-    pixels = torch.from_numpy(np.asarray(rows, dtype=np.uint8)).view(-1, 1, 8, 8)
-    everything = TensorImages(pixels, np.asarray(classes, dtype=np.int64), GREY_LEVELS)
-    test, train = stratified_choice(everything.labels, TEST_IMAGES, seed=TEST_SEED)
-    return everything.take(train), everything.take(test)
-
-
-def open_digits(settings: DataSettings) -> Source:
-    """Open the embedded set; the options that only concern other sources must be at rest."""
-    for option in ("image_column", "label_column", "image_size", "channels"):
-        if getattr(settings, option) is not None:
-            raise ConfigError(
-                f"data.{option} = {getattr(settings, option)!r} has no meaning for the embedded "
-                "'digits'; leave it out, or name another data.source"
-            )
-    return Source(*digits(), 10, 1, (8, 8), tuple(str(digit) for digit in range(10)))
-
-
 def decoded_bytes(parts: list[Images]) -> int:
     """Memory all parts take once decoded; 0 for what is in memory already."""
-    return sum(len(part) * part.frame.bytes for part in parts if isinstance(part, EncodedImages))
+    return sum(part.bytes for part in parts if isinstance(part, OnDemand))
 
 
 def choose_normalisation(
@@ -254,7 +264,7 @@ def choose_normalisation(
 def pieces(train: Images, seed: int) -> Iterator[Tensor]:
     """Give the training images in pieces small enough for wide arithmetic."""
     rows = np.arange(len(train))
-    if isinstance(train, EncodedImages) and len(train) > MEASURED_IMAGES:
+    if isinstance(train, OnDemand) and len(train) > MEASURED_IMAGES:
         generator = np.random.default_rng(sample_seed(seed))
         rows = np.sort(generator.choice(rows, MEASURED_IMAGES, replace=False))
     sample = train.take(rows)

@@ -6,6 +6,7 @@ on the device, the number of workers, what else was or is being iterated, or the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -13,7 +14,8 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from topospike.data.augment import Augmenter, Mixer
-from topospike.data.images import Images, TensorImages
+from topospike.data.events.augment import EventAugmenter
+from topospike.data.ondemand import Images, TensorImages
 from topospike.data.seeds import AUGMENT, MIX, order_seed, sides_seed, stream_seed
 from topospike.errors import ConfigError
 
@@ -26,7 +28,7 @@ class Batches:
     source
         Images in memory or to be decoded. In memory, they are moved to ``device`` once.
     augmenter
-        Augmentation (training only) and normalisation.
+        Augmentation (training only) and normalisation; of events, what of their frames is shown.
     batch_size
         Images in a batch; the last one may be smaller.
     seed, shuffle
@@ -50,9 +52,9 @@ class Batches:
     Notes
     -----
     Iterating gives ``x`` float32 (batch, chan, height, width) and ``y`` int64 (batch,), or with a
-    mixer float32 (batch, classes). Several passes may be under way at once. A single left-over
-    training image joins the batch before it, since batch normalisation cannot train on one value
-    per channel; no image is dropped.
+    mixer float32 (batch, classes); `over_time` gives frames of events. Several passes may be under
+    way at once. A single left-over training image joins the batch before it, since batch
+    normalisation cannot train on one value per channel; no image is dropped.
 
     Examples
     --------
@@ -66,7 +68,7 @@ class Batches:
     def __init__(
         self,
         source: Images,
-        augmenter: Augmenter,
+        augmenter: Augmenter | EventAugmenter,
         *,
         batch_size: int,
         seed: int = 0,
@@ -89,6 +91,11 @@ class Batches:
         self._part = part
 
     @property
+    def axis(self) -> int:
+        """Where ``x`` counts images: axis 0, or 1 of frames."""
+        return int(isinstance(self._augmenter, EventAugmenter) and self._augmenter.view == "frames")
+
+    @property
     def images(self) -> int:
         """Number of images."""
         return len(self._source)
@@ -104,6 +111,23 @@ class Batches:
             raise ConfigError(f"epoch {epoch} must be 0 or larger")
         self._epoch = epoch
 
+    def over_time(self) -> Batches:
+        """Return the same batches with ``x`` as frames, (frame, batch, polarity, height, width).
+
+        Raises
+        ------
+        ConfigError
+            If these are no recordings of events.
+        """
+        if not isinstance(self._augmenter, EventAugmenter):
+            raise ConfigError(
+                "these batches are images, which have no frames; load recordings of events "
+                "(data.events.frames)."
+            )
+        batches = copy.copy(self)
+        batches._augmenter = EventAugmenter(self._augmenter.entries, "frames")
+        return batches
+
     def __len__(self) -> int:
         return len(self._cuts())
 
@@ -117,7 +141,7 @@ class Batches:
             cuts.append(rest)
         return cuts
 
-    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+    def _order(self, epoch: int) -> tuple[Tensor, "*shape"]:
         """Row numbers of every batch."""
         rows = torch.arange(self.images)
         if self._shuffle:
@@ -130,7 +154,7 @@ class Batches:
         generator = torch.Generator().manual_seed(sides_seed(self._seed))
         return torch.rand(self.images, generator=generator) < 0.5
 
-    def __iter__(self) -> Iterator[tuple[Float32[Tensor, "part chan height width"], Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Float32[Tensor, "*shape"], Tensor]]:
         epoch, (rank, parts) = self._epoch, self._part
         order = self._order(epoch)
         pin = self.device.type == "cuda" and self._workers > 0

@@ -32,6 +32,8 @@ class WholeBatches:
         Batches of one split; larger ones are cut, smaller ones dropped.
     batch_size, images
         Images of a batch, and of the split.
+    axis
+        Where ``x`` counts images: 0, or 1 of frames.
 
     Raises
     ------
@@ -49,7 +51,9 @@ class WholeBatches:
     (1, [4])
     """
 
-    def __init__(self, source: ImageBatches, *, batch_size: int, images: int) -> None:
+    def __init__(
+        self, source: ImageBatches, *, batch_size: int, images: int, axis: int = 0
+    ) -> None:
         if images < batch_size:
             raise ConfigError(
                 f"data.batch_size is {batch_size}, but there are {images} training images; whole "
@@ -58,6 +62,7 @@ class WholeBatches:
         self.source = source
         self.batch_size = batch_size
         self.images = images
+        self.axis = axis
 
     def set_epoch(self, epoch: int) -> None:
         """Fix order and augmentation of the passes that follow."""
@@ -69,7 +74,7 @@ class WholeBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in self.source:
             if len(y) >= self.batch_size:
-                yield x[: self.batch_size], y[: self.batch_size]
+                yield x.narrow(self.axis, 0, self.batch_size), y[: self.batch_size]
 
 
 class Renormalised:
@@ -131,9 +136,16 @@ class DirectData:
     identity: Mapping[str, Any]
 
 
-def direct_data(data: DataBundle, settings: DirectSettings, *, batch_size: int) -> DirectData:
-    """Return the data of training through time: whole batches, normalised as the settings say."""
-    train: ImageBatches = WholeBatches(data.train, batch_size=batch_size, images=data.train.images)
+def direct_data(
+    data: DataBundle, settings: DirectSettings, *, batch_size: int, frames: bool = False
+) -> DirectData:
+    """Return the data of training through time: whole batches, normalised as the settings say.
+
+    With ``frames`` the batches of the data are frames, (frame, batch, ...).
+    """
+    train: ImageBatches = WholeBatches(
+        data.train, batch_size=batch_size, images=data.train.images, axis=int(frames)
+    )
     if settings.released_normalisation:
         train = renormalised(train, mean=data.mean, std=data.std)
     return DirectData(train, data.validation, data.classes, data.identity)

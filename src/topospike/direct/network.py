@@ -2,8 +2,9 @@
 
 The graph of one evaluation is read with `torch.fx`; every activation (a module, or a functional
 ReLU) becomes a population of its own, so one ReLU module that is called twice becomes two. The
-image is the input at every step, layers act on spikes, batch norms see one step at a time, and
-the answer is the mean over time of the last layer's spikes (or of its inputs).
+image is the input at every step (of frames, step t reads frame t), layers act on spikes, batch
+norms see one step at a time, and the answer is the mean over time of the last layer's spikes (or of
+its inputs).
 
     r = (1/T) sum_t a[t],   a[t] = the output of the network at step t
 
@@ -12,6 +13,7 @@ Modules, parameters and masks are the given network's own, under their names.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +26,7 @@ from topospike.direct.neurons import SpikingNeuron
 from topospike.errors import ConfigError, ConversionError
 from topospike.recipe import DirectSettings, NeuronSettings
 from topospike.registry import suggestion
+from topospike.snn.frames import Shown, check_input
 from topospike.snn.split import generated_function
 
 NEURONS = "spiking_neurons"
@@ -48,9 +51,18 @@ class SpikingModel(nn.Module):
         Name of a weight layer -> name of the population that receives its output.
     weight_layers : tuple of str
         Convolutions and linear layers in the order in which they run.
+    input : {"image", "frames", "events"}
+        What a forward pass is given: images, or frames (frame, batch, ...).
     """
 
-    def __init__(self, traced: fx.GraphModule, *, timesteps: int, feeding: dict[str, str]) -> None:
+    def __init__(
+        self,
+        traced: fx.GraphModule,
+        *,
+        timesteps: int,
+        feeding: dict[str, str],
+        input: str = "image",
+    ) -> None:
         super().__init__()
         called = [str(node.target) for node in traced.graph.nodes if is_weight_layer(node, traced)]
         self.weight_layers = tuple(dict.fromkeys(called))
@@ -67,6 +79,7 @@ class SpikingModel(nn.Module):
             self.register_buffer(name, buffer)
         self.timesteps = timesteps
         self.feeding = feeding
+        self.input = input
         self._graph = traced.graph
         self._step: Callable[..., Tensor] | None = None
 
@@ -83,22 +96,37 @@ class SpikingModel(nn.Module):
         found = self.get_submodule(NEURONS).named_children()
         return {name: module for name, module in found if isinstance(module, SpikingNeuron)}
 
-    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "batch classes"]:
         """Run ``timesteps`` steps from rest and return the mean output."""
         outputs = [output for _, output in zip(range(self.timesteps), self.steps(x), strict=False)]
         return torch.stack(outputs).mean(0)
 
     def steps(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield the output of step 1, 2, ... without end, from rest."""
+        """Yield the output of step 1, 2, ..., from rest; without end, if ``x`` is an image.
+
+        Of F frames each is shown for ``timesteps / F`` steps.
+
+        Raises
+        ------
+        ConfigError
+            If the frames do not divide the steps.
+        """
+        shown = itertools.repeat(x) if self.input == "image" else self.present_frames(x)
         populations = list(self.neurons.values())
         for neuron in populations:
             neuron.reset()
         try:
-            while True:
-                yield self.step(x)
+            for frame in shown:
+                yield self.step(frame)
         finally:
             for neuron in populations:
                 neuron.reset()
+
+    def present_frames(self, frames: Float[Tensor, "frame batch ..."]) -> Iterator[Tensor]:
+        """Yield the frame that each step reads."""
+        order = shown_in_training((frames,), self.timesteps)
+        for moment in order.moments(order.length):
+            yield moment.inputs[0]
 
     def step(self, x: Tensor) -> Tensor:
         """Evaluate the network once, its populations taking one step."""
@@ -115,7 +143,30 @@ class SpikingModel(nn.Module):
         return {**self.__dict__, "_step": None}
 
 
-def spiking_model(model: nn.Module, settings: DirectSettings | None = None) -> SpikingModel:
+def shown_in_training(frames: tuple[Tensor, "*shape"], timesteps: int) -> Shown:
+    """Return how frames are shown to a network trained through time over so many steps.
+
+    Examples
+    --------
+    >>> shown_in_training((torch.zeros(4, 2, 3),), 8).hold
+    2
+    """
+    count = len(frames[0])
+    if count == 0 or timesteps % count:
+        raise ConfigError(
+            f"{count} frames were given to a network of {timesteps} steps, which are no multiple; "
+            "each frame is shown for the same number of steps. Cut recordings into as many frames "
+            "as there are steps (data.events.frames, direct.timesteps), or a part of it."
+        )
+    return Shown(frames, timesteps // count, mean=False)
+
+
+def spiking_model(
+    model: nn.Module,
+    settings: DirectSettings | None = None,
+    *,
+    input: str = "image",
+) -> SpikingModel:
     """Put spiking neurons in the place of a network's activations.
 
     Parameters
@@ -125,6 +176,9 @@ def spiking_model(model: nn.Module, settings: DirectSettings | None = None) -> S
         modules become part of the result and train with it.
     settings
         Steps, neurons and output; the rest is not read here.
+    input
+        ``image``: the same at every step; ``frames`` or ``events``: (frame, batch, ...), step t
+        reads frame t.
 
     Returns
     -------
@@ -136,7 +190,7 @@ def spiking_model(model: nn.Module, settings: DirectSettings | None = None) -> S
     ConversionError
         If the network cannot be traced, or has no activation to replace.
     ConfigError
-        If ``timesteps`` is below 1, or a neuron or the output is unknown.
+        If ``timesteps`` is below 1, or a neuron, the output or the input is unknown.
 
     Notes
     -----
@@ -152,6 +206,7 @@ def spiking_model(model: nn.Module, settings: DirectSettings | None = None) -> S
     (torch.Size([2, 3]), {'0': '1', '2': 'output'})
     """
     settings = settings or DirectSettings()
+    check_input(input)
     if settings.timesteps < 1:
         raise ConfigError(f"timesteps is {settings.timesteps}; at least 1 is required.")
     if settings.output not in OUTPUTS:
@@ -174,7 +229,7 @@ def spiking_model(model: nn.Module, settings: DirectSettings | None = None) -> S
         feeding |= put_population(traced, output_of(traced.graph), "output", settings)
     traced.graph.eliminate_dead_code()
     traced.graph.lint()
-    return SpikingModel(traced, timesteps=settings.timesteps, feeding=feeding)
+    return SpikingModel(traced, timesteps=settings.timesteps, feeding=feeding, input=input)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:

@@ -12,6 +12,7 @@ network as it was trained, over its own number of steps.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -19,15 +20,16 @@ from torch import Tensor, fx
 
 from topospike.contracts import ConversionReport, LayerInput, SiteReport
 from topospike.conversion.inherit import inherit_masks
-from topospike.direct.network import NEURONS, SpikingModel
+from topospike.direct.network import NEURONS, SpikingModel, shown_in_training
 from topospike.direct.sites import SPIKES, MeanSite, MembraneSite
-from topospike.errors import ConversionError, ShapeError
+from topospike.errors import ConfigError, ConversionError, ShapeError
 from topospike.models import capture
 from topospike.models.capture import node_module
 from topospike.models.inputs import Inputs
 from topospike.modes import evaluating
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import Program
+from topospike.snn.frames import Shown
 from topospike.wiring.layers import find_weight_layers
 
 aten = torch.ops.aten
@@ -60,6 +62,23 @@ class DirectNetwork(SpikingNetwork):
         """Return the output after the steps the network was trained with."""
         return self(x, self.trained_timesteps)[-1]
 
+    @property
+    def sees_mean(self) -> bool:
+        """No: of frames it reads the present one."""
+        return False
+
+    def order_of(self, frames: tuple[Tensor, ...], timesteps: int, hold: int | None) -> Shown:
+        """Return how frames follow one another: as in training, unless ``hold`` says otherwise."""
+        order = shown_in_training(frames, self.trained_timesteps)
+        order = order if hold is None else replace(order, hold=hold)
+        if timesteps > order.length:
+            raise ConfigError(
+                f"timesteps is {timesteps}, and {len(frames[0])} frames of {order.hold} step(s) "
+                f"last {order.length}; a network trained through time reads the present frame at "
+                "every step. Give fewer steps, or more frames."
+            )
+        return order
+
 
 def spiking_network(
     model: SpikingModel, example: Float[Tensor, "batch ..."], *, verify: bool = True
@@ -71,7 +90,7 @@ def spiking_network(
     model
         Trained; not changed. Its masks are inherited.
     example
-        One batch of images, of which the health of the populations is read too.
+        One batch of images, or of frames, of which the health of the populations is read too.
     verify
         Compare the answers on the example with the model's own.
 
@@ -95,7 +114,8 @@ def spiking_network(
     >>> spiking_network(model, x)(x, timesteps=8).shape
     torch.Size([8, 8, 3])
     """
-    network = copy.deepcopy(capture_step(model, example)).requires_grad_(False)
+    image = example if model.input == "image" else example[0]
+    network = copy.deepcopy(capture_step(model, image)).requires_grad_(False)
     placed = place_membrane_sites(network, model)
     inherit_masks(model, network)
     report = ConversionReport(
@@ -112,6 +132,7 @@ def spiking_network(
             LayerInput(layer.name, layer.kind, layer.fed_by, layer.reason)
             for layer in find_weight_layers(network)
         ),
+        input=model.input,
     )
     result = DirectNetwork(network, report, trained_timesteps=model.timesteps)
     if verify:
@@ -202,8 +223,11 @@ def health(
     timesteps = model.timesteps
     counts: dict[str, Tensor] = {}
     program = Program(network)
-    state = program.start((example,))
-    for t in range(1, timesteps + 1):
+    images = model.input == "image"
+    order = Shown((example[None],)) if images else shown_in_training((example,), timesteps)
+    state = program.start(order.first)
+    for t, moment in enumerate(order.moments(timesteps), start=1):
+        state = program.show(moment.inputs, state) if moment.changed and t > 1 else state
         _, state = program.step(t, state)
         for site, held in zip(program.sites, state.sites, strict=True):
             if held.spikes is not None:
@@ -235,8 +259,8 @@ def require_same_answers(model: SpikingModel, network: DirectNetwork, example: T
         raise ShapeError(f"{tuple(found.shape)} came out, not {tuple(expected.shape)}.")
     # a membrane that rounding leaves on the other side of a threshold moves an answer by 1/T
     differing = int(((found - expected).abs() > 1e-4).any(1).sum())
-    if differing > max(1, len(example) // 20):
+    if differing > max(1, len(found) // 20):
         raise ConversionError(
-            f"the captured network answers differently on {differing} of {len(example)} images. "
+            f"the captured network answers differently on {differing} of {len(found)} images. "
             "Its forward pass must not depend on anything but the image and the populations."
         )

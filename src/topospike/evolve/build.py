@@ -6,19 +6,21 @@ is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError
-from topospike.evolve.plan import LayerPlan, build_plan
-from topospike.evolve.rules import Rule, derived_generator
+from topospike.evolve.plan import CORRELATED, LayerPlan, build_plan
+from topospike.evolve.rules import RULES, Rule, derived_generator
 from topospike.evolve.settings import Evolution
 from topospike.evolve.sparsifier import Sparsifier
 from topospike.recipe import SparsitySettings
 from topospike.topology import (
+    Layer,
     Topology,
     feature_correlation,
     init_weights,
@@ -26,6 +28,7 @@ from topospike.topology import (
     masked_layers,
     original,
     register_mask,
+    weight_layers,
 )
 
 
@@ -52,8 +55,8 @@ def sparsify(
         Dense model, trained further by the user's own loop. Of a compiled model the original is
         meant.
     rule
-        ``cht``, ``chts``, ``chtss``, ``set``, ``rigl``, ``mest``, ``gmp``, ``granet``,
-        ``static``, a `Rule` of your own, or whole `topospike.recipe.SparsitySettings`.
+        ``cht``, ``chts``, ``chtss``, ``ch-snn``, ``set``, ``rigl``, ``mest``, ``gmp``,
+        ``granet``, ``static``, a `Rule` of your own, or whole `topospike.recipe.SparsitySettings`.
     epochs, steps
         Length of the training in epochs or in optimizer steps; the schedules depend on it. Exactly
         one of them: with ``steps``, ``update_interval`` counts steps and `Sparsifier` is told, and
@@ -61,7 +64,8 @@ def sparsify(
     seed
         Of everything random here. Results do not depend on the global generator or the device.
     csti_features
-        One flattened raw training image a row, for ``initial_topology="csti"``.
+        One flattened raw training image a row, for ``initial_topology="csti"``; for ``"sscti"``
+        spikes, or numbers that count as one where they are above 0.
     example_input
         One input batch: it settles which layer is the classifier, and which layers feed which.
         Without it the shape of the first forward input is remembered.
@@ -109,13 +113,14 @@ def sparsify(
                 "into the settings (dataclasses.replace)."
             )
     else:
-        options.setdefault("sparsity", 0.99)
+        named = rule if isinstance(rule, Rule) else RULES[rule]
+        options = {"sparsity": 0.99, **named.options, **options}
     model = original(model)
     evolution = Evolution.of(rule, options, epochs=epochs, steps=steps, seed=seed)
     settings = evolution.settings
     decays = evolution.rule.decay is not None
     plan = build_plan(model, settings, decays=decays, example=example_input)
-    correlation = correlation_for(plan, csti_features)
+    correlations = correlations_for(plan, csti_features)
     masks = {
         name: initial_mask(
             layer.shape,
@@ -126,10 +131,11 @@ def sparsify(
             beta=settings.beta,
             r=settings.r,
             degree=settings.degree,
-            correlation=correlation,
+            correlation=correlations.get(layer.initial_topology),
         )
         for position, (name, layer) in enumerate(plan.items())
     }
+    layers = weight_layers(model, example_input)
     for position, (name, mask) in enumerate(masks.items()):
         module = plan[name].layer.module
         init_weights(
@@ -137,25 +143,53 @@ def sparsify(
             mask,
             kind=settings.weight_init,
             sparsity=plan[name].initial_sparsity,
+            threshold=settings.threshold,
+            first=module is layers[0].module,
             generator=derived_generator(seed, position, "weights"),
         )
         register_mask(module, mask)
+    if settings.weight_init == "sswi":
+        init_dense_layers(layers, plan, evolution)
     return Sparsifier(model, plan, evolution, example_input=example_input)
 
 
-def correlation_for(
+def init_dense_layers(
+    layers: Sequence[Layer], plan: Mapping[str, LayerPlan], evolution: Evolution
+) -> None:
+    """Set the weights of the layers that stay dense, so that all neurons are driven alike."""
+    for position, layer in enumerate(layers):
+        if layer.name in plan:
+            continue
+        init_weights(
+            layer.module,
+            torch.ones_like(layer.weight, dtype=torch.bool),
+            kind=evolution.settings.weight_init,
+            sparsity=0.0,
+            threshold=evolution.settings.threshold,
+            first=position == 0,
+            generator=derived_generator(evolution.seed, layer.name, "weights"),
+        )
+
+
+def correlations_for(
     plan: Mapping[str, LayerPlan], features: Tensor | None
-) -> Float[Tensor, "feature feature"] | None:
-    """Return the correlation of the input features if a layer starts from it."""
-    names = [name for name, layer in plan.items() if layer.initial_topology == "csti"]
+) -> dict[str, Float[Tensor, "feature feature"]]:
+    """Return, by initial topology, the correlation of the input features that layers start from.
+
+    The phi coefficient of two binary features is Pearson's r of them.
+    """
+    kinds = {layer.initial_topology for layer in plan.values()} & set(CORRELATED)
+    names = [name for name, layer in plan.items() if layer.initial_topology in kinds]
     if not names:
-        return None
+        return {}
     if features is None:
         raise ConfigError(
-            f"layers {', '.join(names)} start from csti, which needs csti_features: raw training "
-            "images, flattened, one a row. Pass them, or choose er, bsw or brf."
+            f"layers {', '.join(names)} start from {', '.join(sorted(kinds))}, which needs "
+            "csti_features: raw training images, flattened, one a row. Pass them, or choose er, "
+            "bsw or brf."
         )
-    return feature_correlation(features.flatten(1))
+    rows = {"csti": features.flatten(1), "sscti": (features.flatten(1) > 0).to(torch.float32)}
+    return {kind: feature_correlation(rows[kind]) for kind in kinds}
 
 
 def keep_links(model: nn.Module) -> Sparsifier:

@@ -28,6 +28,8 @@ from topospike.topology import (
 )
 
 DEFAULT_INITIAL_SPARSITY = 0.5
+CORRELATED = ("csti", "sscti")
+"""Initial topologies of layers that see the input, drawn from how its features correlate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,10 @@ def plan_layer(
     initial = initial_sparsity_of(layer, sparsity, settings) if decays else sparsity
     topology = choice(settings.initial_topology, layer) or "er"
     _ = INITIAL_TOPOLOGIES[topology]
-    if topology == "csti" and layer.kind == "conv":
+    if topology in CORRELATED and layer.kind == "conv":
         raise ConfigError(
-            f"layer {layer.name!r} is a convolution; csti correlates input features and fits "
-            "linear layers only. Use initial_topology={'linear': 'csti', 'conv': 'er'}."
+            f"layer {layer.name!r} is a convolution; {topology} correlates input features and fits "
+            f"linear layers only. Use initial_topology={{'linear': {topology!r}, 'conv': 'er'}}."
         )
     return LayerPlan(
         layer=layer,

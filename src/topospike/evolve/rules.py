@@ -9,9 +9,9 @@ the lines below.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +59,11 @@ def score_relative(given: RemovalInput) -> Tensor:
     return relative_importance(given.weight, groups=given.groups)
 
 
+def score_relative_damped(given: RemovalInput) -> Tensor:
+    """Return |w| / (1 + its row) + |w| / (1 + its column): small sums make no link important."""
+    return relative_importance(given.weight, groups=given.groups, epsilon=1.0)
+
+
 def score_mest(given: RemovalInput) -> Tensor:
     """Return |w| + 0.01 |g|."""
     return mest_importance(given.weight, gradient_of(given, "removes by |w| + 0.01 |g|"))
@@ -73,6 +78,7 @@ REMOVAL_CRITERIA: Registry[RemovalCriterion] = Registry(
             RemovalCriterion("ri", score_relative),
             RemovalCriterion("magnitude_soft", score_magnitude, soft=True),
             RemovalCriterion("ri_soft", score_relative, soft=True),
+            RemovalCriterion("ri_damped_soft", score_relative_damped, soft=True),
             RemovalCriterion("mest", score_mest, needs_gradient=True),
         )
     },
@@ -140,6 +146,11 @@ class Rule:
         Whether ``growth`` reads the gradient.
     early_stop
         Default of the setting of that name.
+    permanent
+        Whether what percolation takes never grows again.
+    options
+        What `topospike.evolve.sparsify` starts from where it is given the rule by name and no
+        option says otherwise.
     """
 
     name: str
@@ -150,6 +161,8 @@ class Rule:
     decay_removal: str | None = None
     growth_needs_gradient: bool = False
     early_stop: Literal["off", "all"] = "off"
+    permanent: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def replaces(self) -> bool:
@@ -170,6 +183,21 @@ RULES: Registry[Rule] = Registry(
             Rule("cht", cannistraci_hebb_score, early_stop="all"),
             Rule("chts", cannistraci_hebb_score, "drawn"),
             Rule("chtss", cannistraci_hebb_score, "drawn", decay="sigmoid", decay_removal="ri"),
+            Rule(
+                "ch-snn",
+                cannistraci_hebb_score,
+                "drawn",
+                removal="ri_damped_soft",
+                permanent=True,
+                options={
+                    "linear_score": "CH3-L3p",
+                    "conv_score": "CH3-L3p",
+                    "removal_exponents": (1.0, 1.0),
+                    "initial_topology": "brf",  # with r = 1: at random, every fan-in the same
+                    "r": 1.0,
+                    "weight_init": "sswi",
+                },
+            ),
             Rule("set"),
             Rule("mest", removal="mest"),
             Rule("rigl", gradient_score, growth_needs_gradient=True),

@@ -35,10 +35,8 @@ from topospike.topology import (
 )
 
 FORMAT_VERSION = 2
-FIELDS = (
-    *("plan", "update_index", "last_epoch", "is_frozen", "stopped", "masks"),
-    *("ever_active", "history"),
-)
+FIELDS = ("plan", "update_index", "last_epoch", "is_frozen", "stopped", "masks", "history")
+FIELDS += ("ever_active",)
 
 
 class Sparsifier:
@@ -87,6 +85,7 @@ class Sparsifier:
         self.said_fixed: set[str] = set()
         # The weight every link last had, for rules that start a link again from there.
         self.history: dict[str, Tensor] = {}
+        self.barred: dict[str, Tensor] = {}
         planned = [plan.layer for plan in self.layers.values()]
         self.masker = GradientMasker(planned, record=evolution.needs_gradient)
         self.peers: Peers | None = None
@@ -258,6 +257,7 @@ class Sparsifier:
                 weight=plan.layer.weight.detach(),
                 mask=mask_of(plan.layer).clone(),
                 gradient=self.masker.recorded[position],
+                barred=self.barred.get(plan.name),
             )
             for position, plan in enumerate(self.layers.values())
         ]
@@ -286,6 +286,8 @@ class Sparsifier:
             weight.copy_(torch.where(mask & gone, self.history[name], weight))
         if self.optimizer is not None:
             clear_slots(self.optimizer, weight, gone)
+        if outcome.barred is not None:
+            self.barred[name] = outcome.barred
         # The model may have been moved to a device since the masks were first noted.
         self.ever_active[name] = self.ever_active[name].to(mask.device) | mask
         if outcome.change.grown:
@@ -329,10 +331,7 @@ class Sparsifier:
         return topology
 
     def project(self, other: nn.Module) -> None:
-        """Give another copy of the model, such as an average of its weights, the current masks.
-
-        See `topospike.topology.copy_masks`.
-        """
+        """Give another copy of the model, such as an average of its weights, the current masks."""
         copy_masks(self.model, other)
 
     def state_dict(self) -> dict[str, Any]:
@@ -350,6 +349,7 @@ class Sparsifier:
             "masks": {name: checksum(mask) for name, mask in self.masks.items()},
             "ever_active": {name: pack_bits(seen) for name, seen in self.ever_active.items()},
             "history": dict(self.history),
+            "barred": {name: pack_bits(places) for name, places in self.barred.items()},
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -381,6 +381,10 @@ class Sparsifier:
         for name, seen in self.ever_active.items():
             seen.copy_(unpack_bits(state_dict["ever_active"][name], self.layers[name].shape))
         self.history = {name: last.clone() for name, last in state_dict["history"].items()}
+        self.barred = {
+            name: unpack_bits(bits, self.layers[name].shape).to(self.masks[name].device)
+            for name, bits in state_dict.get("barred", {}).items()
+        }
 
 
 def check_format(state: Mapping[str, Any]) -> None:

@@ -1,15 +1,16 @@
 """Stage 2 (evolve): the arithmetic of one topology update, on masks alone.
 
 Order: links lost to falling density -> removal of the share zeta -> percolation -> regrowth up to
-the exact target. Candidates of growth are all absent links, those removed a moment ago included.
-The functions take weights, masks and seeds and return new masks; weights and optimizer slots are
-the controller's. A layer that is fixed (its weight does not train) comes out as it went in.
+the exact target. Candidates of growth are all absent links, those removed a moment ago included,
+except what a rule whose percolation is permanent has barred. The functions take weights, masks and
+seeds and return new masks; weights and optimizer slots are the controller's. A layer that is fixed
+(its weight does not train) comes out as it went in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,13 +27,17 @@ from topospike.topology import best, draw, share_count
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """A layer as the update finds it; its position in the plan fixes its random draws."""
+    """A layer as the update finds it; its position in the plan fixes its random draws.
+
+    ``barred`` are positions where no link may grow, ``None`` for none.
+    """
 
     plan: LayerPlan
     position: int
     weight: Tensor
     mask: Tensor
     gradient: Tensor | None
+    barred: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -59,11 +64,15 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class LayerOutcome:
-    """New links of a layer: ``kept`` were there before and stay, ``mask`` is ``kept`` + grown."""
+    """New links of a layer: ``kept`` were there before and stay, ``mask`` is ``kept`` + grown.
+
+    ``barred`` is where no link may grow from now on.
+    """
 
     kept: Tensor
     mask: Tensor
     change: LayerChange
+    barred: Tensor | None = None
 
 
 def evolve_masks(
@@ -158,6 +167,10 @@ def regrow(
     layer: LayerState, removed: Tensor, kept: Tensor, evolution: Evolution, moment: Moment
 ) -> LayerOutcome:
     """Grow links up to the target and describe what happened to the layer."""
+    if evolution.rule.permanent:
+        percolated = removed & ~kept
+        barred = percolated if layer.barred is None else layer.barred | percolated
+        layer = replace(layer, barred=barred)
     target = evolution.links(layer.plan, moment.epoch)
     count = target - int(kept.count_nonzero()) if evolution.rule.replaces else 0
     grown, score_share = grow(layer, kept, max(count, 0), evolution, moment)
@@ -175,7 +188,7 @@ def regrow(
         overlap=int((grown & layer.mask).count_nonzero()) / n_grown if n_grown else 0.0,
         score_nonzero=score_share,
     )
-    return LayerOutcome(kept=kept, mask=mask, change=change)
+    return LayerOutcome(kept=kept, mask=mask, change=change, barred=layer.barred)
 
 
 def grow(
@@ -187,11 +200,11 @@ def grow(
     of score zero.
     """
     generator = derived_generator(evolution.seed, moment.index, layer.position, "regrowth")
-    absent = kept.numel() - int(kept.count_nonzero())
+    candidates = ~kept if layer.barred is None else ~(kept | layer.barred)
+    absent = int(candidates.count_nonzero())
     if evolution.rule.growth is None or count == 0 or absent == 0:
-        return draw(
-            torch.zeros_like(kept, dtype=torch.float32), ~kept, count, generator=generator
-        ), None
+        nothing = torch.zeros_like(kept, dtype=torch.float32)
+        return draw(nothing, candidates, count, generator=generator), None
     scores = evolution.rule.growth(
         GrowthInput(
             layer=layer.name,
@@ -207,11 +220,11 @@ def grow(
             f"the growth scores of layer {layer.name!r} have shape {tuple(scores.shape)}, its mask "
             f"{tuple(kept.shape)}; one score a position is required."
         )
-    positive = int(((scores > 0) & ~kept).count_nonzero())
+    positive = int(((scores > 0) & candidates).count_nonzero())
     if evolution.rule.choice == "drawn":
-        grown = draw(scores, ~kept, count, generator=generator)
+        grown = draw(scores, candidates, count, generator=generator)
     else:
-        grown = best(scores, ~kept, count, generator=generator)
+        grown = best(scores, candidates, count, generator=generator)
     return grown, positive / absent
 
 

@@ -17,6 +17,7 @@ from topospike.measure.pareto import FrontPoint as FrontPoint
 from topospike.measure.pareto import area_under_front as area_under_front
 from topospike.measure.pareto import iso_accuracy_energy as iso_accuracy_energy
 from topospike.measure.pareto import pareto_front as pareto_front
+from topospike.measure.raster import raster as raster
 from topospike.measure.saturation import saturation_time as saturation_time
 from topospike.measure.saving import Saving as Saving
 from topospike.measure.saving import event_rates as event_rates
@@ -46,6 +47,7 @@ __all__ = [
     "iso_accuracy_energy",
     "memory_energy",
     "pareto_front",
+    "raster",
     "reprice",
     "saturation_time",
     "saving_text",

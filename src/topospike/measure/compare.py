@@ -66,7 +66,7 @@ def compare_activations(
     ``|r - a| / |a|`` (Euclidean norms), Pearson's correlation of r and a, mean bias
     ``mean(r - a)``. By step t a site decodes at most theta with rate coding and
     theta (1 + 1/2 + ... + 1/t) with differential coding; activations above are saturated. The
-    error contains what the sites before have handed on.
+    error contains what the sites before have handed on. Of frames, the ANN is shown their mean.
 
     Examples
     --------
@@ -86,10 +86,11 @@ def compare_activations(
     tally = Tally(snn, steps)
     left = math.inf if images is None else images
     for number, batch in enumerate(batches):
-        x, _ = snn.inputs.split(batch, f"batch {number}")
-        given = len(x[0])
+        x, _ = snn.split(batch, f"batch {number}")
+        axis = 0 if snn.report.input == "image" else 1
+        given = x[0].shape[axis]
         if given:
-            tally.add_batch(tuple(t[: int(min(left, given))] for t in x))
+            tally.add_batch(tuple(t.narrow(axis, 0, int(min(left, given))) for t in x))
         left -= given
         if left <= 0:
             break
@@ -170,7 +171,7 @@ class Tally:
                     limit = reach(sites[name], t) if name in sites else None
                     sums = self.sums.setdefault((t, name), Sums())
                     sums.add(analog[name], value, limit)
-        self.images += len(x[0])
+        self.images += len(analog[OUTPUT])
 
     def records(self) -> tuple[SiteComparison, ...]:
         """Return one record a step and site, in the order in which they run."""

@@ -9,11 +9,18 @@ from topospike.registry import suggestion
 
 CHOICES: dict[str, dict[str, str]] = {
     "first_layer": {
-        "mac_once": "one MAC per existing link of the first layer, once an image: its input is "
-        "constant, so its result can be kept",
-        "mac_per_step": "one MAC per existing link of the first layer, at every time step",
+        "mac_once": "one MAC per existing link of the first layer, once an image (or frame): its "
+        "input is constant, so its result can be kept",
+        "mac_per_step": "one MAC per existing link of the first layer, at every time step (while a "
+        "frame is shown)",
         "ac": "one accumulate per existing link and non-zero pixel: at t = 1 in differential "
-        "coding, at every step in rate coding (the DCGS reference code)",
+        "coding, at every step in rate coding (the DCGS reference code); of frames, once a frame",
+    },
+    "input_events": {
+        "count": "events that enter the first layer cost one accumulate for each existing link "
+        "that leaves their pixel, an entry of 3 being three events; once a frame, or at every step "
+        "it is shown with first_layer mac_per_step",
+        "nonzero": "as count, but an entry of a frame is one event, whatever its size",
     },
     "pooled": {
         "fold": "an average pool is folded into the next layer: a spike costs one accumulate for "
@@ -45,6 +52,8 @@ class Conventions:
     Attributes
     ----------
     first_layer : {"mac_once", "mac_per_step", "ac"}
+    input_events : {"count", "nonzero"}
+        Of networks whose input is events; the first layer is then no MAC.
     pooled : {"fold", "nonzero", "mac"}
     products : {"auto", "two_term", "three_term", "single"}
     links : {"existing", "dense"}
@@ -66,6 +75,7 @@ class Conventions:
     pooled: str = "fold"
     products: str = "auto"
     links: str = "existing"
+    input_events: str = "count"
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():

@@ -35,6 +35,7 @@ def evaluate(
     timesteps: int = 32,
     *,
     metric: Metrics = "accuracy",
+    hold: int | None = None,
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
     executor: str | None = None,
@@ -51,6 +52,8 @@ def evaluate(
         ``labels`` are its target.
     timesteps
         Longest simulation; every shorter one is read off the same run.
+    hold
+        Of frames: steps each is shown for.
     metric
         What is measured of the outputs: ``accuracy``, ``top5``, ``perplexity``, ``mse``,
         ``mean_iou``, ``agreement`` (the share of answers that are the ANN's; needs no labels), a
@@ -104,7 +107,7 @@ def evaluate(
     """
     chosen = (conventions or Conventions(),)
     metrics = metrics_of(metric)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, executor)[0]
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, hold, executor)[0]
 
 
 NOTHING = 1e-5
@@ -128,6 +131,7 @@ def evaluate_conventions(
     timesteps: int = 32,
     *,
     metric: Metrics = "accuracy",
+    hold: int | None = None,
     conventions: Sequence[Conventions] = EVERY_CONVENTION,
     energy_model: str | EnergyModel = "45nm",
 ) -> tuple[Evaluation, ...]:
@@ -135,7 +139,7 @@ def evaluate_conventions(
 
     Parameters
     ----------
-    snn, batches, timesteps, metric, energy_model
+    snn, batches, timesteps, metric, hold, energy_model
         As in `evaluate`.
     conventions
         What to count; default: the default conventions, then every single departure from them.
@@ -163,7 +167,7 @@ def evaluate_conventions(
     if not conventions:
         raise ConfigError("there is no convention to count by; give at least one.")
     chosen = tuple(conventions)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric))
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric), hold)
 
 
 def tallied(
@@ -173,6 +177,7 @@ def tallied(
     conventions: tuple[Conventions, ...],
     model: str | EnergyModel,
     metrics: tuple[Metric, ...],
+    hold: int | None,
     executor: str | None = None,
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
@@ -181,9 +186,9 @@ def tallied(
         raise ConfigError(f"timesteps is {timesteps}; at least 1 is required.")
     tally: Tally | None = None
     for number, batch in enumerate(batches):
-        x, targets = snn.inputs.split(batch, f"batch {number}")
+        x, targets = snn.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions, metrics, executor)
+            tally = Tally(snn, timesteps, conventions, metrics, hold, executor)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -199,31 +204,42 @@ class Tally:
         timesteps: int,
         conventions: tuple[Conventions, ...],
         metrics: tuple[Metric, ...],
-        executor: str | None,
+        hold: int | None = None,
+        executor: str | None = None,
     ) -> None:
-        self.snn = snn
-        self.executor = executor
-        self.timesteps = timesteps
+        self.snn, self.executor = snn, executor
+        self.timesteps, self.hold = timesteps, hold
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
         self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
+        arriving = metrics if snn.sees_mean else ()
+        self.of_ann = [MetricSums(metric, timesteps) for metric in arriving]
         self.sites = snn.sites
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
         self.active: dict[str, Tensor] = {}
 
+    @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
         """Simulate one batch and add what it did."""
-        analog = self.snn.analog(x)
-        for sums in self.metrics:
+        analog, shown = self.snn.analog(x), self.snn.shown(x, self.timesteps, hold=self.hold)
+        self.hold = None if self.snn.report.input == "image" else shown.hold
+        for sums in (*self.metrics, *self.of_ann):
             sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
-            counter.begin_batch(len(x[0]))
-        for step in self.snn.watch(x, self.timesteps, self.watched, executor=self.executor):
+            counter.begin_batch(len(shown.first[0]))
+        steps = self.snn.watch(
+            x, self.timesteps, self.watched, hold=self.hold, executor=self.executor
+        )
+        for step in steps:
             t, held = step.t, step.sites
             for sums in self.metrics:
                 sums.add(t, step.logits)
+            if self.of_ann and step.moment is not None and step.moment.shown is not None:
+                answer = self.snn.ann(*step.moment.inputs)
+                for sums in self.of_ann:
+                    sums.add(t, answer)
             values = dict(zip(self.watched, step.values, strict=True))
             fired = {
                 site: images_firing(spikes, self.populations[name].images)
@@ -233,7 +249,8 @@ class Tally:
             if t == self.timesteps:
                 self.add_active(held)
             for counter in self.counters:
-                counter.observe(t, tuple(values[node] for node in counter.watched), held, fired)
+                seen = tuple(values[node] for node in counter.watched)
+                counter.observe(t, seen, held, fired, step.moment)
             for name, site in self.sites.items():
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
@@ -257,6 +274,10 @@ class Tally:
         measured = {sums.metric.name: sums.values() for sums in self.metrics}
         curves = {name: tuple(values[1:]) for name, values in measured.items()}
         of_ann = {name: values[0] for name, values in measured.items()}
+        arriving = {
+            sums.metric.name: tuple(v for v in sums.values()[1:] if not math.isnan(v))
+            for sums in self.of_ann
+        }
         first = self.metrics[0].metric
         conventions = counter.conventions
         energy = tuple(model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True))
@@ -278,6 +299,7 @@ class Tally:
                 curves[first.name], lower_is_better=first.lower_is_better
             ),
             conventions={
+                **self.of_input(conventions),
                 "first_layer": conventions.first_layer,
                 "pooled": conventions.pooled,
                 "products": conventions.products,
@@ -302,5 +324,15 @@ class Tally:
                 sums.metric.name for sums in self.metrics if sums.metric.lower_is_better
             ),
             advice=cost_advice(energy, ann_energy),
+            ann_metrics_per_step=arriving,
+            input_events=counter.events_per_image(),
         )
         return replace(run, wider=wider_cost(self.snn, run, model, self.active))
+
+    def of_input(self, conventions: Conventions) -> dict[str, str | float]:
+        """Return what is to be known of frames beside the other conventions; nothing of images."""
+        kind = self.snn.report.input
+        if kind == "image":
+            return {}
+        known: dict[str, str | float] = {"input": kind, "hold": self.hold or 1}
+        return known | ({"input_events": conventions.input_events} if kind == "events" else {})

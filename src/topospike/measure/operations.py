@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
 from topospike.snn.coding import SiteState
+from topospike.snn.frames import Moment
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.wiring.fanout import constants_on_path, events_at
@@ -30,12 +31,14 @@ from topospike.wiring.layers import LINEARS, Layer
 class CountedLayer:
     """A weight layer under one set of conventions: what is counted of its wiring.
 
-    ``leaving`` has the operand's shape for one image, ``at_sites`` the fan-out of each site.
+    ``leaving`` has the operand's shape for one image, ``at_sites`` the fan-out of each site,
+    ``at_inputs`` that of each input tensor, where the input is events.
     """
 
     wiring: Layer
     leaving: Tensor | None
     at_sites: dict[fx.Node, tuple[Tensor, ImageAxis]]
+    at_inputs: dict[str, Tensor]
 
 
 def counted(layer: Layer, conventions: Conventions, device: torch.device) -> CountedLayer:
@@ -50,6 +53,10 @@ def counted(layer: Layer, conventions: Conventions, device: torch.device) -> Cou
             feed.node: ((feed.fan_out_dense if dense else feed.fan_out).to(device), feed.images)
             for feed in layer.feeds
             if folded
+        },
+        {
+            feed.site: (feed.fan_out_dense if dense else feed.fan_out).to(device)
+            for feed in layer.arrivals
         },
     )
 
@@ -123,6 +130,7 @@ class OperationCounter:
         self.network = snn.ann
         self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
         self.differential = not any(s.coding.averages for s in snn.sites.values())
+        self.input, self.names = snn.report.input, snn.inputs.names
         self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
@@ -133,6 +141,7 @@ class OperationCounter:
         # float64 holds whole numbers exactly up to 9e15
         self.sops = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
         self.macs = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
+        self.arrived = torch.zeros(timesteps, dtype=torch.float64)
         needed = [node for layer in self.layers for node in self._needs(layer)]
         self.watched = list(dict.fromkeys(needed))
         self._before: dict[fx.Node, Tensor] = {}
@@ -141,7 +150,8 @@ class OperationCounter:
     def _needs(self, layer: CountedLayer) -> list[fx.Node]:
         """Return the nodes whose values must be looked at to count this layer."""
         kind = layer.wiring.fed_by
-        if kind == "maxpool" or (kind == "image" and self.conventions.first_layer == "ac"):
+        looked_at = self.input == "image" and self.conventions.first_layer == "ac"
+        if kind == "maxpool" or (kind == "image" and looked_at):
             return [layer.wiring.operand]
         if kind == "product":
             return [*layer.wiring.operands, *sizes_on_path(layer.wiring)]
@@ -177,16 +187,19 @@ class OperationCounter:
         watched: tuple[Any, ...],
         held: Mapping[str, SiteState],
         fired: dict[Site, Tensor] | None = None,
+        moment: Moment | None = None,
     ) -> None:
         """Add the operations of step ``t``; ``watched`` are the values of ``self.watched``.
 
         ``held`` is the state of every site by name.
         ``fired`` keeps, for each site, in how many images its neurons fired at this step; what is
-        missing is counted and added.
+        missing is counted and added. ``moment`` is what was shown, of frames.
         """
         values = dict(zip(self.watched, watched, strict=True))
         fired = {} if fired is None else fired
-        self._held = held
+        self._held, self._moment = held, moment
+        if moment is not None and moment.arrived is not None and self.input == "events":
+            self.arrived[t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
         for index, layer in enumerate(self.layers):
             sops, macs = self._operations(layer, t, values, fired)
             self.sops[index, t - 1] += float(sops)
@@ -227,12 +240,34 @@ class OperationCounter:
         self, layer: CountedLayer, t: int, values: dict[fx.Node, Any]
     ) -> tuple[Tensor | float, float]:
         convention = self.conventions.first_layer
+        if self.input != "image":
+            return self._frame(layer)
         if convention == "ac":
             repeated = t > 1 and self.differential
             nonzero = values[layer.wiring.operand] != 0
             return (0.0 if repeated else self._weighted(layer, nonzero)), 0.0
         charged = t == 1 or convention == "mac_per_step"
         return 0.0, layer.wiring.macs * self._batch if charged else 0.0
+
+    def _frame(self, layer: CountedLayer) -> tuple[float, float]:
+        """Count what the frame that is shown costs in a layer that sees the input."""
+        moment, convention = self._moment, self.conventions.first_layer
+        if moment is None:
+            raise RuntimeError(f"{layer.wiring.name}: what was shown is not known")
+        frame = moment.shown if convention == "mac_per_step" else moment.arrived
+        if frame is None:
+            return 0.0, 0.0
+        if not layer.at_inputs or (self.input == "frames" and convention != "ac"):
+            return 0.0, layer.wiring.macs * self._batch
+        entries = dict(zip(self.names, frame, strict=True))
+        counts = ((self._entries(entries[name]), links) for name, links in layer.at_inputs.items())
+        return sum(weighted_sum(count, links) for count, links in counts), 0.0
+
+    def _entries(self, frame: Tensor) -> Tensor:
+        """Return the events of a frame at each place, over all images of the batch."""
+        nonzero = self.conventions.input_events == "nonzero" or self.input == "frames"
+        nonzero = nonzero or self.conventions.first_layer == "ac"
+        return images_firing(frame) if nonzero else frame.sum(0, dtype=torch.float64)
 
     def _product(self, wiring: Layer, values: dict[fx.Node, Any]) -> Tensor | float:
         """Count a product of two activations: sum over k of (rows active in k) (columns active)."""
@@ -303,7 +338,7 @@ class OperationCounter:
             LayerOperations(
                 name=layer.wiring.name,
                 kind=layer.wiring.kind,
-                input=layer.wiring.fed_by,
+                input=self._fed_by(layer),
                 macs=layer.wiring.macs,
                 macs_dense=layer.wiring.macs_dense,
                 density=(
@@ -314,6 +349,16 @@ class OperationCounter:
             )
             for layer, accumulates, multiplies in zip(self.layers, sops, macs, strict=True)
         )
+
+    def _fed_by(self, layer: CountedLayer) -> str:
+        by_events = self.input == "events" and layer.at_inputs
+        return "events" if by_events else layer.wiring.fed_by
+
+    def events_per_image(self) -> tuple[float, ...]:
+        """Return the cumulative events that have entered per image, for each t; of events alone."""
+        if self.input != "events":
+            return ()
+        return tuple((self.arrived.cumsum(0) / self.images).tolist())
 
     def macs_per_image(self) -> list[float]:
         """Return the cumulative MACs of the spiking network per image, for each t."""

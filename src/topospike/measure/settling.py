@@ -77,7 +77,7 @@ def settling(
         counter.begin_frame(1)
         last, quiet = 0, False
         for step in snn.watch(image, at_most, counter.watched):
-            counter.observe(step.t, step.values, step.sites)
+            counter.observe(step.t, step.values, step.sites, moment=step.moment)
             fired = int(snn.spikes_of_images(step.sites))
             spikes[step.t - 1] += fired
             last = step.t if fired else last
@@ -100,9 +100,11 @@ def single_images(
     """Yield the inputs of one image after the other."""
     left = images
     for number, batch in enumerate(batches):
-        inputs, _ = snn.inputs.split(batch, f"batch {number}")
-        for place in range(min(left, len(inputs[0]))):
-            yield tuple(tensor[place : place + 1] for tensor in inputs)
-        left -= len(inputs[0])
+        inputs, _ = snn.split(batch, f"batch {number}")
+        axis = 0 if snn.report.input == "image" else 1
+        found = inputs[0].shape[axis]
+        for place in range(min(left, found)):
+            yield tuple(tensor.narrow(axis, place, 1) for tensor in inputs)
+        left -= found
         if left <= 0:
             return

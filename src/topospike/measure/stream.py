@@ -7,7 +7,8 @@ its smallest threshold of the activation, whatever came before, so errors do not
 
 A stream shows the *current* frame: its outputs at frame f tend to the ANN's on frame f. Input whose
 frames are parts of one observation, to be taken together (counts of an event camera in successive
-time bins), is another matter: there a network should see the mean of the frames so far.
+time bins), is another matter: there a network should see the mean of the frames so far
+(``topospike.convert(..., input="frames")``).
 """
 
 from __future__ import annotations
@@ -112,6 +113,11 @@ def stream(
     (True, 0.0, 0.0)
     """
     snn.require_settling("a stream")
+    if snn.report.input != "image":
+        raise ConfigError(
+            f"the network was converted with input={snn.report.input!r}, so it sees the mean of "
+            "its frames; a stream shows the present one. Convert with input='image'."
+        )
     first = steps + 4 if first is None else first
     if steps < 1 or first < 1:
         raise ConfigError(

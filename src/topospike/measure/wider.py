@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, fx
 
-from topospike.contracts import Evaluation, WiderCost
+from topospike.contracts import Evaluation
+from topospike.costs import WiderCost
 from topospike.measure.energy import EnergyModel
 from topospike.measure.memory import memory_energy
 from topospike.snn.network import SpikingNetwork

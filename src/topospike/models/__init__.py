@@ -6,6 +6,7 @@ from topospike.models.capture import capture as capture
 from topospike.models.fast import fast_cnn as fast_cnn
 from topospike.models.mlp import mlp as mlp
 from topospike.models.mobilenet import mobilenet_v2 as mobilenet_v2
+from topospike.models.plain import conv2fc2 as conv2fc2
 from topospike.models.plain import conv6fc2 as conv6fc2
 from topospike.models.plain import small_cnn as small_cnn
 from topospike.models.plain import vgg16 as vgg16
@@ -17,6 +18,7 @@ __all__ = [
     "MODELS",
     "build_model",
     "capture",
+    "conv2fc2",
     "conv6fc2",
     "fast_cnn",
     "fit_whitening",

@@ -12,7 +12,7 @@ from topospike.errors import ConfigError
 from topospike.models.fast import fast_cnn
 from topospike.models.mlp import mlp
 from topospike.models.mobilenet import mobilenet_v2
-from topospike.models.plain import conv6fc2, small_cnn, vgg16
+from topospike.models.plain import conv2fc2, conv6fc2, small_cnn, vgg16
 from topospike.models.resnet import resnet18
 from topospike.models.vit import vit
 from topospike.recipe import ModelSettings
@@ -24,6 +24,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "vgg16": vgg16,
         "resnet18": resnet18,
         "conv6fc2": conv6fc2,
+        "conv2fc2": conv2fc2,
         "fast_cnn": fast_cnn,
         "mlp": mlp,
         "mobilenet-v2": mobilenet_v2,

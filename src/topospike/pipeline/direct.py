@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from topospike.contracts import to_json, write_json
 from topospike.direct import (
     DirectNetwork,
@@ -19,21 +21,25 @@ from topospike.direct import (
     training_method,
 )
 from topospike.errors import ConfigError
-from topospike.measure import Conventions, evaluate
+from topospike.measure import evaluate
 from topospike.pipeline.networks import (
     digest,
     fresh_model,
     load_weights,
+    measured_images,
     save_weights,
     starting_model,
     training_settings,
 )
 from topospike.pipeline.run import Network, Run
+from topospike.pipeline.showing import conventions_of, hold_of, input_of, shown_data
 from topospike.pipeline.stages import (
+    RASTER,
     changed_settings,
     conversion_folder,
     new_sparsifier,
     remove_results,
+    save_raster,
     topology_series,
 )
 from topospike.progress import watched
@@ -65,19 +71,31 @@ def new_network(run: Run, network: Network) -> tuple[SpikingModel, TopologyContr
     """Build a network with spiking neurons, and what governs its topology."""
     recipe, model = run.recipe, starting_model(run)
     if not network.is_sparse:
-        return spiking_model(model, recipe.direct), None
+        return spiking_form(run, model), None
     if recipe.direct.rule == "evolve":
         # The graph of layers is read from the network as it is before it spikes.
         sparsifier = new_sparsifier(run, model)
-        return spiking_model(model, recipe.direct), sparsifier
-    spiking = spiking_model(model, recipe.direct)
+        return spiking_form(run, model), sparsifier
+    spiking = spiking_form(run, model)
     return spiking, structure_rule(spiking, recipe.direct, epochs=recipe.train.epochs)
+
+
+def spiking_form(run: Run, model: nn.Module) -> SpikingModel:
+    """Put spiking neurons into a network, which reads what the recipe shows it."""
+    kind = input_of(run.recipe, run.recipe.convert[0])
+    return spiking_model(model, run.recipe.direct, input=kind)
 
 
 def train_spiking(run: Run, network: Network) -> None:
     """Train one network through time, and save it."""
     recipe = run.recipe
-    changed = changed_settings(run, network)
+    changed, frames = changed_settings(run, network), shown_data(run, recipe.convert[0])
+    over_time = frames.train.axis == 1
+    if over_time and run.processes.count > 1:
+        raise ConfigError(
+            f"{run.processes.count} processes were started, and frames of events are trained on in "
+            "one; start one."
+        )
 
     def action() -> list[Path]:
         if changed:
@@ -85,7 +103,7 @@ def train_spiking(run: Run, network: Network) -> None:
         model, rule = new_network(run, network)
         fit(
             model,
-            direct_data(run.data, recipe.direct, batch_size=recipe.data.batch_size),
+            direct_data(frames, recipe.direct, batch_size=recipe.data.batch_size, frames=over_time),
             recipe.train,
             folder=network.folder,
             seed=recipe.seed,
@@ -110,12 +128,12 @@ def train_spiking(run: Run, network: Network) -> None:
 
 def trained_network(run: Run, network: Network) -> DirectNetwork:
     """Read a trained network, ready to be simulated; a sparse one has its saved topology."""
-    model = spiking_model(fresh_model(run), run.recipe.direct)
+    model = spiking_form(run, fresh_model(run))
     load_weights(model, network.folder / "model.safetensors")
     if network.is_sparse:
         run.topology(network).verify(model)
     model.to(run.device).eval()
-    images, _ = next(iter(run.data.calibration))
+    images, _ = next(iter(shown_data(run, run.recipe.convert[0]).calibration))
     return spiking_network(model, images)
 
 
@@ -131,13 +149,17 @@ def measure_spiking(run: Run, network: Network) -> None:
         write_json(report, to_json(snn.report))
         result = evaluate(
             snn,
-            watched(run.data.test, name),
+            watched(measured_images(shown_data(run, settings).test, measure.images), name),
             measure.timesteps,
-            conventions=Conventions(first_layer=measure.first_layer, pooled=measure.pooled),
+            hold=hold_of(run, settings),
+            conventions=conventions_of(measure),
             energy_model=measure.energy_model,
         )
         result.save(evaluation)
-        return [report, evaluation]
+        if snn.report.input == "image":
+            return [report, evaluation]
+        test = shown_data(run, settings).test
+        return [report, evaluation, save_raster(snn, test, folder / RASTER, measure)]
 
     depends = {"trained": digest(training_settings(run, network)), "measure": to_plain(measure)}
     run.stage(name, depends, action)

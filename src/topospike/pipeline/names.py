@@ -14,9 +14,10 @@ from topospike.direct import check_rule, training_method
 from topospike.direct.neurons import check_neuron
 from topospike.errors import ConfigError
 from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
-from topospike.measure import ENERGY_MODELS, Conventions
+from topospike.measure import ENERGY_MODELS
 from topospike.models import MODELS
 from topospike.models.qcfs import POSITIVE_MAPS, Order
+from topospike.pipeline.showing import conventions_of, input_of
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.registry import Registry
@@ -71,7 +72,9 @@ def check_names(recipe: Recipe) -> None:
         check_trained_methods(recipe)
     else:
         check_direct(recipe)
-    Conventions(first_layer=recipe.measure.first_layer, pooled=recipe.measure.pooled)
+    for settings in recipe.convert:
+        input_of(recipe, settings)
+    conventions_of(recipe.measure)
 
 
 def check_direct(recipe: Recipe) -> None:

@@ -91,11 +91,11 @@ def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
     """Yield batches of training images as they are, without augmentation, in a seeded order."""
     data.calibration.set_epoch(0)
     left = images
-    for x, _ in data.calibration:
+    for x, y in data.calibration:
         if left <= 0:
             return
-        yield x[:left]
-        left -= len(x)
+        yield x.narrow(data.calibration.axis, 0, min(left, len(y)))
+        left -= len(y)
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class EvenlySpread:
         done, total = 0, self.split.images
         for x, y in self.split:
             # image i is taken where i * wanted / total passes an integer
-            place = torch.arange(done, done + len(x), device=x.device)
+            place = torch.arange(done, done + len(y), device=x.device)
             taken = (place + 1) * self.images // total > place * self.images // total
             if bool(taken.any()):
-                yield x[taken], y[taken]
-            done += len(x)
+                yield x.index_select(self.split.axis, taken.nonzero()[:, 0]), y[taken]
+            done += len(y)
 
 
 def measured_images(split: Batches, images: int | None) -> Batches | EvenlySpread:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from topospike.analysis import save_history
 from topospike.contracts import ConversionReport, to_json, write_atomically, write_json
 from topospike.conversion import convert
+from topospike.data import Batches
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
 from topospike.export import load, save
 from topospike.files.reading import read_bytes
-from topospike.measure import Conventions, compare_activations, evaluate, settling
+from topospike.measure import compare_activations, evaluate, raster, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
 from topospike.pipeline.ledger import differences
 from topospike.pipeline.networks import (
@@ -42,8 +43,9 @@ from topospike.pipeline.quantising import (
     trained_kind,
 )
 from topospike.pipeline.run import Network, Run
+from topospike.pipeline.showing import conventions_of, hold_of, input_of, shown_data
 from topospike.progress import watched
-from topospike.recipe import ConversionSettings
+from topospike.recipe import ConversionSettings, MeasureSettings
 from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
@@ -52,11 +54,12 @@ from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
+RASTER = "raster.json"
 SUMMARY = "summary"
 COMPARED_IMAGES = 128
 SETTLED_IMAGES = 64
 """Test images run one by one until silence, where a network falls silent."""
-RESULT_FILES = (*CONVERSION_FILES, "topology_report.json", HISTORY_FILE)
+RESULT_FILES = (*CONVERSION_FILES, RASTER, "topology_report.json", HISTORY_FILE)
 CORRELATED_IMAGES = 20_000
 
 
@@ -137,11 +140,13 @@ def remove_results(run: Run, network: Network) -> None:
 def correlated_pixels(run: Run) -> Tensor:
     """Return training images, one flattened image a row, for topologies of correlated pixels.
 
-    Normalisation shifts and scales each channel, which leaves every correlation as it is.
+    Normalisation shifts and scales each channel, which leaves every correlation as it is. Of
+    recordings each frame is a row.
     """
     rows: list[Tensor] = []
-    for images, _ in run.data.calibration:
-        rows.append(images.flatten(1))
+    frames = run.recipe.data.events.frames > 0
+    for images, _ in (run.data.over_time if frames else run.data).calibration:
+        rows.append(images.flatten(0, int(frames)).flatten(1))
         if sum(len(part) for part in rows) >= CORRELATED_IMAGES:
             break
     return torch.cat(rows)[:CORRELATED_IMAGES]
@@ -157,7 +162,7 @@ def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
         settings,
         epochs=run.recipe.train.epochs,
         seed=run.recipe.seed,
-        csti_features=correlated_pixels(run) if "csti" in names else None,
+        csti_features=correlated_pixels(run) if {"csti", "sscti"} & {*names} else None,
         example_input=next(iter(run.data.validation))[0][:2],
     )
 
@@ -179,7 +184,7 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
         path.with_name("evaluation.json").unlink(missing_ok=True)
         run.ledger.forget(f"measure {network.name} {settings.label}")
         snn = new_spiking_network(run, network, settings)
-        images = calibration_images(run.data, COMPARED_IMAGES)
+        images = calibration_images(shown_data(run, settings), COMPARED_IMAGES)
         comparison = compare_activations(snn, images, compared_steps(settings.timesteps))
         comparison.save(compared)
         write_json(path, to_json(snn.report))
@@ -246,11 +251,18 @@ def spiking_network(run: Run, network: Network, settings: ConversionSettings) ->
 
 def new_spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
     """Convert a trained network."""
-    images = calibration_images(run.data, settings.calibration_images)
+    images = calibration_images(shown_data(run, settings), settings.calibration_images)
     kind = trained_kind(run.recipe, settings.method)
     plain = kind is None
     model = trained_model(run, network) if plain else quantised_model(run, network, kind)
-    snn = convert(model, settings.method, images, settings.timesteps, **settings.options)
+    snn = convert(
+        model,
+        settings.method,
+        images,
+        settings.timesteps,
+        input=input_of(run.recipe, settings),
+        **settings.options,
+    )
     run.spiking[network.name, settings.label] = snn
     return snn
 
@@ -263,24 +275,34 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
 
     def action() -> list[Path]:
         snn = spiking_network(run, network, settings)
-        counted = Conventions(first_layer=measure.first_layer, pooled=measure.pooled)
-        prices = measure.energy_model
+        counted, prices = conventions_of(measure), measure.energy_model
+        test = shown_data(run, settings).test
         result = evaluate(
             snn,
-            watched(measured_images(run.data.test, measure.images), name),
+            watched(measured_images(test, measure.images), name),
             measure.timesteps,
+            hold=hold_of(run, settings),
             conventions=counted,
             energy_model=prices,
         )
         if snn.settles:
-            some = measured_images(run.data.test, SETTLED_IMAGES)
+            some = measured_images(test, SETTLED_IMAGES)
             alone = settling(snn, some, SETTLED_IMAGES, conventions=counted, energy_model=prices)
             result = replace(result, settling=alone)
         result.save(path)
-        return [path]
+        if snn.report.input == "image":
+            return [path]
+        return [path, save_raster(snn, test, path.with_name(RASTER), measure)]
 
     depends = {**conversion_settings(run, network, settings), "measure": to_plain(measure)}
     run.stage(name, depends, action)
+
+
+def save_raster(snn: SpikingNetwork, test: Batches, path: Path, measure: MeasureSettings) -> Path:
+    """Write the events of the first test recording."""
+    frames, _ = next(iter(test))
+    raster(snn, frames[:, :1], measure.timesteps, hold=measure.hold).save(path)
+    return path
 
 
 def analyse_network(run: Run, settings: AnalysisSettings | None = None) -> Path:

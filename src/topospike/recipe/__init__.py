@@ -13,6 +13,7 @@ from topospike.recipe.spiking import MeasureSettings as MeasureSettings
 from topospike.recipe.spiking import NeuronSettings as NeuronSettings
 from topospike.recipe.spiking import QuantisationSettings as QuantisationSettings
 from topospike.recipe.training import DataSettings as DataSettings
+from topospike.recipe.training import EventSettings as EventSettings
 from topospike.recipe.training import ModelSettings as ModelSettings
 from topospike.recipe.training import TrainSettings as TrainSettings
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConversionSettings",
     "DataSettings",
     "DirectSettings",
+    "EventSettings",
     "MeasureSettings",
     "ModelSettings",
     "NeuronSettings",

@@ -15,8 +15,8 @@ class SparsitySettings:
     Attributes
     ----------
     rule
-        ``cht``, ``chts``, ``chtss``, ``set``, ``rigl``, ``mest``, ``gmp``, ``granet`` or
-        ``static``.
+        ``cht``, ``chts``, ``chtss``, ``ch-snn``, ``set``, ``rigl``, ``mest``, ``gmp``,
+        ``granet`` or ``static``.
     linear, conv
         Share of absent links in the end; 0 leaves a kind of layer dense, the classifier always is.
     layers
@@ -25,20 +25,23 @@ class SparsitySettings:
         Where rules whose density falls (``chtss``, ``granet``, ``gmp``) start; a kind without a
         number starts at its end, and without any number all start at 0.5.
     initial_topology
-        ``er``, ``bsw``, ``brf`` or ``csti`` (linear layers, needs training images), or a mapping
-        by kind or layer name.
+        ``er``, ``bsw``, ``brf``, or ``csti`` or ``sscti`` (linear layers that see the input; these
+        need training images), or a mapping by kind or layer name.
     beta, r, degree
         Options of ``bsw`` and ``brf``, see `topospike.topology.initial_mask`.
     weight_init
-        ``swi``, ``sparse_kaiming``, ``model`` (as the model came) or ``model_scaled``.
+        ``swi``, ``sswi`` (before spiking neurons), ``sparse_kaiming``, ``model`` (as the model
+        came) or ``model_scaled``.
+    threshold
+        Of ``sswi``: threshold of the spiking neurons.
     linear_score, conv_score
         Link-prediction rules of `ch_scores`, for Cannistraci-Hebb growth.
     conv_unfold
         ``im2col``, ``spatial`` or ``position``, see `ch_scores_conv`.
     removal
-        ``magnitude``, ``ri``, ``magnitude_soft``, ``ri_soft`` or ``mest``: which links are removed
-        to be replaced, or, by a rule that replaces none (``gmp``), as density falls; ``None`` takes
-        the rule's own.
+        ``magnitude``, ``ri``, ``magnitude_soft``, ``ri_soft``, ``ri_damped_soft`` or ``mest``:
+        which links are removed to be replaced, or, by a rule that replaces none (``gmp``), as
+        density falls; ``None`` takes the rule's own.
     removal_exponents
         Exponent of soft removal at the start and at the end of the evolution.
     zeta, zeta_schedule
@@ -80,6 +83,7 @@ class SparsitySettings:
     r: float = 0.25
     degree: str = "fixed"
     weight_init: str = "swi"
+    threshold: float = 1.0
     linear_score: str = "CH2-L3n"
     conv_score: str = "CH3-L3n"
     conv_unfold: str = "im2col"
@@ -115,6 +119,7 @@ class SparsitySettings:
                 all(0 <= value < 1 for value in by_name[1]),
                 share,
             ),
+            ("threshold", self.threshold > 0, "above 0"),
             ("beta", 0 <= self.beta <= 1, "between 0 and 1"),
             ("r", 0 <= self.r <= 1, "between 0 and 1"),
             ("removal_exponents", 0 < start <= end, "0 < start <= end"),

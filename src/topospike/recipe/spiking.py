@@ -175,6 +175,10 @@ class ConversionSettings:
         Run length the thresholds are chosen for.
     calibration_images
         Training images the thresholds are found on.
+    input
+        What the network is shown of recordings of events: ``events`` (frame after frame, events
+        counted as spikes), ``frames`` (the same frames as real numbers), or ``image`` (their mean,
+        constant in time). ``None``: ``events``; of images, ``image``.
     """
 
     method: str = "dcgs"
@@ -182,11 +186,14 @@ class ConversionSettings:
     name: str | None = None
     timesteps: int = 8
     calibration_images: int = 1024
+    input: str | None = None
 
     def __post_init__(self) -> None:
+        known = (None, "image", "frames", "events")
         check_ranges(
             "convert",
             self,
+            ("input", self.input in known, "image, frames, events or null"),
             ("timesteps", self.timesteps >= 1, "1 or more"),
             ("calibration_images", self.calibration_images >= 1, "1 or more"),
         )
@@ -205,6 +212,11 @@ class MeasureSettings:
     ----------
     images
         Simulate only so many test images, spread evenly over the split; ``None`` takes them all.
+    hold
+        Steps each frame is shown for, of networks that read frames; ``None``: 1, or as the network
+        was trained through time.
+    input_events
+        How events that enter the first layer are counted: ``count`` or ``nonzero``.
     """
 
     timesteps: int = 32
@@ -212,11 +224,14 @@ class MeasureSettings:
     energy_model: str = "45nm"
     first_layer: str = "mac_once"
     pooled: str = "fold"
+    hold: int | None = None
+    input_events: str = "count"
 
     def __post_init__(self) -> None:
         check_ranges(
             "measure",
             self,
+            ("hold", self.hold is None or self.hold >= 1, "1 or more, or null,"),
             ("timesteps", self.timesteps >= 1, "1 or more"),
             ("images", self.images is None or self.images >= 1, "1 or more, or null,"),
         )

@@ -6,7 +6,7 @@ augmentation) are looked up by the stages whose tables they are in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from topospike.errors import ConfigError
 
@@ -15,10 +15,63 @@ Requirement = tuple[str, bool, str]
 
 def check_ranges(section: str, settings: object, *requirements: Requirement) -> None:
     """Raise `ConfigError` for the first field whose condition does not hold; NaN meets none."""
-    for field, holds, required in requirements:
+    for name, holds, required in requirements:
         if not holds:
-            value = getattr(settings, field)
-            raise ConfigError(f"{section}.{field} is {value!r}; {required} is required.")
+            value = getattr(settings, name)
+            raise ConfigError(f"{section}.{name} is {value!r}; {required} is required.")
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """How recordings of an event camera become frames of counts.
+
+    Attributes
+    ----------
+    frames
+        Frames a recording is cut into; 0: the data are images.
+    binning
+        ``time``: bins of equal duration; ``count``: of an equal number of events.
+    sensor
+        (height, width) of the sensor, where the files do not say it.
+    crop
+        (height, width) of the middle that is kept; ``None``: all.
+    resize
+        Side of the squares of pixels whose counts are added up.
+    clip
+        Largest count of an entry; more are cut to it (a byte holds 255).
+    stack
+        Show an ANN the frames side by side as channels, instead of their mean: time becomes space,
+        and the network reads an image.
+    noise
+        Background events a second and pixel, of the simulated ``digits-events``.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range.
+    """
+
+    frames: int = 0
+    binning: str = "time"
+    sensor: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    resize: int = 1
+    clip: int = 255
+    stack: bool = False
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        pixels = "1 or more on each side"
+        check_ranges(
+            "data.events",
+            self,
+            ("frames", self.frames >= 0, "0 (images) or more"),
+            ("sensor", self.sensor is None or min(self.sensor) >= 1, pixels),
+            ("crop", self.crop is None or min(self.crop) >= 1, pixels),
+            ("resize", self.resize >= 1, "1 or more"),
+            ("clip", 1 <= self.clip <= 255, "1 to 255"),
+            ("noise", self.noise >= 0, "0 or more"),
+        )
 
 
 @dataclass(frozen=True)
@@ -30,7 +83,9 @@ class DataSettings:
     source
         ``digits`` (scikit-learn's scans, embedded), or anything Hugging Face ``datasets`` reads:
         a hub id, a folder of parquet files, an image folder. A relative folder that does not exist
-        here is looked up under the environment variable ``TOPOSPIKE_DATA``.
+        here is looked up under the environment variable ``TOPOSPIKE_DATA``. With
+        ``events.frames``: ``digits-events`` (the same scans seen by a simulated event camera), or
+        a folder of recordings.
     image_column, label_column
         Column names; ``None`` finds them by type.
     mean, std
@@ -42,7 +97,7 @@ class DataSettings:
     augment
         Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``alternating_flip``,
         ``cutout``, ...; a number after a colon is its strength, as in ``crop:2``
-        (`topospike.data.AUGMENTATIONS`).
+        (`topospike.data.AUGMENTATIONS`). Of events: ``flip``, ``roll``, ``jitter``.
     mix
         Ways to mix two training images and their labels, one of them drawn for every batch:
         ``mixup``, ``cutmix``; a number after a colon is the parameter of the Beta distribution.
@@ -58,6 +113,8 @@ class DataSettings:
         Processes that decode images, for sets too large to be held in memory.
     memory_gib
         Sets up to this size are decoded once and held in memory; 0 decodes every batch anew.
+    events
+        Recordings of an event camera instead of images.
 
     Raises
     ------
@@ -83,6 +140,7 @@ class DataSettings:
     limit_test: int | None = None
     workers: int = 0
     memory_gib: float = 2.0
+    events: EventSettings = field(default_factory=EventSettings)
 
     def __post_init__(self) -> None:
         size, limits = self.image_size, (self.limit_train, self.limit_test)

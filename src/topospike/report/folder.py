@@ -20,6 +20,7 @@ from topospike.contracts import (
     ActivationComparison,
     ConversionReport,
     Evaluation,
+    Raster,
     TopologyUpdate,
 )
 from topospike.errors import MissingDataError
@@ -63,6 +64,7 @@ class Network:
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     conversions: Mapping[str, ConversionReport] = field(default_factory=dict)
     comparisons: Mapping[str, ActivationComparison] = field(default_factory=dict)
+    rasters: Mapping[str, Raster] = field(default_factory=dict)
 
     @property
     def is_dense(self) -> bool:
@@ -192,6 +194,7 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
     evaluations: dict[str, Evaluation] = {}
     conversions: dict[str, ConversionReport] = {}
     comparisons: dict[str, ActivationComparison] = {}
+    rasters: dict[str, Raster] = {}
     places = sorted((folder / "conversions").glob("*/")) or [folder]
     for place in places:
         conversion = read_conversion(place / "conversion.json")
@@ -202,7 +205,9 @@ def read_network(folder: Path, name: str, notes: list[str]) -> Network:
             evaluations[method] = Evaluation.load(place / "evaluation.json")
         if os.path.lexists(place / "activations.json"):
             comparisons[method] = ActivationComparison.load(place / "activations.json")
-    return Network(name, log.epochs, log.updates, evaluations, conversions, comparisons)
+        if os.path.lexists(place / "raster.json"):
+            rasters[method] = Raster.load(place / "raster.json")
+    return Network(name, log.epochs, log.updates, evaluations, conversions, comparisons, rasters)
 
 
 def read_conversion(path: Path) -> ConversionReport | None:

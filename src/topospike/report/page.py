@@ -8,6 +8,7 @@ from typing import Any
 
 from topospike.report.accuracy_charts import accuracy_figure, pareto_figure
 from topospike.report.activity_charts import operations_figure, rates_figure
+from topospike.report.arrivals import arrivals, arrivals_figure, raster_figure
 from topospike.report.chart import Figure, Table
 from topospike.report.conventions import Formula, convention_table, energy_formula
 from topospike.report.cost_table import chip_table, cost_table
@@ -119,6 +120,8 @@ def energy_group(run: Run) -> Group:
         absent = ("No spiking network was evaluated, so there is no curve of accuracy or energy.",)
         return Group("energy", "Accuracy and energy", absent)
     figures = (pareto_figure(lines), accuracy_figure(lines))
+    if arriving := arrivals(run):
+        figures = (*figures, arrivals_figure(arriving))
     split = saving_table(run)
     folds = (Fold("Where the saving comes from", tables=(split,), open=True),) if split else ()
     if wider := cost_table(run):
@@ -148,6 +151,11 @@ def activity_group(run: Run) -> Group:
         absent.append("No evaluation in this folder holds firing rates per site.")
     if quiet := silences(run):
         figures.append(settling_figure(quiet))
+    figures += [
+        raster_figure(network.name, method, drawn)
+        for network in run.networks[-1:]
+        for method, drawn in list(network.rasters.items())[:1]
+    ]
     return Group("activity", "Layers and spikes", tuple(absent), figures=tuple(figures))
 
 

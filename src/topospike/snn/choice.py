@@ -18,6 +18,7 @@ from torch import Tensor
 from topospike.errors import ConfigError
 from topospike.models.inputs import Inputs, rows_of
 from topospike.snn.executors import EXECUTORS, Executor
+from topospike.snn.frames import tensors_of
 
 if TYPE_CHECKING:
     from topospike.snn.network import SpikingNetwork
@@ -102,7 +103,9 @@ def choose_executor(
     """
     if not tolerance >= 0:
         raise ConfigError(f"tolerance is {tolerance}; a number from 0 is required.")
-    few = tuple(tensor[:IMAGES] for tensor in snn.inputs.leaves(images))
+    shown = tensors_of(snn.inputs, images, snn.report.input)
+    of_image = snn.report.input == "image"  # frames come before images
+    few = tuple(t[:IMAGES] if of_image else t[:, :IMAGES] for t in shown)
     x = few[0] if len(few) == 1 else few
     expected = snn(x, timesteps, executor="decoded")[-1]
     seconds: dict[str, float] = {}
@@ -120,7 +123,15 @@ def choose_executor(
         seconds[name] = time.perf_counter() - begin
     allowed = [name for name in seconds if name == "decoded" or distances[name] <= tolerance]
     fastest = min(allowed, key=seconds.__getitem__)
-    return ExecutorChoice(fastest, tolerance, rows_of(few), timesteps, seconds, distances, refused)
+    return ExecutorChoice(
+        fastest,
+        tolerance,
+        rows_of(few if of_image else tuple(t[0] for t in few)),
+        timesteps,
+        seconds,
+        distances,
+        refused,
+    )
 
 
 def distance(found: Tensor, expected: Tensor) -> float:

@@ -11,7 +11,7 @@ and each layer of another form (`topospike.snn.forms`) calls the `Step` object.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,12 @@ class Program:
             return State(cached, kept.sites, kept.layers)
         layers = tuple(form.start(self.network) for form in self.forms)
         return State(cached, self._first_states(inputs), layers)
+
+    @torch.no_grad()
+    def show(self, inputs: tuple[Tensor, ...], state: State) -> State:
+        """Return the state with other inputs; sites, and layers fed by them, stay as they are."""
+        cached = self.image_part(self.network, *(self._laid_out(x, 1) for x in inputs))
+        return replace(state, cached=cached)
 
     @torch.no_grad()
     def step(

@@ -4,12 +4,12 @@ Each site keeps its decoded output r_out; a step evaluates the ordinary ANN expr
 outputs. This is algebraically the spike-by-spike simulation (Huang et al. 2025, restated as
 equations D1 to D3), with no time axis, no bias pass, and memory that does not grow with T. Few
 images leave the processor waiting for weights; then several steps are evaluated together, layer by
-layer, as one larger batch.
+layer, as one larger batch. Input that changes with time is seen as the mean of the frames so far
+(`topospike.snn.frames`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,18 @@ from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
-from topospike.models.inputs import InputForm, Inputs, rows_of
+from topospike.models.inputs import Batch, InputForm, Inputs, leaves, rows_of, split_batch
+from topospike.snn.batches import images_at_once, steps_at_once
 from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
 from topospike.snn.executors import Executor, Program, site_of
+from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
+from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import Population, Wiring, wire
 from topospike.wiring.graph import site_calls
-from topospike.wiring.images import ImageAxis
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 
 AT_MOST = 64
 """Steps after which a run until silence is given up."""
-
-LEAST_IMAGES = 16
-"""Smallest part into which a batch is divided; below it matrix products lose more than is won."""
 
 
 class SpikingNetwork(nn.Module):
@@ -87,7 +86,7 @@ class SpikingNetwork(nn.Module):
         self.choice: ExecutorChoice | None = None
         self.costs = CostModel()
         self._programs: dict[tuple[Any, ...], Program] = {}
-        self._steps_as_images: bool | None = None
+        self.steps_as_images: bool | None = None
         self._wiring = wiring
 
     @property
@@ -126,13 +125,20 @@ class SpikingNetwork(nn.Module):
     def _wired(self) -> Wiring:
         if self._wiring is None:
             self._wiring = wire(self.ann)
+            if self.report.input != "image":
+                self._wiring = with_arrivals(self._wiring, self.ann)
         return self._wiring
 
     def reset(self) -> None:
         """Do nothing: every call starts anew, and a run's state belongs to the run alone."""
 
     def forward(
-        self, x: Inputs, timesteps: int | str, *, executor: str | None = None
+        self,
+        x: Inputs,
+        timesteps: int | str,
+        *,
+        hold: int | None = None,
+        executor: str | None = None,
     ) -> Float[Tensor, "time batch ..."]:
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
@@ -143,9 +149,14 @@ class SpikingNetwork(nn.Module):
         ----------
         x
             Images: a tensor, or, for a network of several inputs, a tuple in their order or a
-            dictionary of their names.
+            dictionary of their names. For a network converted with ``input="frames"`` or
+            ``"events"``: frames, (frame, batch, ...); step t reads frame t, and after the last one
+            the network settles.
         timesteps
-            How many steps; ``"silent"``: until no neuron fires, as `settle`.
+            How many steps, fewer than there are frames too; ``"silent"``: until no neuron fires,
+            as `settle`.
+        hold
+            Steps each frame is shown for; default 1.
         executor : {"decoded", "bf16", "event", "integer", "auto"}, optional
             How layers are evaluated: densely on decoded values; so, but in bfloat16 (less exact);
             following the neurons that fired (CPU); on whole numbers (`topospike.quantise_weights`);
@@ -166,23 +177,26 @@ class SpikingNetwork(nn.Module):
                 raise ConfigError(
                     f"timesteps is {timesteps!r}; a whole number or 'silent' is required."
                 )
-            return self.settle(x, executor=executor).logits
-        inputs = self._checked(x, timesteps)
-        chosen = executor_for(self, executor, inputs, timesteps)
-        parts = 1
-        if inputs[0].device.type == "cpu":
-            parts = max(1, rows_of(inputs) // self.images_at_once)
-        divided = zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True)
-        logits = [self._simulate(part, timesteps, chosen) for part in divided]
+            return self.settle(x, hold=hold, executor=executor).logits
+        shown = self.shown(x, timesteps, hold=hold)
+        chosen, parts = executor_for(self, executor, x, timesteps), 1
+        if shown.first[0].device.type == "cpu":
+            parts = max(1, rows_of(shown.first) // images_at_once(self))
+        logits = [self._simulate(part, timesteps, chosen) for part in shown.divided(parts)]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
 
-    def _simulate(self, inputs: tuple[Tensor, ...], timesteps: int, executor: Executor) -> Tensor:
+    def _simulate(self, shown: Shown, timesteps: int, executor: Executor) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        program = self.program(executor)
-        together = steps = min(timesteps, self.steps_at_once(inputs, executor))
+        program, inputs = self.program(executor), shown.first
+        most = steps_at_once(self, inputs, executor) if shown.is_constant else 1
+        together = steps = min(timesteps, most)
         state = program.start(inputs, together=together)
         blocks = []
-        for before in range(0, timesteps, together):
+        for before, moment in zip(
+            range(0, timesteps, together), shown.moments(timesteps), strict=False
+        ):
+            if before and moment.changed:
+                state = program.show(moment.inputs, state)
             if before + together > timesteps:  # fewer are left: a smaller batch
                 steps = timesteps - before
                 state = program.start(inputs, state, together=steps)
@@ -193,57 +207,14 @@ class SpikingNetwork(nn.Module):
             blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
         return torch.cat(blocks)
 
-    def steps_at_once(self, inputs: tuple[Tensor, ...], executor: Executor) -> int:
-        """How many steps `forward` evaluates together: 1 unless the images are few.
-
-        Every step fetches all weights; with one image that is most of its time. But no layer
-        depends on what later layers did in earlier steps, so steps can take the place of further
-        images, as many as make, with the images, a batch of `images_at_once`; only the sites take
-        them one after the other. That needs a CPU, layers that keep nothing from step to step, and
-        a graph in which the first axis counts images wherever a site is.
-        """
-        images = rows_of(inputs)
-        if executor.follows_events or inputs[0].device.type != "cpu" or images == 0:
-            return 1
-        together = self.images_at_once // images
-        if together > 1 and self._steps_as_images is None:
-            self._steps_as_images = self._counts_images_first(inputs)
-        return together if together > 1 and self._steps_as_images else 1
-
-    @torch.no_grad()
-    def _counts_images_first(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Tell whether all sites and the output count images along their first axis.
-
-        For the output two and three blank images are sent through the ANN.
-        """
-        if any(population.images != ImageAxis(0, 1) for population in self.populations.values()):
-            return False
-        blank = ([x.new_zeros(images, *x.shape[1:]) for x in inputs] for images in (2, 3))
-        return [len(self.ann(*tensors)) for tensors in blank] == [2, 3]
-
-    @property
-    def images_at_once(self) -> int:
-        """How many images of a batch, at least, run through all their steps together on a CPU.
-
-        Few, so that their state stays in the processor's cache from step to step; but so many
-        that the state outweighs the weights, which have to be fetched for every part. `forward`
-        alone divides a batch; `steps` and `watch` show whole ones.
-        """
-        weights = sum(parameter.nbytes for parameter in self.ann.parameters())
-        calls = site_calls(self.ann)
-        shapes = [node.meta["val"].shape for node in calls if "val" in node.meta]
-        item = max((p.element_size() for p in self.ann.parameters()), default=4)
-        state = item * sum(math.prod(int(size) for size in shape[1:]) for shape in shapes)
-        return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
-
     def steps(
-        self, x: Inputs, timesteps: int, *, executor: str | None = None
+        self, x: Inputs, timesteps: int, *, hold: int | None = None, executor: str | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
 
         The logits are valid until the next step; ``clone()`` what is to be kept.
         """
-        for step in self.watch(x, timesteps, executor=executor, record=False):
+        for step in self.watch(x, timesteps, hold=hold, executor=executor, record=False):
             yield step.t, step.logits
 
     @torch.no_grad()
@@ -253,6 +224,7 @@ class SpikingNetwork(nn.Module):
         timesteps: int,
         nodes: Sequence[fx.Node] = (),
         *,
+        hold: int | None = None,
         executor: str | None = None,
         record: bool = True,
     ) -> Iterator[StepRecord]:
@@ -269,21 +241,31 @@ class SpikingNetwork(nn.Module):
         >>> [int(step.sites["1"].spikes.count_nonzero()) > 0 for step in snn.watch(x, 2)]
         [True, True]
         """
-        inputs = self._checked(x, timesteps)
-        chosen = executor_for(self, executor, inputs, timesteps)
+        shown = self.shown(x, timesteps, hold=hold)
+        chosen = executor_for(self, executor, x, timesteps)
         program = self.program(chosen, tuple(nodes))
         names = [site.name for site in program.sites]
-        state, silent, first = program.start(inputs), False, self.silent_from
+        state, silent = program.start(shown.first), False
+        first = max(self.silent_from, shown.length)
         logits = torch.empty(0)
-        for t in range(1, timesteps + 1):
+        for t, moment in enumerate(shown.moments(timesteps), start=1):
+            if t > 1 and moment.changed:
+                state = program.show(moment.inputs, state)
             if not silent:  # nothing would change
                 logits, state = program.step(t, state, record=record or chosen.reads_spikes)
                 silent = t >= first and record and state.is_silent
             held = dict(zip(names, state.sites, strict=True))
-            yield StepRecord(t, logits, state.values, held, silent)
+            yield StepRecord(t, logits, state.values, held, silent, moment)
 
     @torch.no_grad()
-    def settle(self, x: Inputs, at_most: int = AT_MOST, *, executor: str | None = None) -> Settled:
+    def settle(
+        self,
+        x: Inputs,
+        at_most: int = AT_MOST,
+        *,
+        hold: int | None = None,
+        executor: str | None = None,
+    ) -> Settled:
         """Simulate until no neuron fires: more steps would change nothing.
 
         Parameters
@@ -292,7 +274,7 @@ class SpikingNetwork(nn.Module):
             Images, as in `forward`.
         at_most
             Steps after which the run ends anyway; ``silent`` names the images it ends for too soon.
-        executor
+        hold, executor
             As in `forward`.
 
         Raises
@@ -310,8 +292,9 @@ class SpikingNetwork(nn.Module):
         (True, 0, torch.Size([32, 3]))
         """
         self.require_settling("a run until silence")
+        first = max(self.silent_from, self.shown(x, at_most, hold=hold).length)
         logits, spikes = [], []
-        for step in self.watch(x, at_most, executor=executor):
+        for step in self.watch(x, at_most, hold=hold, executor=executor):
             logits.append(step.logits.clone())
             spikes.append(self.spikes_of_images(step.sites))
             if step.silent:
@@ -319,7 +302,7 @@ class SpikingNetwork(nn.Module):
         fired = torch.stack(spikes)
         steps = torch.arange(1, len(fired) + 1, device=fired.device)[:, None]
         last = torch.where(fired > 0, steps, 0).amax(0)
-        silent = (fired[-1] == 0) & (len(fired) >= self.silent_from)
+        silent = (fired[-1] == 0) & (len(fired) >= first)
         return Settled(torch.stack(logits), last, silent, fired)
 
     @property
@@ -381,17 +364,33 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def analog(self, x: Inputs) -> Tensor:
-        """Return the logits of the ANN itself (batch norms folded as in the spiking network)."""
-        return self.ann(*self._checked(x, 1))
+        """Return the logits of the ANN itself (batch norms folded as in the spiking network).
 
-    def _checked(self, x: Inputs, timesteps: int) -> tuple[Tensor, ...]:
-        """Return the input tensors in the order of the graph, once a run can begin."""
-        if timesteps < 1:
-            raise ConfigError(
-                f"timesteps is {timesteps}; at least 1 is required. Pass timesteps=8 for DCGS, "
-                "16 or more for rate coding."
-            )
-        return self.inputs.leaves(x)
+        Of frames it is shown the mean.
+        """
+        return self.ann(*leaves(mean_of(self.shown(x, 1).frames)))
+
+    def split(self, batch: Batch, what: str) -> tuple[tuple[Tensor, ...], Any]:
+        """Divide a batch of a loader into input tensors (images, or frames) and the target."""
+        x, target = split_batch(batch, lambda given: min(given, len(self.inputs.names)), what)
+        return tensors_of(self.inputs, x, self.report.input), target
+
+    def shown(self, x: Inputs, timesteps: int, *, hold: int | None = None) -> Shown:
+        """Return what a run is shown, once it can begin."""
+        check_run(timesteps, hold, self.report.input)
+        tensors = tensors_of(self.inputs, x, self.report.input)
+        if self.report.input == "image":
+            return Shown(tuple(tensor[None] for tensor in tensors))
+        return self.order_of(tensors, timesteps, hold)
+
+    @property
+    def sees_mean(self) -> bool:
+        """Whether the network reads frames and sees their running mean."""
+        return self.report.input != "image"
+
+    def order_of(self, frames: tuple[Tensor, ...], timesteps: int, hold: int | None) -> Shown:
+        """Return how frames follow one another: a converted network sees their running mean."""
+        return Shown(frames, hold or 1)
 
     def __getstate__(self) -> dict[str, Any]:
         # Generated functions cannot be copied; they are made again from the copied graph.

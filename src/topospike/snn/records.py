@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from topospike.snn.coding import SiteState
+from topospike.snn.frames import Moment
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class StepRecord:
         By name: ``.spikes``, ``.decoded``, and ``.fired`` where a loop has counted.
     silent : bool
         Whether no neuron will fire any more. Such a step is not simulated, but shown again.
+    moment : Moment or None
+        What the network was shown.
     """
 
     t: int
@@ -34,6 +37,7 @@ class StepRecord:
     values: tuple[Any, ...]
     sites: Mapping[str, SiteState]
     silent: bool = False
+    moment: Moment | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Stage topology: the links a layer starts with, always in exactly the number asked for.
 
 ``er``: uniform at random, here. ``bsw`` and ``brf``: near places on a ring, in `ring`. ``csti``:
-where input features correlate, in `correlation`. Rows are output nodes, columns input nodes. All
+where input features correlate, in `correlation`; ``sscti``: the same for features read as spikes,
+1 above 0. Rows are output nodes, columns input nodes. All
 draws come from the generator given, on whose device the mask lies.
 """
 
@@ -46,7 +47,8 @@ def er_mask(
 
 
 INITIAL_TOPOLOGIES: Registry[Callable[..., Tensor]] = Registry(
-    "initial topology", {"er": er_mask, "bsw": bsw_mask, "brf": brf_mask, "csti": csti_mask}
+    "initial topology",
+    {"er": er_mask, "bsw": bsw_mask, "brf": brf_mask, "csti": csti_mask, "sscti": csti_mask},
 )
 
 
@@ -69,7 +71,7 @@ def initial_mask(
     weight_shape
         Shape of the parameter, (n_out, n_in) or (c_out, c_in / groups, kh, kw).
     kind
-        ``er``, ``bsw``, ``brf`` or ``csti``; see the functions of those names.
+        ``er``, ``bsw``, ``brf``, ``csti`` or ``sscti``; see the functions of those names.
     links
         Exact number of links of the whole weight; groups share it as evenly as integers allow.
     generator
@@ -77,7 +79,7 @@ def initial_mask(
     groups
         Groups of the convolution, each an independent graph.
     beta, r, degree, correlation
-        Options of ``bsw``, ``brf`` and ``csti``; ignored by the other kinds.
+        Options of ``bsw``, ``brf``, ``csti`` and ``sscti``; ignored by the other kinds.
 
     Returns
     -------
@@ -98,9 +100,9 @@ def initial_mask(
     ((4, 2, 3, 3), [10, 10])
     """
     draw = INITIAL_TOPOLOGIES[kind]
-    if kind == "csti" and correlation is None:
+    if draw is csti_mask and correlation is None:
         raise ConfigError(
-            "csti needs the correlation of the input features; pass "
+            f"{kind} needs the correlation of the input features; pass "
             "correlation=feature_correlation(features), or choose er, bsw or brf."
         )
     options = {
@@ -108,6 +110,7 @@ def initial_mask(
         "bsw": {"beta": beta},
         "brf": {"r": r, "degree": degree},
         "csti": {"correlation": correlation},
+        "sscti": {"correlation": correlation},
     }[kind]
     empty = torch.zeros(tuple(weight_shape), dtype=torch.bool, device=generator.device)
     graphs = bipartite_graphs(empty, groups=groups)

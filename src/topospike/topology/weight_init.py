@@ -17,6 +17,8 @@ from topospike.errors import ConfigError, ShapeError
 from topospike.registry import Registry
 from topospike.topology.bipartite import matrix_shape, to_bipartite
 
+SPIKING_GAIN = math.sqrt(math.pi) / (math.sqrt(2.0) * math.exp(-0.5))
+
 
 def init_weights(
     module: nn.Module,
@@ -24,6 +26,8 @@ def init_weights(
     *,
     kind: str = "swi",
     sparsity: float | None = None,
+    threshold: float = 1.0,
+    first: bool = False,
     generator: Generator,
 ) -> None:
     """Set the weight of a layer, in place, to starting values that fit its links; 0 elsewhere.
@@ -37,11 +41,14 @@ def init_weights(
     kind
         ``swi``: normal, variance ``2 / ((1 - S) n_in)`` (sparse weight initialisation).
         ``sparse_kaiming``: normal, variance ``2 / k_i`` with k_i the links of output neuron i.
-        ``model``: the values the model came with. ``model_scaled``: these over ``sqrt(1 - S)``,
-        which restores the variance that masking takes away.
+        ``sswi``: normal, variance ``g / ((1 - S) n_in)``, for layers before spiking neurons (see
+        Notes). ``model``: the values the model came with. ``model_scaled``: these over
+        ``sqrt(1 - S)``, which restores the variance that masking takes away.
     sparsity
         S, the initial sparsity, in [0, 1); ``None`` takes the mask's own. ``sparse_kaiming`` and
         ``model`` do not use it.
+    threshold, first
+        Of ``sswi``: theta of the neurons behind the layer, and whether it sees the input.
     generator
         Source of randomness; draws are made on its device in float32, for every position, so the
         weight of a link does not depend on which other links exist. Do not reuse the seed that
@@ -59,7 +66,9 @@ def init_weights(
     ``n_in`` is ``in_features``, or ``c_in kh kw`` of one group of a convolution. SWI: Zhang et al.
     (2024); the public code after its rewrite divides by the number of *outputs*, wrong by
     sqrt(n_in / n_out) in standard deviation for layers that are not square; we use the fan-in.
-    Actual fan-in per neuron: Evci, Ioannou, Keskin, Dauphin (2022).
+    SSWI (CH-SNN, ICLR 2026): ``g = theta^2 sqrt(pi) / (sqrt(2) e^(-1/2))``, and ``theta^2`` in
+    the layer that sees the input. The constant of the first layer is our reading, for input that is
+    shown at every step. Actual fan-in per neuron: Evci, Ioannou, Keskin, Dauphin (2022).
 
     Examples
     --------
@@ -84,33 +93,41 @@ def init_weights(
     if not 0.0 <= sparsity < 1.0:
         raise ConfigError(f"sparsity is {sparsity!r}; it must lie in [0, 1).")
     with torch.no_grad():
-        initialise(weight, mask, 1.0 - sparsity, generator)
+        gain = threshold**2 * (1.0 if first else SPIKING_GAIN)
+        initialise(weight, mask, 1.0 - sparsity, generator, gain)
         weight.masked_fill_(~mask.to(weight.device), 0)
 
 
-def _swi(weight: Tensor, mask: Tensor, density: float, generator: Generator) -> None:
+def _swi(
+    weight: Tensor, mask: Tensor, density: float, generator: Generator, gain: float = 2.0
+) -> None:
     n_in = matrix_shape(weight.shape)[1]
-    weight.copy_(_normal(weight, generator) * math.sqrt(2.0 / (density * n_in)))
+    weight.copy_(_normal(weight, generator) * math.sqrt(gain / (density * n_in)))
 
 
-def _sparse_kaiming(weight: Tensor, mask: Tensor, density: float, generator: Generator) -> None:
+def _sparse_kaiming(
+    weight: Tensor, mask: Tensor, density: float, generator: Generator, _: float
+) -> None:
     links = to_bipartite(mask).sum(dim=1).clamp(min=1).to(generator.device)
     deviation = (2.0 / links).sqrt().view(-1, *[1] * (weight.dim() - 1))
     weight.copy_(_normal(weight, generator) * deviation)
 
 
-def _model(weight: Tensor, mask: Tensor, density: float, generator: Generator) -> None:
+def _model(weight: Tensor, mask: Tensor, density: float, generator: Generator, _: float) -> None:
     """Leave the weights as they are."""
 
 
-def _model_scaled(weight: Tensor, mask: Tensor, density: float, generator: Generator) -> None:
+def _model_scaled(
+    weight: Tensor, mask: Tensor, density: float, generator: Generator, _: float
+) -> None:
     weight.div_(math.sqrt(density))
 
 
-WEIGHT_INITS: Registry[Callable[[Tensor, Tensor, float, Generator], None]] = Registry(
+WEIGHT_INITS: Registry[Callable[[Tensor, Tensor, float, Generator, float], None]] = Registry(
     "weight initialisation",
     {
-        "swi": _swi,
+        "swi": lambda weight, mask, density, generator, _: _swi(weight, mask, density, generator),
+        "sswi": _swi,
         "sparse_kaiming": _sparse_kaiming,
         "model": _model,
         "model_scaled": _model_scaled,

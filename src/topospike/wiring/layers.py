@@ -98,6 +98,9 @@ class Layer:
         Existing links: the weight expression evaluated on the masks of its parameters.
     feeds : tuple of Feed
         One for each site, of a layer fed by ``spikes``; empty for the others.
+    arrivals : tuple of Feed
+        Of a layer that sees the input, where the input is events: one for each input tensor that
+        reaches it, ``site`` its name (`topospike.wiring.arrivals`).
     leaving, leaving_dense : Tensor or None, float64, shape of the operand for one image
         Links that leave each position of the operand; how many there would be if none were missing.
     images : ImageAxis or None
@@ -122,6 +125,7 @@ class Layer:
     path: tuple[fx.Node, ...]
     links: Tensor | None = None
     feeds: tuple[Feed, ...] = ()
+    arrivals: tuple[Feed, ...] = ()
     leaving: Tensor | None = None
     leaving_dense: Tensor | None = None
     images: ImageAxis | None = None

@@ -1,0 +1,67 @@
+"""Simulate: how a batch is divided on a CPU, and when several steps are taken together.
+
+Few images leave the processor waiting for weights, many push the state of a run out of its cache.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from topospike.models.inputs import rows_of
+from topospike.snn.executors import Executor
+from topospike.wiring.graph import site_calls
+from topospike.wiring.images import ImageAxis
+
+if TYPE_CHECKING:
+    from topospike.snn.network import SpikingNetwork
+
+LEAST_IMAGES = 16
+"""Smallest part into which a batch is divided; below it matrix products lose more than is won."""
+
+
+def images_at_once(snn: SpikingNetwork) -> int:
+    """How many images of a batch, at least, run through all their steps together on a CPU.
+
+    Few, so that their state stays in the processor's cache from step to step; but so many that the
+    state outweighs the weights, which have to be fetched for every part. `SpikingNetwork.forward`
+    alone divides a batch; `SpikingNetwork.steps` and `SpikingNetwork.watch` show whole ones.
+    """
+    weights = sum(parameter.nbytes for parameter in snn.ann.parameters())
+    calls = site_calls(snn.ann)
+    shapes = [node.meta["val"].shape for node in calls if "val" in node.meta]
+    item = max((p.element_size() for p in snn.ann.parameters()), default=4)
+    state = item * sum(math.prod(int(size) for size in shape[1:]) for shape in shapes)
+    return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
+
+
+def steps_at_once(snn: SpikingNetwork, inputs: tuple[Tensor, ...], executor: Executor) -> int:
+    """How many steps of a constant image are evaluated together: 1 unless the images are few.
+
+    Every step fetches all weights; with one image that is most of its time. But no layer depends on
+    what later layers did in earlier steps, so steps can take the place of further images, as many
+    as make, with the images, a batch of `images_at_once`; only the sites take them one after the
+    other. That needs a CPU, layers that keep nothing from step to step, and a graph in which the
+    first axis counts images wherever a site is.
+    """
+    images = rows_of(inputs)
+    if executor.follows_events or inputs[0].device.type != "cpu" or images == 0:
+        return 1
+    together = images_at_once(snn) // images
+    return together if together > 1 and counts_images_first(snn, inputs) else 1
+
+
+@torch.no_grad()
+def counts_images_first(snn: SpikingNetwork, inputs: tuple[Tensor, ...]) -> bool:
+    """Tell whether all sites and the output count images along their first axis.
+
+    For the output two and three blank images are sent through the ANN; the answer is remembered.
+    """
+    if snn.steps_as_images is None:
+        first = all(site.images == ImageAxis(0, 1) for site in snn.populations.values())
+        blank = ([x.new_zeros(images, *x.shape[1:]) for x in inputs] for images in (2, 3))
+        snn.steps_as_images = first and [len(snn.ann(*tensors)) for tensors in blank] == [2, 3]
+    return snn.steps_as_images
