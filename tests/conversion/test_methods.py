@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from topospike.conversion.method import method_of
 from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, offset_membrane
 from topospike.errors import ConfigError, ConversionError
 from topospike.export import load, save
+from topospike.files.reading import decoded
 from topospike.measure import evaluate
 from topospike.models.qcfs import SlipReLU
 from topospike.pipeline.names import check_names
@@ -239,12 +241,14 @@ OUTSIDE = {
     "scheme": ["everywhere"],
     "coding": ["phase"],
     "neuron": ["lif", 1],
-    "levels": [0, 17, 4.0],
+    "levels": [0, 1 << 16, 4.0],
     "stat": ["mean"],
     "presimulation": [0, -1, 2.5],
     "schedule": ["4", (0,), (4.5,)],
     "tolerance": [0.0, 1.5, "small"],
     "pixels": ["yes", 1],
+    "passes": [0, 1.5],
+    "steps": [0, 2.5, "8"],
 }
 
 
@@ -268,7 +272,9 @@ def test_the_report_gives_the_method_back(method: str) -> None:
         made = dataclasses.replace(made, neuron=MultiThreshold(3, gated=False))
     kind = made.activations
     snn = convert(relu_net() if kind is None else trained(kind), made, images())
-    assert method_of(ConversionReport.from_plain(to_json(snn.report))) == made
+    assert (
+        method_of(decoded(json.dumps(to_json(snn.report)), ConversionReport, "report.json")) == made
+    )
     assert "percentile=0.9" in conversion_text(snn.report)
 
 

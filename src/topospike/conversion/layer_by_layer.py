@@ -354,7 +354,7 @@ class GradedStepMethod(LayerByLayerMethod):
     """
 
     name = "graded"
-    source = "SFN, arXiv 2510.23383"
+    source = "SFN, 2025 (arXiv 2510.23383)"
 
     ranges = LayerByLayerMethod.ranges | {"levels": whole(1, 2**MOST_DIGITS)}
 

@@ -60,8 +60,8 @@ class ControlLine:
     values
         By quantity and seed; accuracies in per cent, energies in joules.
     differences
-        From `REFERENCE`, seed by seed: accuracies in points, energies and events in per cent of the
-        reference's, the rest in its own unit.
+        From `REFERENCE`, which itself has none, seed by seed: accuracies in points, energies and
+        events in per cent of the reference's, the rest in its own unit.
     """
 
     row: PublishedRow
@@ -104,7 +104,9 @@ def control_lines(
             row,
             by_seed[row.key],
             values[row.key],
-            differences_from(values[row.key], reference[row.labels["conversion"]]),
+            {}
+            if row.labels["method"] == REFERENCE
+            else differences_from(values[row.key], reference[row.labels["conversion"]]),
         )
         for row in target.table.rows
     )
@@ -224,7 +226,7 @@ def verdicts(lines: Sequence[ControlLine]) -> list[str]:
             better, worse, noise = [], [], []
             for line in lines:
                 difference = line.differences.get(quantity)
-                if line.conversion != conversion or line.rule == REFERENCE or difference is None:
+                if line.conversion != conversion or difference is None:
                     continue
                 gains = (difference.mean < 0) == (quantity in COSTS)
                 place = noise if difference.is_noise else better if gains else worse
