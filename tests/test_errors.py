@@ -13,7 +13,8 @@ from topospike.errors import INSTALL, MissingDependencyError, require
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 # Where a package is not imported by the name it is installed by.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
-FOR_USERS = set(PROJECT["optional-dependencies"]) - {"all", "dev", "docs"}
+# chip is GPL-3, and for those who ask for it
+FOR_USERS = set(PROJECT["optional-dependencies"]) - {"all", "dev", "docs", "chip"}
 
 
 def names(requirements):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from topospike.contracts import Evaluation as Evaluation
     from topospike.conversion import convert as convert
     from topospike.conversion import quantise_activations as quantise_activations
+    from topospike.conversion import quantise_weights as quantise_weights
     from topospike.evolve import Sparsifier as Sparsifier
     from topospike.evolve import ch_scores as ch_scores
     from topospike.evolve import ch_scores_conv as ch_scores_conv
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from topospike.export import export_nir as export_nir
     from topospike.export import load as load
     from topospike.export import save as save
+    from topospike.export import simulate_chip as simulate_chip
     from topospike.export import wrap_for_neurobench as wrap_for_neurobench
     from topospike.measure import evaluate as evaluate
     from topospike.measure import saturation_time as saturation_time
@@ -57,9 +59,11 @@ HOMES = {
     "power_law": "topospike.analysis",
     "prune": "topospike.pruning",
     "quantise_activations": "topospike.conversion",
+    "quantise_weights": "topospike.conversion",
     "run_recipe": "topospike.pipeline",
     "saturation_time": "topospike.measure",
     "save": "topospike.export",
+    "simulate_chip": "topospike.export",
     "sparsify": "topospike.evolve",
     "verify_run": "topospike.pipeline",
     "wrap_for_neurobench": "topospike.export",
@@ -86,9 +90,11 @@ __all__ = [
     "power_law",
     "prune",
     "quantise_activations",
+    "quantise_weights",
     "run_recipe",
     "saturation_time",
     "save",
+    "simulate_chip",
     "sparsify",
     "verify_run",
     "wrap_for_neurobench",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topospike.costs import WiderCost
 from topospike.errors import CheckpointError, ShapeError
 from topospike.files.ranges import Amount, Count, Order, Share
 from topospike.files.reading import read_record
@@ -299,6 +300,7 @@ class Evaluation:
     settling: Settling | None = None
     ann_metrics_per_step: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     input_events: tuple[float, ...] = ()
+    wider: WiderCost | None = None
 
     @property
     def ann_accuracy_per_step(self) -> tuple[float, ...]:

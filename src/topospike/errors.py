@@ -53,6 +53,7 @@ INSTALL = {
     "transformers": "'topospike[hf]'",
     "torch_pruning": "'topospike[prune]'",
     "nir": "'topospike[nir]'",
+    "sanafe": "'topospike[chip]'",
     **dict.fromkeys(("onnx", "onnxscript"), "'topospike[onnx]'"),
     **dict.fromkeys(("ray", "optuna"), "'topospike[sweep]'"),
     # The requirements of neurobench bring torchaudio, which breaks transformers.

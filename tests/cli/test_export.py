@@ -1,6 +1,7 @@
 """``topospike export`` on a finished run."""
 
 import csv
+import json
 
 import numpy as np
 import torch
@@ -42,3 +43,16 @@ def test_what_cannot_be_exported_is_told_on_one_line(finished_run, capsys):
     assert "has no topology" in capsys.readouterr().err
     assert main(["export", str(finished_run), "--to", "csr", "--network", "chtx"]) == 2
     assert "Did you mean 'chts'?" in capsys.readouterr().err
+
+
+def test_a_simulated_chip_writes_what_it_cost(finished_run, capsys):
+    assert main(["chip", str(finished_run), "--images", "2"]) == 0
+    assert "energy an image" in capsys.readouterr().out
+    for network in ("", "dense/"):
+        folder = finished_run / f"{network}conversions" / "qcfs"
+        assert folder.is_dir()
+    written = json.loads((finished_run / "conversions" / "qcfs" / "chip.json").read_text())
+    assert written["images"] == 2
+    assert written["energy_joule"]["total"] > 0
+    assert main(["chip", str(finished_run), "--method", "dcgs"]) == 2
+    assert "method='qcfs'" in capsys.readouterr().err

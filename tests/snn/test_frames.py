@@ -45,10 +45,17 @@ def as_image(snn):
     return other
 
 
+@cache
+def suited(method, executor):
+    """The integer executor runs networks with quantised weights."""
+    snn = converted(method)
+    return ts.quantise_weights(snn)[0] if executor == "integer" else snn
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("executor", list(EXECUTORS))
 def test_constant_frames_give_the_bits_of_an_image(method, executor):
-    snn, image = converted(method), counts(1, batch=20)[0]
+    snn, image = suited(method, executor), counts(1, batch=20)[0]
     expected = as_image(snn)(image, 9, executor=executor)  # too many images to take steps together
     for frames, hold in ((9, 1), (4, 1), (3, 3), (1, 1)):
         shown = image.expand(frames, *image.shape)
@@ -64,7 +71,7 @@ def test_a_single_frame_takes_its_steps_together():
 @pytest.mark.parametrize("executor", list(EXECUTORS))
 @pytest.mark.parametrize("hold", [1, 2])
 def test_a_run_read_off_at_t_is_a_run_on_what_was_shown_by_then(method, executor, hold):
-    snn = copy.deepcopy(converted(method))
+    snn = copy.deepcopy(suited(method, executor))
     snn.costs = ALWAYS
     frames = counts()
     whole = snn(frames, 5 * hold + 3, hold=hold, executor=executor)
@@ -84,6 +91,9 @@ def test_executors_agree(method):
     assert torch.allclose(snn(frames, 9, executor="event"), decoded, atol=1e-10, rtol=0)
     forms = [held.form for held in event_states(snn, frames)]
     assert "events" in forms
+    whole, _ = ts.quantise_weights(snn)
+    found = whole(frames, 9, executor="integer")
+    assert torch.allclose(found, whole(frames, 9), atol=1e-10, rtol=0)
 
 
 def event_states(snn, frames):

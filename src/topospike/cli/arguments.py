@@ -302,6 +302,19 @@ def export_parser(summary: str) -> ArgumentParser:
     return parser
 
 
+def chip_parser(summary: str) -> ArgumentParser:
+    """Options of ``chip``."""
+    parser = new_parser(summary)
+    parser.add_argument("folder", type=str, help="a run folder with a conversion by qcfs")
+    parser.add_argument("--network", type=str, help="dense, or the sparse one (default)")
+    parser.add_argument("--method", type=str, help="which conversion (default: qcfs)")
+    parser.add_argument("--arch", type=str, help="loihi, or a YAML file (default: loihi)")
+    parser.add_argument("--images", type=int, help="test images, each by itself (default: 4)")
+    parser.add_argument("--timesteps", type=int, help="T (default: the conversion's)")
+    add_common_options(parser)
+    return parser
+
+
 def sweep_parser(summary: str) -> ArgumentParser:
     """Options of ``sweep``."""
     parser = new_parser(summary)
@@ -344,6 +357,7 @@ COMMANDS = {
     "report": (report_parser, "Write report.html of run folders."),
     "verify": (verify_parser, "Say which files of a run folder are as the run wrote them."),
     "export": (export_parser, "Write a network as NIR, CSR weights, a graph, or ONNX."),
+    "chip": (chip_parser, "Run a converted network on a simulated neuromorphic chip."),
     "sweep": (sweep_parser, "Run a recipe with many settings, on one machine or a cluster."),
     "reproduce": (reproduce_parser, "Run rows of the paper's tables, and compare with print."),
 }

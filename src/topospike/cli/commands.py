@@ -26,7 +26,7 @@ from topospike.cli.display import (
     topology_table,
     verification_table,
 )
-from topospike.cli.export import export
+from topospike.cli.export import chip, export
 from topospike.cli.reproduce import reproduce
 from topospike.cli.sweep import sweep
 from topospike.contracts import ActivationComparison
@@ -249,6 +249,7 @@ TABLE: dict[str, Callable[[Namespace], None]] = {
     "report": report,
     "verify": verify,
     "export": export,
+    "chip": chip,
     "sweep": sweep,
     "reproduce": reproduce,
 }

@@ -1,4 +1,4 @@
-"""Command line: ``topospike export``, one network of a run folder in another program's format."""
+"""Command line: ``topospike export`` and ``topospike chip``, one network of a run folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from topospike.contracts import to_json, write_json
 from topospike.errors import ConfigError, MissingDataError
-from topospike.export import export_csr, export_graph, export_nir, export_onnx
+from topospike.export import export_csr, export_graph, export_nir, export_onnx, simulate_chip
+from topospike.pipeline.lock import locked
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Network, Run
-from topospike.pipeline.stages import spiking_network, trained_model
+from topospike.pipeline.stages import conversion_folder, spiking_network, trained_model
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.registry import suggestion
 from topospike.topology import Topology
@@ -48,6 +50,31 @@ def export(options: Namespace) -> None:
     else:
         path = target(options, folder, f"{network.name}.{kind}")
         print(f"export: {export_graph(topology_of(run, network), path)}")
+
+
+def chip(options: Namespace) -> None:
+    """Run one network of a run folder on a simulated chip, and keep what it cost."""
+    folder = Path(options.folder)
+    recipe = recorded_recipe(folder)
+    run = Run(recipe, folder, device=options.get("device"))
+    network = chosen_network(run, options.get("network"))
+    settings = chosen_conversion(run, options.get("method") or "qcfs")
+    images = next(iter(run.data.test))[0][: options.get("images") or 4]
+    found = simulate_chip(
+        spiking_network(run, network, settings),
+        images,
+        options.get("timesteps") or settings.timesteps,
+        architecture=options.get("arch") or "loihi",
+    )
+    path = conversion_folder(network, settings) / "chip.json"
+
+    def write() -> list[Path]:
+        write_json(path, to_json(found))
+        return [path]
+
+    with locked(folder):
+        run.always(f"chip {network.name} {settings.label}", write)
+    print(f"{found.text()}\nwritten: {path}")
 
 
 def refuse_spiking(recipe: Recipe, folder: Path, kind: str) -> None:

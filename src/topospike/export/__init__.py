@@ -2,6 +2,8 @@
 
 from topospike.export.archive import load as load
 from topospike.export.archive import save as save
+from topospike.export.chip import ChipRun as ChipRun
+from topospike.export.chip import simulate_chip as simulate_chip
 from topospike.export.csr import CsrLayer as CsrLayer
 from topospike.export.csr import CsrNetwork as CsrNetwork
 from topospike.export.csr import export_csr as export_csr
@@ -19,6 +21,7 @@ from topospike.export.nir_simulation import simulate_nir as simulate_nir
 from topospike.export.onnx_file import export_onnx as export_onnx
 
 __all__ = [
+    "ChipRun",
     "CsrLayer",
     "CsrNetwork",
     "EventNetwork",
@@ -34,6 +37,7 @@ __all__ = [
     "load",
     "read_csr",
     "save",
+    "simulate_chip",
     "simulate_nir",
     "wrap_for_neurobench",
 ]

@@ -26,7 +26,9 @@ from topospike.errors import ConversionError
 from topospike.files.archives import Arrays, read_arrays, reading
 from topospike.files.ranges import Order
 from topospike.files.reading import converted, read_record
+from topospike.snn.integer import codes_of, grid_of
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.quanta import Codes
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
@@ -83,6 +85,10 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     and the ``sites`` that feed it; for each site neuron, levels, coding, gate and initial membrane;
     and the conversion report.
 
+    Weights that are whole numbers of up to 8 bits (`topospike.quantise_weights`) are there as such
+    too: ``L/whole`` (int8, in the order of ``L/data``), ``L/step`` (one a row) and ``L/quantum``
+    (one an input channel), and ``bits`` in the JSON. The weight is step times whole over quantum.
+
     Examples
     --------
     >>> import tempfile, topospike as ts
@@ -96,7 +102,8 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     """
     require_export(snn.report, "csr")
     arrays: dict[str, np.ndarray] = {}
-    layers = [describe_layer(snn, layer, arrays) for layer in snn.wiring]
+    codes = codes_of(snn)
+    layers = [describe_layer(snn, layer, codes[layer.name], arrays) for layer in snn.wiring]
     sites = []
     for name, site in snn.sites.items():
         arrays[f"{name}/threshold"] = site.threshold.cpu().numpy()
@@ -126,7 +133,7 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
 
 
 def describe_layer(
-    snn: SpikingNetwork, layer: Layer, arrays: dict[str, np.ndarray]
+    snn: SpikingNetwork, layer: Layer, codes: Codes | str, arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Add the arrays of a layer and return its description."""
     settings: list[Any] = [plain(value) for value in layer.node.args[3:]]
@@ -147,6 +154,14 @@ def describe_layer(
     mask = torch.ones_like(weight, dtype=torch.bool) if layer.links is None else layer.links
     rows = mask.reshape(len(mask), -1)
     arrays[f"{layer.name}/data"] = weight.cpu().reshape(rows.shape)[rows].numpy()
+    quantum = torch.ones(1).double() if isinstance(codes, str) else codes.quantum
+    beside = 1.0 if isinstance(codes, str) else codes.of_weight(weight)
+    grid = grid_of(weight.double().cpu() * beside)
+    if grid is not None:
+        arrays[f"{layer.name}/whole"] = grid.whole.reshape(rows.shape)[rows].numpy()
+        arrays[f"{layer.name}/step"] = grid.steps.numpy()
+        arrays[f"{layer.name}/quantum"] = quantum.numpy()
+        content["bits"] = grid.bits
     arrays[f"{layer.name}/indices"] = rows.nonzero()[:, 1].to(torch.int32).numpy()
     counts = torch.cat([torch.zeros(1, dtype=torch.int64), rows.sum(1).cumsum(0)])
     arrays[f"{layer.name}/indptr"] = counts.numpy()

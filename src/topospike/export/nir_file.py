@@ -19,6 +19,7 @@ from topospike.conversion.method import require_export
 from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
+from topospike.snn.integer import grid_of
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
 
@@ -274,11 +275,14 @@ class Writer:
         return self.add(step.name, node, behind)
 
     def topology(self, step: Weights) -> dict[str, Any]:
-        """Return the metadata of a layer: how many links its topology has."""
-        mask = self.masks.get(step.name)
-        if mask is None:
-            return {}
-        return {"links": int(mask.sum()), "density": float(mask.double().mean())}
+        """Return the metadata of a layer: its links, and the step of each row of whole weights."""
+        mask, grid = self.masks.get(step.name), grid_of(step.weight)
+        found = {}
+        if mask is not None:
+            found |= {"links": int(mask.sum()), "density": float(mask.double().mean())}
+        if grid is not None and not step.is_shortcut:
+            found |= {"bits": grid.bits, "step": grid.steps.numpy()}
+        return found
 
     def neurons(self, population: Population, ends: list[str]) -> None:
         """Write the nodes of a population behind the nodes that feed it."""

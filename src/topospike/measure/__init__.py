@@ -25,6 +25,7 @@ from topospike.measure.saving import reprice as reprice
 from topospike.measure.saving import saving_text as saving_text
 from topospike.measure.saving import split_saving as split_saving
 from topospike.measure.settling import settling as settling
+from topospike.measure.wider import wider_text as wider_text
 
 __all__ = [
     "ENERGY_MODELS",
@@ -52,4 +53,5 @@ __all__ = [
     "saving_text",
     "settling",
     "split_saving",
+    "wider_text",
 ]

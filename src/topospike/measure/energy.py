@@ -1,10 +1,10 @@
 """What one operation costs: named energy models, in joules.
 
 ``E = N_MAC * E_MAC + N_SOP * E_AC`` (Bao et al. 2026, equation 2). A model says nothing about
-memory (`topospike.measure.memory` adds that), neuron updates or leakage; every report names the
-model it used. Arithmetic models price both operations in one technology. Chip models price a
-synaptic operation as measured on a chip; such chips do no multiply-accumulates, so what the network
-still spends on them (the first layer) and the ANN beside it are priced at 32-bit, 45 nm.
+memory and neuron updates (`topospike.measure.wider` shows both beside it) or leakage; every report
+names the model it used. Arithmetic models price both operations in one technology. Chip models
+price a synaptic operation as measured on a chip; such chips do no multiply-accumulates, so what the
+network still spends on them (the first layer) and the ANN beside it are priced at 32-bit, 45 nm.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class EnergyModel:
         Energy of one operation.
     source
         Who measured it, and what for.
+    update_joule
+        Energy of one update of a neuron, fired or not; ``None`` where it is not known.
 
     Raises
     ------
@@ -47,11 +49,12 @@ class EnergyModel:
     mac_joule: float
     ac_joule: float
     source: str
+    update_joule: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("mac_joule", "ac_joule"):
+        for field in ("mac_joule", "ac_joule", "update_joule"):
             value = getattr(self, field)
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ConfigError(
                     f"energy model {self.name!r}: {field} is {value}; a finite number of joules, "
                     "0 or more, is required (1 pJ is 1e-12)."
@@ -63,18 +66,22 @@ class EnergyModel:
 
 
 HOROWITZ = "45 nm, 0.9 V (Horowitz, ISSCC 2014)"
-JOUPPI = "7 nm (Jouppi et al., ISCA 2021, table 2)"
 
 
 def arithmetic(name: str, multiply: float, add: float, source: str) -> EnergyModel:
-    """Return a model whose MAC is one multiplication and one addition, given in picojoules."""
-    return EnergyModel(name, round(multiply + add, 6) * 1e-12, add * 1e-12, source)
+    """Return a model whose MAC is one multiplication and one addition, given in picojoules.
+
+    An update of a neuron is two additions: the bias, and the comparison with the threshold.
+    """
+    mac = round(multiply + add, 6) * 1e-12
+    return EnergyModel(name, mac, add * 1e-12, source, update_joule=round(2 * add, 6) * 1e-12)
 
 
-def chip(name: str, synaptic: float, source: str) -> EnergyModel:
+def chip(name: str, synaptic: float, source: str, update: float | None = None) -> EnergyModel:
     """Return a model whose accumulate is a chip's synaptic operation, given in picojoules."""
+    held = None if update is None else update * 1e-12
     text = f"{source}; MACs, which it does not do, at 32-bit floating point, {HOROWITZ}"
-    return EnergyModel(name, 4.6e-12, synaptic * 1e-12, text)
+    return EnergyModel(name, 4.6e-12, synaptic * 1e-12, text, held)
 
 
 MODELS = (
@@ -82,12 +89,12 @@ MODELS = (
     arithmetic("45nm-fp16", 1.1, 0.4, f"16-bit floating point, {HOROWITZ}"),
     arithmetic("45nm-int32", 3.1, 0.1, f"32-bit integer, {HOROWITZ}"),
     arithmetic("45nm-int8", 0.2, 0.03, f"8-bit integer, {HOROWITZ}"),
-    arithmetic("7nm", 1.31, 0.38, f"32-bit floating point, {JOUPPI}"),
-    arithmetic("7nm-fp16", 0.34, 0.16, f"16-bit floating point, {JOUPPI}"),
-    arithmetic("7nm-bf16", 0.21, 0.11, f"bfloat16, {JOUPPI}"),
-    arithmetic("7nm-int8", 0.07, 0.007, f"8-bit integer, {JOUPPI}"),
     chip(
-        "loihi", 23.6, "Loihi, 14 nm, smallest energy of a synaptic operation (Davies et al. 2018)"
+        "loihi",
+        23.6,
+        "Loihi, 14 nm, smallest energy of a synaptic operation (Davies et al. 2018); an update "
+        "of a neuron as in SANA-FE's model of it, 51.2 + 21.6 pJ",
+        72.8,
     ),
     chip("truenorth", 26.0, "TrueNorth, 28 nm, a synaptic event (Merolla et al., Science 2014)"),
     chip("odin", 12.7, "ODIN, 28 nm, a synaptic operation (Frenkel et al. 2018)"),

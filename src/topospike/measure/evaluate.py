@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -17,8 +18,11 @@ from topospike.measure.energy import energy_model as energy_model_of
 from topospike.measure.metrics import Metric, MetricSums, metrics_of
 from topospike.measure.operations import OperationCounter, images_firing
 from topospike.measure.saturation import saturation_time
+from topospike.measure.wider import wider_cost
 from topospike.models.inputs import Batch
+from topospike.snn.coding import SiteState
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.site import decoded_of
 
 Metrics: TypeAlias = (
     str | Metric | Callable[..., Any] | Sequence["str | Metric | Callable[..., Any]"]
@@ -34,6 +38,7 @@ def evaluate(
     hold: int | None = None,
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
+    executor: str | None = None,
 ) -> Evaluation:
     """Measure accuracy, synaptic operations and energy for t = 1..timesteps.
 
@@ -59,6 +64,9 @@ def evaluate(
         links only.
     energy_model
         Name in ``ENERGY_MODELS`` or a model of your own.
+    executor
+        How layers are evaluated, as in `SpikingNetwork.forward`; what is counted does not depend
+        on it, but for spikes that rounding moves.
 
     Returns
     -------
@@ -98,8 +106,12 @@ def evaluate(
     (4, 64.0)
     """
     chosen = (conventions or Conventions(),)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics_of(metric), hold)[0]
+    metrics = metrics_of(metric)
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, hold, executor)[0]
 
+
+NOTHING = 1e-5
+"""Share of a threshold below which a decoded value is 0."""
 
 EVERY_CONVENTION = (
     Conventions(),
@@ -166,6 +178,7 @@ def tallied(
     model: str | EnergyModel,
     metrics: tuple[Metric, ...],
     hold: int | None,
+    executor: str | None = None,
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
     prices = energy_model_of(model)
@@ -175,7 +188,7 @@ def tallied(
     for number, batch in enumerate(batches):
         x, targets = snn.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions, metrics, hold)
+            tally = Tally(snn, timesteps, conventions, metrics, hold, executor)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -192,8 +205,9 @@ class Tally:
         conventions: tuple[Conventions, ...],
         metrics: tuple[Metric, ...],
         hold: int | None = None,
+        executor: str | None = None,
     ) -> None:
-        self.snn = snn
+        self.snn, self.executor = snn, executor
         self.timesteps, self.hold = timesteps, hold
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
@@ -204,6 +218,7 @@ class Tally:
         self.spikes = {name: [0.0] * timesteps for name in self.sites}
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
+        self.active: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
@@ -214,7 +229,10 @@ class Tally:
             sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
             counter.begin_batch(len(shown.first[0]))
-        for step in self.snn.watch(x, self.timesteps, self.watched, hold=self.hold):
+        steps = self.snn.watch(
+            x, self.timesteps, self.watched, hold=self.hold, executor=self.executor
+        )
+        for step in steps:
             t, held = step.t, step.sites
             for sums in self.metrics:
                 sums.add(t, step.logits)
@@ -228,6 +246,8 @@ class Tally:
                 for name, site in self.sites.items()
                 if (spikes := held[name].spikes) is not None
             }
+            if t == self.timesteps:
+                self.add_active(held)
             for counter in self.counters:
                 seen = tuple(values[node] for node in counter.watched)
                 counter.observe(t, seen, held, fired, step.moment)
@@ -235,6 +255,15 @@ class Tally:
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
                     self.neurons[name] = fired[site].numel()
+
+    def add_active(self, held: Mapping[str, SiteState]) -> None:
+        """Count for how many images each neuron has decoded something at the last step."""
+        for name, state in held.items():
+            # what is taken back leaves no more than rounding
+            theta = self.sites[name].threshold
+            active = decoded_of(state).abs() > (NOTHING * theta if theta.numel() else 0.0)
+            counted = self.populations[name].images.by_image(active).sum(0, dtype=torch.float64)
+            self.active[name] = self.active.get(name, 0.0) + counted
 
     def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
         """Turn the totals, as one counter has them, into the record."""
@@ -253,7 +282,7 @@ class Tally:
         conventions = counter.conventions
         energy = tuple(model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True))
         ann_energy = model.joule(macs=sum(layer.macs for layer in layers), sops=0)
-        return Evaluation(
+        run = Evaluation(
             timesteps=tuple(range(1, self.timesteps + 1)),
             accuracy=curves.get("accuracy", ()),
             energy_joule=energy,
@@ -298,6 +327,7 @@ class Tally:
             ann_metrics_per_step=arriving,
             input_events=counter.events_per_image(),
         )
+        return replace(run, wider=wider_cost(self.snn, run, model, self.active))
 
     def of_input(self, conventions: Conventions) -> dict[str, str | float]:
         """Return what is to be known of frames beside the other conventions; nothing of images."""

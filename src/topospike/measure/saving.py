@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
 from topospike.measure.energy import EnergyModel, cost_advice, energy_model
+from topospike.measure.wider import priced
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,10 @@ def reprice(run: Evaluation, model: str | EnergyModel) -> Evaluation:
         for macs, sops in zip(run.macs_per_step, run.sops, strict=True)
     )
     ann_energy = chosen.joule(macs=sum(la.macs for la in run.layers), sops=0)
+    wider = run.wider
     return replace(
         run,
+        wider=wider and replace(wider, **priced(run, wider.active_share, chosen)),
         energy_joule=energy,
         ann_energy_joule=ann_energy,
         advice=cost_advice(energy, ann_energy),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from topospike.contracts import Evaluation, write_json
-from topospike.measure import saving_text
+from topospike.measure import saving_text, wider_text
 from topospike.models import build_model
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import SUMMARY, conversion_folder, show_first_conversion
@@ -80,6 +80,7 @@ def saving_texts(run: Run) -> list[str]:
         }
         step = min(settings.timesteps, *(result.timesteps[-1] for result in alike.values()))
         texts.append(f"{display_name(settings.label)}: {saving_text(alike, step)}")
+        texts.extend(filter(None, [wider_text(alike, step)]))
     return texts
 
 

@@ -11,6 +11,7 @@ from topospike.report.activity_charts import operations_figure, rates_figure
 from topospike.report.arrivals import arrivals, arrivals_figure, raster_figure
 from topospike.report.chart import Figure, Table
 from topospike.report.conventions import Formula, convention_table, energy_formula
+from topospike.report.cost_table import chip_table, cost_table
 from topospike.report.evolution_charts import evolution_figure
 from topospike.report.folder import Run
 from topospike.report.health import Fold, health_folds
@@ -123,6 +124,10 @@ def energy_group(run: Run) -> Group:
         figures = (*figures, arrivals_figure(arriving))
     split = saving_table(run)
     folds = (Fold("Where the saving comes from", tables=(split,), open=True),) if split else ()
+    if wider := cost_table(run):
+        folds += (Fold("What operations leave out", tables=(wider,), open=True),)
+    if chips := chip_table(run):
+        folds += (Fold("On a simulated chip", tables=(chips,), open=True),)
     return Group(
         "energy",
         "Accuracy and energy",

@@ -162,13 +162,10 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
     if node.target not in (aten.linear.default, aten.conv2d.default) or layer.fed_by != "spikes":
         return None
     weight = weight_of(node, network)
-    called: Any = [network.get_submodule(str(call.target)) for call in layer.sites]
-    codings = {site.coding for site in called}
-    constants = constants_on_path(layer)
-    numbers = tuple(filter(is_number, constants))  # sizes of the batch that reshapes ask for
-    proportional = len(numbers) == len(constants) and not any(map(adds_a_number, layer.path))
-    if weight is None or len(codings) != 1 or not proportional:
+    found = way_of(layer, network)
+    if weight is None or found is None:
         return None
+    coding, numbers = found
     geometry, groups = geometry_of(node)
     operand, output = (list(n.meta["val"].shape[1:]) for n in (layer.operand, node))
     size = LayerSize(
@@ -180,8 +177,21 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
     )
     path = path_function(layer, numbers) if layer.path else None
     return EventForm(
-        layer.name, node, layer.sites, numbers, codings.pop(), costs, path, geometry, groups, size
+        layer.name, node, layer.sites, numbers, coding, costs, path, geometry, groups, size
     )
+
+
+def way_of(layer: Layer, network: nn.Module) -> tuple[Coding, tuple[fx.Node, ...]] | None:
+    """Return the coding of the sites behind a layer, and the sizes that its path asks for.
+
+    ``None`` where the sites have several codings, or a constant is on the way.
+    """
+    called: Any = [network.get_submodule(str(call.target)) for call in layer.sites]
+    codings = {site.coding for site in called}
+    constants = constants_on_path(layer)
+    numbers = tuple(filter(is_number, constants))
+    proportional = len(numbers) == len(constants) and not any(map(adds_a_number, layer.path))
+    return (codings.pop(), numbers) if len(codings) == 1 and proportional else None
 
 
 def geometry_of(node: fx.Node) -> tuple[Geometry, int]:

@@ -23,6 +23,7 @@ from topospike.registry import Registry
 from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
+from topospike.snn.integer import IntegerForm, integer_forms
 from topospike.snn.site import START, Site, decoded_of, site_step
 from topospike.snn.split import Substitute, split_in_time
 from topospike.wiring.graph import site_calls
@@ -109,7 +110,7 @@ class Program:
     def channels_last(self) -> bool:
         """Whether images are best handed over with their channels last in memory."""
         return any(
-            isinstance(form, EventForm)
+            isinstance(form, EventForm | IntegerForm)
             or (isinstance(form, DenseForm) and form.memory_format is torch.channels_last)
             for form in self.forms
         )
@@ -130,9 +131,9 @@ class Program:
             How many steps a call of `step` evaluates as one batch.
         """
         cached = self.image_part(self.network, *(self._laid_out(x, together) for x in inputs))
+        if kept is not None:  # what a layer holds depends on its sites alone
+            return State(cached, kept.sites, kept.layers)
         layers = tuple(form.start(self.network) for form in self.forms)
-        if kept is not None:
-            return State(cached, kept.sites, layers)
         return State(cached, self._first_states(inputs), layers)
 
     @torch.no_grad()
@@ -195,6 +196,7 @@ class Step:
         self.record = record
         self.together = together
         self.sites, self.layers = list(state.sites), list(state.layers)
+        self._emitted: dict[int, Tensor] = {}
         self._modules = program.sites
 
     def site(self, index: int, r_in: Tensor) -> Tensor:
@@ -204,9 +206,14 @@ class Step:
             state = self.sites[index] = site_step(site, self.t, r_in, state, record=self.record)
             return decoded_of(state)
         result = torch.empty_like(r_in)
-        parts = zip(r_in.chunk(self.together), result.chunk(self.together), strict=True)
-        for t, (now, after) in enumerate(parts, start=self.t):
+        if self.record:
+            self._emitted[index] = torch.empty_like(r_in)
+        emitted = self._emitted.get(index, result).chunk(self.together)
+        parts = zip(r_in.chunk(self.together), result.chunk(self.together), emitted, strict=True)
+        for t, (now, after, spikes) in enumerate(parts, start=self.t):
             state = site_step(site, t, now, state, record=self.record)
+            if state.spikes is not None and self.record:
+                spikes.copy_(state.spikes)
             after.copy_(decoded_of(state))
         self.sites[index] = state
         return result
@@ -220,6 +227,14 @@ class Step:
     def state_of(self, node: fx.Node) -> SiteState:
         """Return the state of the site that a node calls."""
         return self.sites[self.program.calls[node]]
+
+    def spikes_of(self, node: fx.Node) -> Tensor:
+        """Return what the site that a node calls has emitted, of all steps taken together."""
+        index = self.program.calls[node]
+        spikes = self.sites[index].spikes if self.together == 1 else self._emitted.get(index)
+        if spikes is None:
+            raise RuntimeError(f"the spikes of {node.target} were not recorded")
+        return spikes
 
 
 class Visitor(fx.Interpreter):
@@ -245,13 +260,15 @@ class Executor:
     forms
         Find the layers of a network that are evaluated otherwise than its graph has them; of two
         forms for a layer the first counts.
+    reads_spikes
+        Whether layers are given spikes, which are recorded then.
     follows_events
-        Whether layers keep their outputs and follow spikes: then steps are taken one by one, with
-        their spikes recorded.
+        Whether they follow single events: then steps are taken one by one.
     """
 
     name: str
     forms: tuple[Callable[[SpikingNetwork], Iterable[Form]], ...]
+    reads_spikes: bool = False
     follows_events: bool = False
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
@@ -295,7 +312,14 @@ EXECUTORS: Registry[Executor] = Registry(
         for each in (
             Executor("decoded", (compressed_forms, formatted_forms)),
             Executor("bf16", (compressed_forms, bf16_forms)),
-            Executor("event", (event_forms, compressed_forms), follows_events=True),
+            Executor(
+                "event", (event_forms, compressed_forms), reads_spikes=True, follows_events=True
+            ),
+            Executor(
+                "integer",
+                (integer_forms, compressed_forms, formatted_forms),
+                reads_spikes=True,
+            ),
         )
     },
 )
@@ -303,7 +327,7 @@ EXECUTORS: Registry[Executor] = Registry(
 
 ``decoded`` evaluates every layer densely on decoded values and runs anywhere; ``bf16`` does so
 with the products in bfloat16; ``event`` lets a layer follow the neurons that fired where that is
-cheaper.
+cheaper; ``integer`` multiplies whole weights by spike codes (`topospike.quantise_weights`).
 """
 
 

@@ -15,6 +15,7 @@ Machine code is kept on disk between processes. Nothing here checks its argument
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 from numba.core import types
 from numba.core.errors import TypingError
@@ -144,3 +145,21 @@ def site_loop(r_in, r_out, spikes, first, second, theta, gains, numbers, gated, 
             else:
                 fired += row_loop(x, r, out, a, b, th, gains, numbers, gated, averages)
     return fired
+
+
+@kernel
+def codes_loop(x, unit, shift, codes):
+    """Write ``x * unit + shift``, cut off, into the 8-bit ``codes``.
+
+    ``x`` and ``codes`` are (outer, middle, inner), ``unit`` is (middle, 1) or (middle, inner).
+    """
+    outer, middle, inner = x.shape
+    for o in range(outer):
+        for c in range(middle):
+            row, out, factor = x[o, c], codes[o, c], unit[c]
+            if factor.size == 1:
+                for i in range(inner):
+                    out[i] = np.uint8(np.int32(row[i] * factor[0] + shift))
+            else:
+                for i in range(inner):
+                    out[i] = np.uint8(np.int32(row[i] * factor[i] + shift))

@@ -21,9 +21,10 @@ from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
 from topospike.models.inputs import Batch, InputForm, Inputs, leaves, rows_of, split_batch
 from topospike.snn.batches import images_at_once, steps_at_once
+from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
-from topospike.snn.executors import EXECUTORS, Executor, Program, site_of
+from topospike.snn.executors import Executor, Program, site_of
 from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
@@ -82,6 +83,7 @@ class SpikingNetwork(nn.Module):
         self.inputs = InputForm.of(ann)
         self.report = report
         self.executor = "decoded"
+        self.choice: ExecutorChoice | None = None
         self.costs = CostModel()
         self._programs: dict[tuple[Any, ...], Program] = {}
         self.steps_as_images: bool | None = None
@@ -155,10 +157,10 @@ class SpikingNetwork(nn.Module):
             as `settle`.
         hold
             Steps each frame is shown for; default 1.
-        executor : {"decoded", "bf16", "event"}, optional
-            How layers are evaluated: densely on decoded values; so, but with the products in
-            bfloat16 (faster, and less exact); or following the neurons that fired (CPU), the same
-            to rounding. `topospike.snn.executors` has them. Default: ``self.executor``.
+        executor : {"decoded", "bf16", "event", "integer", "auto"}, optional
+            How layers are evaluated: densely on decoded values; so, but in bfloat16 (less exact);
+            following the neurons that fired (CPU); on whole numbers (`topospike.quantise_weights`);
+            or the fastest of these, tried once (``self.choice``). Default: ``self.executor``.
 
         Raises
         ------
@@ -177,7 +179,7 @@ class SpikingNetwork(nn.Module):
                 )
             return self.settle(x, hold=hold, executor=executor).logits
         shown = self.shown(x, timesteps, hold=hold)
-        chosen, parts = self._executor(executor), 1
+        chosen, parts = executor_for(self, executor, x, timesteps), 1
         if shown.first[0].device.type == "cpu":
             parts = max(1, rows_of(shown.first) // images_at_once(self))
         logits = [self._simulate(part, timesteps, chosen) for part in shown.divided(parts)]
@@ -199,7 +201,7 @@ class SpikingNetwork(nn.Module):
                 steps = timesteps - before
                 state = program.start(inputs, state, together=steps)
             logits, state = program.step(
-                before + 1, state, record=executor.follows_events, together=steps
+                before + 1, state, record=executor.reads_spikes, together=steps
             )
             # a step may reuse the memory of the step before it, so each result is copied out
             blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
@@ -240,7 +242,7 @@ class SpikingNetwork(nn.Module):
         [True, True]
         """
         shown = self.shown(x, timesteps, hold=hold)
-        chosen = self._executor(executor)
+        chosen = executor_for(self, executor, x, timesteps)
         program = self.program(chosen, tuple(nodes))
         names = [site.name for site in program.sites]
         state, silent = program.start(shown.first), False
@@ -250,7 +252,7 @@ class SpikingNetwork(nn.Module):
             if t > 1 and moment.changed:
                 state = program.show(moment.inputs, state)
             if not silent:  # nothing would change
-                logits, state = program.step(t, state, record=record or chosen.follows_events)
+                logits, state = program.step(t, state, record=record or chosen.reads_spikes)
                 silent = t >= first and record and state.is_silent
             held = dict(zip(names, state.sites, strict=True))
             yield StepRecord(t, logits, state.values, held, silent, moment)
@@ -367,9 +369,6 @@ class SpikingNetwork(nn.Module):
         Of frames it is shown the mean.
         """
         return self.ann(*leaves(mean_of(self.shown(x, 1).frames)))
-
-    def _executor(self, name: str | None) -> Executor:
-        return EXECUTORS[self.executor if name is None else name]
 
     def split(self, batch: Batch, what: str) -> tuple[tuple[Tensor, ...], Any]:
         """Divide a batch of a loader into input tensors (images, or frames) and the target."""

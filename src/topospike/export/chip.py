@@ -1,0 +1,299 @@
+"""Export: run a network on a simulated neuromorphic chip, and say what that costs part by part.
+
+The chip is simulated by SANA-FE (Boyle et al., TCAD 2025; package ``sanafe``, GPL-3, extra
+``chip``), whose model of Loihi prices what operation counts leave out: that neurons are updated
+whether or not they fire, and that messages travel. It also counts synaptic events by itself, which
+makes it a referee: spikes and events must equal those of the network here, or an error is raised.
+
+On a chip a spike arrives one step after it was sent, so layer l is l steps behind the image. The
+bias of a layer is switched on when its first spikes can arrive, and the layer off after T steps of
+its own; the whole run takes T + L - 1 steps through L layers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections import Counter
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topospike.errors import ConfigError, ConversionError, require
+from topospike.export.unfolding import UnfoldedNetwork, unfold
+from topospike.measure.chip import ChipRun
+from topospike.snn.network import SpikingNetwork
+
+FINENESS = 2.0**20
+"""Size of a threshold on the chip, which cuts membranes off to 1/64."""
+
+MARGIN = 2.0**-20
+"""Share of a threshold by which the chip's is lower: it fires strictly above, we at it."""
+
+NEVER = 1e17
+"""Threshold of neurons that are not to fire."""
+
+LARGEST_DRIVE = 1e6
+"""In thresholds; a larger one makes a neuron fire at every step as well."""
+
+NEURONS_A_CORE = 1024
+"""Of Loihi (Davies et al. 2018)."""
+
+
+def simulate_chip(
+    snn: SpikingNetwork,
+    images: Tensor,
+    timesteps: int = 16,
+    *,
+    architecture: str | Path = "loihi",
+    neurons_per_core: int = NEURONS_A_CORE,
+) -> ChipRun:
+    """Run images on a simulated chip.
+
+    Parameters
+    ----------
+    snn
+        A network of integrate-and-fire neurons (method ``qcfs``), without max-pools and residual
+        connections; see `topospike.export.unfolding.unfold`.
+    images
+        A few images, (images, ...); each is a run of its own.
+    timesteps
+        T.
+    architecture
+        ``"loihi"``, or a YAML file that describes a chip to SANA-FE. Of such a file the first soma
+        and synapse units are taken.
+    neurons_per_core
+        Neurons are put on cores in order, so many on each.
+
+    Returns
+    -------
+    ChipRun
+
+    Raises
+    ------
+    ConversionError
+        If the network cannot be put on the chip (the message has the sizes), or spikes or synaptic
+        events of the chip differ from ours.
+    ConfigError
+        If there is no such architecture, or a number is below 1.
+    MissingDependencyError
+        If the package ``sanafe`` is not installed (extra ``chip``).
+
+    Notes
+    -----
+    The image is a constant input current of the first layer, as it is in the network here: what its
+    multiplications cost is not on the chip. The chip computes in float32; a membrane within
+    10^-6 of its threshold may fall on the other side, which is reported as the difference it is.
+
+    Examples
+    --------
+    >>> import torch, topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x = torch.rand(32, 4, generator=torch.Generator().manual_seed(0))
+    >>> run = ts.simulate_chip(ts.convert(model, "qcfs", [x]), x[:2], 4)
+    >>> run.chip_steps, run.cores, run.neurons, run.links
+    (5, 1, 11, 24)
+    """
+    require("sanafe", purpose="a simulated chip")
+    for name, value in (("timesteps", timesteps), ("neurons_per_core", neurons_per_core)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; at least 1 is required.")
+    if len(images) == 0:
+        raise ConfigError("there are no images to simulate; at least one is required.")
+    exact = copy.deepcopy(snn).double().cpu()
+    x = exact.inputs.leaves(images.detach().cpu().double())[0]
+    chip = Chip(unfold(exact), architecture, neurons_per_core)
+    drives = chip.network.drives(x)
+    totals: Counter[str] = Counter()
+    for i in range(len(x)):
+        ours, events = fired_by(exact, x[i : i + 1], timesteps)
+        drive = {name: values[i] for name, values in drives.items()}
+        counts, spikes = chip.run(drive, timesteps)
+        require_equal(i, ours, spikes, events, counts["events"])
+        totals.update(counts)
+    mean = {name: value / len(x) for name, value in totals.items()}
+    return ChipRun(
+        architecture=str(architecture),
+        timesteps=timesteps,
+        chip_steps=timesteps + chip.delay,
+        images=len(x),
+        cores=chip.cores,
+        neurons=sum(chip.network.sizes.values()),
+        links=chip.network.links,
+        energy_joule={
+            name.removeprefix("energy "): value
+            for name, value in mean.items()
+            if name.startswith("energy ")
+        },
+        seconds=mean["seconds"],
+        spikes=mean["spikes"],
+        synaptic_events=mean["events"],
+        neuron_updates=mean["updates"],
+    )
+
+
+Spikes = set[tuple[str, int, int]]
+"""Population, neuron and step (from 1) of every spike."""
+
+
+def fired_by(snn: SpikingNetwork, x: Tensor, timesteps: int) -> tuple[Spikes, int]:
+    """Return the spikes of the network here for one image, and its synaptic operations."""
+    spikes: Spikes = set()
+    fan_out = dict.fromkeys(snn.sites, torch.zeros((), dtype=torch.float64))
+    for layer in snn.wiring:
+        for feed in layer.feeds:
+            fan_out[feed.site] = fan_out[feed.site] + feed.fan_out
+    events = 0.0
+    for step in snn.watch(x, timesteps):
+        for name, state in step.sites.items():
+            if state.spikes is None:
+                raise RuntimeError(f"{name} has recorded no spikes")
+            fired = snn.populations[name].images.by_image(state.spikes)[0] != 0
+            events += float((fired * fan_out[name]).sum())
+            spikes |= {(name, int(i), step.t) for i in fired.flatten().nonzero().flatten()}
+    return spikes, round(events)
+
+
+def require_equal(image: int, ours: Spikes, theirs: Spikes, events: int, counted: int) -> None:
+    """Raise unless the chip has done what the network does."""
+    if ours != theirs:
+        first = min(ours ^ theirs, key=lambda spike: (spike[2], spike[0], spike[1]))
+        raise ConversionError(
+            f"image {image}: {len(ours - theirs)} of {len(ours)} spikes are missing on the chip "
+            f"and {len(theirs - ours)} are new, the first in population {first[0]}, neuron "
+            f"{first[1]} at step {first[2]}. Membranes within rounding of a threshold do this; "
+            "otherwise it is a defect."
+        )
+    if events != counted:
+        raise ConversionError(
+            f"image {image}: the chip counts {counted} synaptic events, the network {events}: "
+            "links of one neuron meet in one neuron (overlapping pools, a pool before the "
+            "activation), or some are no layer's (a shortcut)."
+        )
+
+
+class Chip:
+    """A network on a chip, ready for images."""
+
+    def __init__(self, network: UnfoldedNetwork, architecture: str | Path, per_core: int) -> None:
+        self.network = network
+        self.delay = max(network.depths.values())
+        described, soma, synapse = load_architecture(architecture)
+        neurons = sum(network.sizes.values())
+        cores = list(described.cores())
+        self.cores = -(-neurons // per_core)
+        if self.cores > len(cores):
+            raise ConversionError(
+                f"the network has {neurons:,} neurons, which is {self.cores:,} cores of "
+                f"{per_core:,}; {architecture} has {len(cores):,}."
+            )
+        sanafe: Any = import_module("sanafe")
+        net = sanafe.Network()
+        attributes = {
+            "reset_mode": "soft", "reset": 0.0, "leak_decay": 1.0, "force_update": True,
+            "reverse_threshold": -1e18, "threshold": NEVER, "potential": 0.0, "bias": 0.0,
+        }  # fmt: skip
+        groups, placed = {}, 0
+        for number, (name, size) in enumerate(network.sizes.items()):
+            group = net.create_neuron_group(
+                f"g{number}",
+                size,
+                model_attributes=attributes,
+                soma_hw_name=soma,
+                default_synapse_hw_name=synapse,
+                log_spikes=True,
+            )
+            for neuron in group.neurons:
+                neuron.map_to_core(cores[placed // per_core])
+                placed += 1
+            groups[name] = group
+        for links in network.projections:
+            pairs = list(zip(links.source.tolist(), links.target.tolist(), strict=True))
+            weights = {"w": (links.weight * FINENESS).tolist()}
+            if pairs:
+                groups[links.before].connect_neurons_sparse(groups[links.after], weights, pairs)
+        self.names = {f"g{number}": name for number, name in enumerate(network.sizes)}
+        self.chip = sanafe.SpikingChip(described)
+        self.chip.load(net)
+
+    def run(self, drive: Mapping[str, Tensor], timesteps: int) -> tuple[dict[str, Any], Spikes]:
+        """Show one image; return what the chip counts, and its spikes by the layers' own time."""
+        counts: Counter[str] = Counter()
+        spikes: Spikes = set()
+        depths = self.network.depths
+        turns = {depths[name] for name in drive} | {depths[name] + timesteps for name in drive}
+        self.prepare()
+        last = timesteps + self.delay
+        moments = sorted(moment for moment in turns if moment < last)
+        for begin, end in zip(moments, [*moments[1:], last], strict=True):
+            for name, values in drive.items():
+                if depths[name] == begin:
+                    self.switch_on(name, values)
+                elif depths[name] + timesteps == begin:
+                    self.switch_off(name)
+            with contextlib.redirect_stdout(io.StringIO()):
+                found = self.chip.sim(end - begin, spike_trace=True)
+            counts.update(
+                events=found["spikes"],
+                spikes=found["neurons_fired"],
+                updates=found["neurons_updated"],
+                seconds=found["sim_time"],
+                **{f"energy {part}": joule for part, joule in found["energy"].items()},
+            )
+            for step, fired in enumerate(found["spike_trace"], start=begin + 1):
+                for neuron in fired:
+                    name = self.names[neuron.group_name]
+                    spikes.add((name, neuron.neuron_offset, step - depths[name]))
+        return counts, spikes
+
+    def prepare(self) -> None:
+        """Bring every neuron to its start, silent."""
+        self.chip.reset()
+        for name in self.network.sizes:
+            start = self.network.starts.get(name, 0.0) * FINENESS
+            for neuron in self.neurons(name):
+                attributes = {"potential": start, "bias": 0.0, "threshold": NEVER}
+                neuron.set_attributes(model_attributes=attributes)
+
+    def switch_on(self, name: str, drive: Tensor) -> None:
+        """Give a population its constant input, and a threshold if it has one."""
+        fires = name in self.network.starts
+        threshold = FINENESS * (1.0 - MARGIN) if fires else NEVER
+        given = (drive.clamp(-LARGEST_DRIVE, LARGEST_DRIVE) * FINENESS).tolist()
+        for neuron, bias in zip(self.neurons(name), given, strict=True):
+            neuron.set_attributes(model_attributes={"bias": bias, "threshold": threshold})
+
+    def switch_off(self, name: str) -> None:
+        """Silence a population."""
+        for neuron in self.neurons(name):
+            neuron.set_attributes(model_attributes={"bias": 0.0, "threshold": NEVER})
+
+    def neurons(self, name: str) -> Any:
+        """Return the neurons of a population on the chip."""
+        group = next(key for key, known in self.names.items() if known == name)
+        return self.chip.mapped_neuron_groups[group]
+
+
+def load_architecture(architecture: str | Path) -> tuple[Any, str, str]:
+    """Return a chip, and the names of the units that hold neurons and synapses."""
+    sanafe: Any = import_module("sanafe")
+    if architecture == "loihi":
+        return sanafe.load_loihi(), "loihi_lif", "loihi_sparse_synapse"
+    if architecture == "truenorth":
+        raise ConfigError(
+            "architecture 'truenorth' of SANA-FE prices nothing: all its energies and times are 0. "
+            "Use 'loihi', or a YAML file of your own."
+        )
+    path = Path(architecture)
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no architecture {str(architecture)!r}; 'loihi', or a YAML file that "
+            "describes a chip to SANA-FE, is required."
+        )
+    return sanafe.load_arch(str(path)), "", ""

@@ -1,0 +1,203 @@
+"""Export: the links of an event form, one by one, between single neurons.
+
+A chip has no convolutions and no pools: it has neurons and links. Each pathway of the folded event
+form (`topospike.export.folding`) is a linear map; sending one spike from each neuron in turn gives
+the weight of every link. Which links exist is not read off the weights, for a link may weigh
+exactly 0 (often so after rounding to few bits): the same map is built from the masks.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from topospike.conversion.method import require_export
+from topospike.errors import ConversionError
+from topospike.export.event_form import event_form
+from topospike.export.event_network import Axons, EventNetwork
+from topospike.export.folding import fold
+from topospike.snn.coding import Rate
+from topospike.snn.network import SpikingNetwork
+from topospike.snn.neurons import IntegrateAndFire
+from topospike.wiring.graph import fetch
+
+MOST_LINKS = 5_000_000
+"""Single links that are made at most; a simulator builds 10^6 in some ten seconds."""
+
+AT_ONCE = 256
+"""Neurons whose links are found together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The links from one population to another.
+
+    ``source`` and ``target`` are int64 (links,), neurons counted in C order; ``weight`` is of
+    spikes and thresholds of size 1. ``counted`` is false for a residual addition, whose links are
+    no layer's and whose events are not synaptic operations.
+    """
+
+    before: str
+    after: str
+    source: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class UnfoldedNetwork:
+    """Populations of neurons by name, in order, with the links between them.
+
+    Attributes
+    ----------
+    shapes
+        Shape of each population; the last, ``readout``, adds up and never fires.
+    starts
+        Membrane of each neuron before the first step, in thresholds.
+    depths
+        Steps by which each population is behind the first.
+    projections
+        The links.
+    network
+        The folded network, for what is constant in time.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    starts: dict[str, float]
+    depths: dict[str, int]
+    projections: tuple[Projection, ...]
+    network: EventNetwork
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Neurons of each population."""
+        return {name: math.prod(shape) for name, shape in self.shapes.items()}
+
+    @property
+    def links(self) -> int:
+        """How many links there are."""
+        return sum(len(projection.source) for projection in self.projections)
+
+    @torch.no_grad()
+    def drives(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what every neuron is given at each step whatever fires: (images, neurons).
+
+        Biases, and in the populations that read the image what it adds.
+        """
+        found = {}
+        for name, size in self.sizes.items():
+            drive = x.new_zeros(len(x), size)
+            for axons in self.network.axons_of(name):
+                shape = x.shape[1:] if axons.source is None else self.shapes[axons.source]
+                drive += axons.constant(x.new_zeros(1, *shape)).flatten(1)
+                if axons.source is None:
+                    drive += axons(x).flatten(1)
+            found[name] = drive
+        return found
+
+
+@torch.no_grad()
+def unfold(snn: SpikingNetwork) -> UnfoldedNetwork:
+    """Return a network as single neurons and links.
+
+    Parameters
+    ----------
+    snn
+        A network of integrate-and-fire neurons under rate coding (the methods of the QCFS family
+        that do no more than their neurons do), of convolutions, linear layers, average pools.
+
+    Raises
+    ------
+    ConversionError
+        For other neurons; for what no links express (max-pools, products of activations); where
+        ways of different length meet (residual additions), since a chip delays each by its length;
+        for more than five million links.
+
+    Examples
+    --------
+    >>> import topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> unfolded = unfold(ts.convert(model, "qcfs", [torch.rand(32, 4)]))
+    >>> unfolded.sizes, unfolded.links, unfolded.depths
+    ({'1': 8, 'readout': 3}, 24, {'1': 0, 'readout': 1})
+    """
+    require_plain_neurons(snn)
+    form, existing = fold(event_form(snn)), fold(event_form(links_for_weights(snn)))
+    network, presence = EventNetwork(form, 1).eval(), EventNetwork(existing, 1).eval()
+    shapes = {population.name: population.shape for population in form.populations}
+    depths: dict[str, int] = {}
+    projections: list[Projection] = []
+    for population in form.populations:
+        name = population.name
+        depths[name] = depth_of(name, [p.source for p in population.pathways], depths)
+        for axons, present in zip(network.axons_of(name), presence.axons_of(name), strict=True):
+            if axons.source is not None:
+                made = sum(len(projection.source) for projection in projections)
+                projections.append(projection(name, axons, present, shapes[axons.source], made))
+    starts = {name: site.neuron.initial_membrane for name, site in snn.sites.items()}
+    return UnfoldedNetwork(shapes, starts, depths, tuple(projections), network)
+
+
+def require_plain_neurons(snn: SpikingNetwork) -> None:
+    """Raise unless every site is of integrate-and-fire neurons under rate coding."""
+    require_export(snn.report, "event-network")
+    for site in snn.sites.values():
+        if type(site.neuron) is not IntegrateAndFire or type(site.coding) is not Rate:
+            raise ConversionError(
+                f"site {site.name} has {site.neuron.name} neurons under {site.coding.name} coding; "
+                "the simulated chip has integrate-and-fire neurons whose spikes are all of one "
+                "size. Convert with method='qcfs'."
+            )
+
+
+def links_for_weights(snn: SpikingNetwork) -> SpikingNetwork:
+    """Return the network with 1 for every existing link, no biases, and thresholds of 1."""
+    copied = copy.deepcopy(snn)
+    for layer in copied.wiring:
+        if layer.weight is not None and layer.weight.op == "get_attr" and layer.links is not None:
+            fetch(copied.ann, layer.weight).copy_(layer.links)
+    for site in copied.sites.values():
+        site.threshold.fill_(1.0)
+    return copied
+
+
+def depth_of(name: str, sources: list[str | None], depths: dict[str, int]) -> int:
+    """Return how many steps a population is behind the first one."""
+    behind = {0 if source is None else depths[source] + 1 for source in sources}
+    if len(behind) > 1:
+        raise ConversionError(
+            f"{name} is reached on ways of {sorted(behind)} layers; a chip adds a step at every "
+            "layer, so what meets there would belong to different time steps. Networks without "
+            "residual connections can be simulated."
+        )
+    return behind.pop()
+
+
+def projection(
+    after: str, axons: Axons, present: Axons, shape: tuple[int, ...], made: int
+) -> Projection:
+    """Return the links of one pathway, found by one spike from each neuron in turn."""
+    neurons = math.prod(shape)
+    like = next(axons.buffers(), next(axons.parameters(), torch.zeros(())))
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for begin in range(0, neurons, AT_ONCE):
+        fired = torch.arange(begin, min(begin + AT_ONCE, neurons))
+        spikes = torch.zeros(len(fired), neurons, dtype=like.dtype)
+        spikes[torch.arange(len(fired)), fired] = 1
+        spikes = spikes.view(-1, *shape).to(like.device)
+        source, target = (present(spikes).flatten(1) != 0).nonzero(as_tuple=True)
+        parts.append((source + begin, target, axons(spikes).flatten(1)[source, target]))
+        made += len(source)
+        if made > MOST_LINKS:
+            raise ConversionError(
+                f"the network has more than {MOST_LINKS:,} links once its layers are unfolded "
+                f"({axons.source} to {after}: {neurons:,} neurons); a simulated chip takes that "
+                "many. Simulate a smaller network, or its linear layers alone."
+            )
+    source, target, weight = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return Projection(str(axons.source), after, source, target, weight)

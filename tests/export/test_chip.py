@@ -1,0 +1,128 @@
+"""The simulated chip: it fires and counts as the network does, or says what does not fit."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import topospike as ts
+from topospike.errors import ConfigError, ConversionError
+from topospike.snn import SpikingNetwork
+from topospike.topology import register_mask
+
+UPDATE, SPIKE, EVENT = 51.2e-12 + 21.6e-12, 69.3e-12, 33.6e-12
+"""Joules of Loihi, as the simulator's own file has them (Davies et al. 2018)."""
+
+
+def one_link() -> SpikingNetwork:
+    """Two neurons that are given 0.3 and 0.6 thresholds a step; the second feeds the readout."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2))
+        model[0].bias.zero_()
+    register_mask(model[2], torch.tensor([[False, True]]))
+    return ts.convert(model, "qcfs", [torch.rand(8, 2)], thresholds={"1": 1.0})
+
+
+def test_by_hand() -> None:
+    """From 1/2 up by 0.3 and 0.6 a step: spikes at 2 and 5, and at 1, 3, 5 of T = 5."""
+    run = ts.simulate_chip(one_link(), torch.tensor([[0.3, 0.6]]), 5)
+    assert (run.neurons, run.links, run.cores, run.chip_steps) == (3, 1, 1, 6)
+    assert (run.spikes, run.synaptic_events, run.neuron_updates) == (5, 3, 18)
+    assert run.energy_joule["soma"] == pytest.approx(18 * UPDATE + 5 * SPIKE)
+    assert run.energy_joule["synapse"] == pytest.approx(3 * EVENT)
+    parts = math.fsum(joule for part, joule in run.energy_joule.items() if part != "total")
+    assert run.energy_joule["total"] == pytest.approx(parts)
+    assert run.seconds > 0
+    assert "3 links" not in run.text()
+    assert "soma" in run.text()
+
+
+def network(kind: str) -> tuple[nn.Module, torch.Tensor]:
+    if kind == "vectors":
+        model = nn.Sequential(
+            nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 5)
+        )
+        register_mask(model[2], torch.rand(30, 30) < 0.2)
+        return model, torch.randn(20, 12)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Flatten(), nn.Linear(24, 5),
+    ).eval()  # fmt: skip
+    register_mask(model[3], torch.rand(6, 2, 3, 3) < 0.5)
+    return model, torch.randn(20, 2, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "images"])
+def test_spikes_and_events_are_those_counted_here(kind: str) -> None:
+    """The chip raises where they differ; events of the evaluation are compared once more."""
+    torch.manual_seed(0)
+    model, x = network(kind)
+    snn = ts.convert(model, "qcfs", [x])
+    coarse, _ = ts.quantise_weights(snn, 3)  # many links weigh exactly 0, and still carry events
+    for each in (snn, coarse):
+        run = ts.simulate_chip(each, x[:3], 6)
+        counted = ts.evaluate(each, [(x[:3], torch.zeros(3, dtype=torch.int64))], 6)
+        assert run.synaptic_events == pytest.approx(counted.sops[-1], rel=1e-12)
+        assert run.synaptic_events > 0
+        rates = (sum(site.firing_rate) * site.neurons for site in counted.sites)
+        assert run.spikes == pytest.approx(sum(rates), rel=1e-12)
+        assert run.chip_steps == 6 + len(snn.sites)
+
+
+def test_a_network_over_several_cores_costs_messages_between_them() -> None:
+    torch.manual_seed(0)
+    model, x = network("vectors")
+    snn = ts.convert(model, "qcfs", [x])
+    one, several = (ts.simulate_chip(snn, x[:1], 4, neurons_per_core=n) for n in (1024, 10))
+    assert (one.cores, several.cores) == (1, 7)
+    assert several.energy_joule["network"] > one.energy_joule["network"]
+    assert several.energy_joule["soma"] == pytest.approx(one.energy_joule["soma"])
+
+
+def test_a_difference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("topospike.export.chip.MARGIN", -0.5)  # a chip that fires too late
+    with pytest.raises(ConversionError, match="spikes are missing on the chip"):
+        ts.simulate_chip(one_link(), torch.tensor([[0.3, 0.6]]), 5)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    torch.manual_seed(0)
+    model, x = network("vectors")
+    snn = ts.convert(model, "qcfs", [x])
+    with pytest.raises(ConversionError, match=r"multi-threshold.*method='qcfs'"):
+        ts.simulate_chip(ts.convert(model, calibration=[x]), x[:1])
+    wide = nn.Sequential(nn.Linear(12, 200), nn.ReLU(), nn.Linear(200, 5))
+    with pytest.raises(ConversionError, match=r"205 neurons, which is 205 cores of 1; .* has 128"):
+        ts.simulate_chip(ts.convert(wide, "qcfs", [x]), x[:1], neurons_per_core=1)
+    pooled = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)
+    )
+    images = torch.randn(4, 1, 8, 8)
+    with pytest.raises(ConversionError, match="max-pool"):
+        ts.simulate_chip(ts.convert(pooled, "qcfs", [images]), images[:1])
+    with pytest.raises(ConfigError, match="prices nothing"):
+        ts.simulate_chip(snn, x[:1], architecture="truenorth")
+    with pytest.raises(ConfigError, match=r"no architecture 'none\.yaml'"):
+        ts.simulate_chip(snn, x[:1], architecture="none.yaml")
+    with pytest.raises(ConfigError, match="timesteps is 0"):
+        ts.simulate_chip(snn, x[:1], 0)
+
+
+class Shortcut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.first(x))
+        return self.head(torch.relu(self.second(y) + y) + y)
+
+
+def test_ways_of_different_length_are_refused() -> None:
+    x = torch.randn(8, 4)
+    snn = ts.convert(Shortcut(), "qcfs", [x])
+    with pytest.raises(ConversionError, match=r"ways of \[1, 2\] layers"):
+        ts.simulate_chip(snn, x[:1])
