@@ -13,7 +13,7 @@ from topospike.recipe.files import resolve
         ({"convert": [{"timesteps": 0}]}, r"convert\.timesteps is 0; 1 or more"),
         ({"sparsity": {"linear": 1.0}}, r"sparsity\.linear is 1\.0; at least 0.* and below 1"),
         ({"sparsity": {"conv": -0.1}}, r"sparsity\.conv is -0\.1"),
-        ({"sparsity": {"conv": float("nan")}}, r"sparsity\.conv is nan"),
+        ({"sparsity": {"conv": float("nan")}}, r"the number nan; finite numbers are required"),
         ({"train": {"epochs": 0}}, r"train\.epochs is 0; 1 or more"),
         ({"train": {"learning_rate": 0.0}}, r"train\.learning_rate is 0\.0; above 0"),
         ({"data": {"validation_fraction": 1.0}}, r"data\.validation_fraction is 1\.0"),
