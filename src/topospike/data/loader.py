@@ -141,7 +141,7 @@ class Batches:
             cuts.append(rest)
         return cuts
 
-    def _order(self, epoch: int) -> tuple[Tensor, "*shape"]:
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
         """Row numbers of every batch."""
         rows = torch.arange(self.images)
         if self._shuffle:

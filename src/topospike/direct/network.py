@@ -143,7 +143,7 @@ class SpikingModel(nn.Module):
         return {**self.__dict__, "_step": None}
 
 
-def shown_in_training(frames: tuple[Tensor, "*shape"], timesteps: int) -> Shown:
+def shown_in_training(frames: tuple[Tensor, ...], timesteps: int) -> Shown:
     """Return how frames are shown to a network trained through time over so many steps.
 
     Examples
