@@ -17,10 +17,11 @@ CHIP = {
 }  # fmt: skip
 
 
-def test_both_tables_are_on_the_page(complete_run, evaluation_of):
-    assert cost_table(read_run(complete_run)) is None  # files of an earlier version
-    assert chip_table(read_run(complete_run)) is None
-    place = complete_run / "conversions" / "qcfs"
+def test_both_tables_are_on_the_page(run_writer, evaluation_of):
+    folder = run_writer()
+    assert cost_table(read_run(folder)) is None  # files of an earlier version
+    assert chip_table(read_run(folder)) is None
+    place = folder / "conversions" / "qcfs"
     evaluation = evaluation_of(sparse=True, method="qcfs")
     steps = len(evaluation.timesteps)
     falling = tuple(1 / t for t in evaluation.timesteps)
@@ -28,7 +29,7 @@ def test_both_tables_are_on_the_page(complete_run, evaluation_of):
     wider = WiderCost((), held, 3e-6, 4e-7, 0.5, falling, falling, evaluation.timesteps)
     dataclasses.replace(evaluation, wider=wider).save(place / "evaluation.json")
     (place / "chip.json").write_text(json.dumps(CHIP))
-    table, chips = (make(read_run(complete_run)) for make in (cost_table, chip_table))
+    table, chips = (make(read_run(folder)) for make in (cost_table, chip_table))
     assert table is not None
     assert chips is not None
     (row,) = table.rows
@@ -39,6 +40,6 @@ def test_both_tables_are_on_the_page(complete_run, evaluation_of):
     assert cells["ANN, int8, same links"] == energy(4e-7)
     assert cells["events per link and step"] == percent(1 / step, 2)
     assert chips.rows[0][3:7] == (energy(2e-6), percent(0.5), percent(0.45), percent(0.05))
-    page = write_report(complete_run).read_text()
+    page = write_report(folder).read_text()
     assert "What operations leave out" in page
     assert "On a simulated chip" in page

@@ -79,8 +79,8 @@ def saving_texts(run: Run) -> list[str]:
             if result.conventions == first.conventions
         }
         step = min(settings.timesteps, *(result.timesteps[-1] for result in alike.values()))
-        texts.append(f"{display_name(settings.label)}: {saving_text(alike, step)}")
-        texts.extend(filter(None, [wider_text(alike, step)]))
+        parts = (saving_text(alike, step), wider_text(alike, step))
+        texts.append(f"{display_name(settings.label)}: " + "\n\n".join(filter(None, parts)))
     return texts
 
 
