@@ -14,6 +14,7 @@ from topospike.contracts import Evaluation, to_json
 from topospike.errors import CheckpointError, ConfigError, MissingDataError
 from topospike.files.seal import ChangedFileWarning, forget, with_own_digest
 from topospike.pipeline import run_recipe, verify_run
+from topospike.pipeline.ledger import Ledger, read_stages
 from topospike.pipeline.lock import FILE as LOCK
 from topospike.pipeline.lock import locked
 from topospike.recipe.files import resolve
@@ -215,3 +216,16 @@ def test_what_is_in_the_way_of_a_lock_is_named(tmp_path):
 def test_a_record_comes_back_as_it_was_written(original):
     evaluation = Evaluation.load(original / EVALUATION)
     assert to_json(evaluation) == json.loads((original / EVALUATION).read_text())
+
+
+def test_a_file_belongs_to_the_stage_that_wrote_it_last(tmp_path):
+    ledger, report = Ledger(tmp_path), tmp_path / "report.json"
+    for stage, text in (("analyse", "a"), ("analyse topology.npz", "bb"), ("analyse", "ccc")):
+        ledger.begin(stage, {})
+        report.write_text(text)
+        (tmp_path / "history.json").write_text("h")
+        outputs = ["report.json"] if " " in stage else ["report.json", "history.json"]
+        ledger.end(stage, outputs=outputs, seconds=0.0)
+        owners = [name for name, known in ledger.stages.items() if "report.json" in known.outputs]
+        assert owners == [stage]
+    assert set(read_stages(tmp_path)["analyse"].sha256) == {"report.json", "history.json"}

@@ -108,11 +108,14 @@ def quantise_weights(
     Examples
     --------
     >>> import torch, topospike as ts
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     >>> x = torch.rand(32, 4)
     >>> snn, report = ts.quantise_weights(ts.convert(model, calibration=[x]), bits=8, images=x)
-    >>> [(layer.name, layer.integer) for layer in report.layers], report.layers[1].error < 0.01
-    ([('0', False), ('2', True)], True)
+    >>> [(layer.name, layer.integer) for layer in report.layers]
+    [('0', False), ('2', True)]
+    >>> report.layers[1].weight_error < 0.01
+    True
     >>> torch.allclose(snn(x, 4, executor="integer"), snn(x, 4), atol=1e-5)
     True
     """

@@ -78,8 +78,15 @@ class Ledger:
         self._write()
 
     def end(self, stage: str, *, outputs: Iterable[str], seconds: float) -> None:
-        """Write down that a stage has ended, and seal its outputs, paths inside the folder."""
+        """Write down that a stage has ended, and seal its outputs, paths inside the folder.
+
+        A file belongs to the stage that wrote it last.
+        """
         sealed = self._sealed(self.stages[stage], outputs)
+        for name, other in self.stages.items():
+            kept = {o: size for o, size in other.outputs.items() if o not in sealed.outputs}
+            digests = {o: d for o, d in other.sha256.items() if o in kept}
+            self.stages[name] = dataclasses.replace(other, outputs=kept, sha256=digests)
         self.stages[stage] = dataclasses.replace(sealed, seconds=round(seconds, 3))
         self._write()
 

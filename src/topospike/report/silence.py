@@ -128,7 +128,8 @@ def share_trace(
 
     Examples
     --------
-    >>> item = Silence("dense", "sigma-delta", Settling((3, 2), (True, True), (), (), 64), 1.0)
+    >>> run = Settling((3, 2), (True, True), (2e-6, 1e-6), (8.0, 4.0, 0.0), 64)
+    >>> item = Silence("dense", "sigma-delta", run, 1.0)
     >>> share_trace(item, Style("#000"), (3, 2), str)["y"]
     [0.5, 1.0]
     """

@@ -51,6 +51,7 @@ def running_means(frames: Tensor) -> Iterator[Tensor]:
 
     Examples
     --------
+    >>> import torch
     >>> [float(mean) for mean in running_means(torch.tensor([4.0, 0.0, 2.0]))]
     [4.0, 2.0, 2.0]
     """
@@ -126,6 +127,7 @@ class Shown:
 
     Examples
     --------
+    >>> import torch
     >>> shown = Shown((torch.tensor([[4.0], [0.0]]),), hold=1)
     >>> [(float(moment.inputs[0]), moment.changed) for moment in shown.moments(3)]
     [(4.0, True), (2.0, True), (2.0, False)]
