@@ -8,9 +8,9 @@ from topospike.conversion.method import Method as Method
 from topospike.conversion.methods import METHODS as METHODS
 from topospike.conversion.quantise import quantise_activations as quantise_activations
 from topospike.conversion.quantise import to_channel_thresholds as to_channel_thresholds
-from topospike.conversion.quantise_weights import WeightReport as WeightReport
-from topospike.conversion.quantise_weights import quantise_weights as quantise_weights
 from topospike.conversion.sigma_delta import SigmaDeltaMethod as SigmaDeltaMethod
+from topospike.conversion.whole_weights import WeightReport as WeightReport
+from topospike.conversion.whole_weights import quantise_weights as quantise_weights
 
 __all__ = [
     "METHODS",

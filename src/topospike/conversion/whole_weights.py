@@ -114,7 +114,7 @@ def quantise_weights(
     >>> snn, report = ts.quantise_weights(ts.convert(model, calibration=[x]), bits=8, images=x)
     >>> [(layer.name, layer.integer) for layer in report.layers]
     [('0', False), ('2', True)]
-    >>> report.layers[1].weight_error < 0.01
+    >>> report.layers[1].weight_error < 0.05
     True
     >>> torch.allclose(snn(x, 4, executor="integer"), snn(x, 4), atol=1e-5)
     True

@@ -10,7 +10,7 @@ from torch import nn
 
 import topospike as ts
 from topospike.conversion import convert
-from topospike.conversion.quantise_weights import COMPUTED
+from topospike.conversion.whole_weights import COMPUTED
 from topospike.errors import ConfigError
 from topospike.export import export_csr, read_csr
 from topospike.topology import register_mask
