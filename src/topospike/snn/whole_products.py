@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class WholeWeight:
         return SHIFT if self.signed else 0
 
 
+@runtime_checkable
 class Product(Protocol):
     """A product with one weight, for the length of a run."""
 

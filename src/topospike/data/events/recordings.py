@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ EMBEDDED = "digits-events"
 IMAGES_ONLY = ("image_column", "label_column", "image_size", "channels", "mean", "std")
 
 
+@runtime_checkable
 class Readable(Protocol):
     """Something whose events can be read."""
 
