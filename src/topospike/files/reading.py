@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,7 +29,7 @@ RESTORE = "Restore the file, or delete it and repeat the command that wrote it."
 
 def read_record(
     path: str | Path,
-    kind: type[R],
+    kind: type[R] | GenericAlias,
     *,
     remedy: str = RESTORE,
     prepare: Callable[[Any], Any] | None = None,
@@ -68,7 +69,7 @@ def read_record(
     return decoded(content, kind, path, remedy=remedy, prepare=prepare)
 
 
-def read_optional(path: str | Path, kind: type[R], **options: Any) -> R | None:
+def read_optional(path: str | Path, kind: type[R] | GenericAlias, **options: Any) -> R | None:
     """Read a record as `read_record` does, ``None`` where nothing has that name."""
     return read_record(path, kind, **options) if os.path.lexists(path) else None
 
@@ -134,7 +135,7 @@ def file_kind(mode: int) -> str:
 
 def decoded(
     content: bytes | str,
-    kind: type[R],
+    kind: type[R] | GenericAlias,
     path: str | Path,
     *,
     remedy: str = RESTORE,
@@ -155,7 +156,9 @@ def decoded(
         raise damaged(path, f"is damaged ({reason(error)})", remedy) from error
 
 
-def converted(plain: Any, kind: type[R], path: str | Path, *, remedy: str = RESTORE) -> R:
+def converted(
+    plain: Any, kind: type[R] | GenericAlias, path: str | Path, *, remedy: str = RESTORE
+) -> R:
     """Turn plain values that came from ``path`` into a record, as `decoded` does."""
     try:
         return msgspec.convert(plain, kind)
