@@ -113,7 +113,7 @@ def open_events(settings: DataSettings) -> Source:
     return Source(train, test, len(names), channels, (height, width), names)
 
 
-Part = tuple[Sequence[Readable], Int64[np.ndarray, " image"]]
+Part = tuple[Sequence[Readable], Int64[np.ndarray, "..."]]
 
 
 def simulated(settings: DataSettings) -> tuple[Part, Part]:
