@@ -85,11 +85,11 @@ class OnDemand(Dataset[Tensor]):
 
     def __getitems__(self, rows: list[int]) -> UInt8[Tensor, "batch ..."]:
         """Make these rows; torch's loader calls this with a whole batch."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how rows are made")
 
     def take(self, rows: Int64[np.ndarray, " chosen"]) -> OnDemand:
         """Return the images of these rows, in this order; nothing is made."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how rows are chosen")
 
     @property
     def bytes(self) -> int:
