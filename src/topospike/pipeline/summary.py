@@ -118,7 +118,7 @@ def network_sparsity(run: Run, network: Network) -> float:
     """
     if not network.is_sparse:
         return 0.0
-    known = run.image_format  # may load the data, which must not be on the meta device
+    known = run.data_format  # may load the data, which must not be on the meta device
     with torch.device("meta"):
         model = build_model(run.recipe.model, **known)
     possible = sum(layer.weight.numel() for layer in weight_layers(model))

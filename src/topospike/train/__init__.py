@@ -16,6 +16,8 @@ from topospike.train.distributed import wrap as wrap
 from topospike.train.epoch import evaluate_accuracy as evaluate_accuracy
 from topospike.train.finite import check_weights as check_weights
 from topospike.train.loop import fit as fit
+from topospike.train.optim import CLASSIFICATION as CLASSIFICATION
+from topospike.train.optim import NEXT_TOKEN as NEXT_TOKEN
 from topospike.train.optim import TrainingMethod as TrainingMethod
 from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
@@ -27,6 +29,8 @@ from topospike.train.resume import FitResult as FitResult
 from topospike.train.resume import MetricsLog as MetricsLog
 
 __all__ = [
+    "CLASSIFICATION",
+    "NEXT_TOKEN",
     "CheckpointWarning",
     "CompactLayers",
     "FitResult",
