@@ -49,8 +49,9 @@ class DataDescription(TypedDict, total=False):
     validation: Count
     test: Count
     classes: Order
-    channels: Order
-    image_size: tuple[Order, Order]
+    channels: Count
+    image_size: tuple[Count, Count]
+    context: Count
     mean: list[float]
     std: list[float]
 

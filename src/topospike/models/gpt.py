@@ -19,6 +19,23 @@ from topospike.errors import ConfigError, ShapeError
 from topospike.models.sizes import check_dropout, check_positive, only_value
 
 
+@torch.fx.wrap  # a symbolic trace keeps the call, and does not look inside
+def checked_length(tokens: Tensor, context: int) -> int:
+    """Return the number of tokens; `ShapeError` unless they are (batch, token) and fit."""
+    if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= context:
+        raise ShapeError(
+            f"the tokens have shape {tuple(tokens.shape)}; (batch, token) with 1 to {context} "
+            "tokens is required, the length of the context the model was built for."
+        )
+    return tokens.shape[1]
+
+
+@torch.fx.wrap
+def square(seen: Tensor, length: int) -> Tensor:
+    """Return the part of a mask that concerns so many tokens."""
+    return seen[:length, :length]
+
+
 class CausalAttention(nn.Module):
     """Attention of every token to itself and the tokens before it."""
 
@@ -102,16 +119,11 @@ class GPT(nn.Module):
         ShapeError
             If the tokens are not (batch, token), or more than the context holds.
         """
-        context = self.positions.num_embeddings
-        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= context:
-            raise ShapeError(
-                f"the tokens have shape {tuple(tokens.shape)}; (batch, token) with 1 to {context} "
-                "tokens is required, the length of the context the model was built for."
-            )
-        length = tokens.shape[1]
+        length = checked_length(tokens, self.positions.num_embeddings)
         x = self.dropout(self.tokens(tokens) + self.positions.weight[:length])
+        seen = square(self.seen, length)
         for block in self.blocks:
-            x = block(x, self.seen[:length, :length])
+            x = block(x, seen)
         return self.head(self.norm(x))
 
 

@@ -30,7 +30,7 @@ from topospike.recipe import ConversionSettings, Recipe
 from topospike.recipe.files import to_plain
 from topospike.snn import SpikingNetwork
 from topospike.topology import Topology
-from topospike.train import current_processes
+from topospike.train import CLASSIFICATION, NEXT_TOKEN, TrainingMethod, current_processes
 from topospike.train.distributed import local_device
 
 # What a stage of an older version was begun with, for the settings it did not have.
@@ -138,6 +138,11 @@ class Run:
         }
         self.record.write(data=description)
         return data
+
+    @property
+    def method(self) -> TrainingMethod:
+        """How networks are trained on these data, which a language model is judged on by loss."""
+        return NEXT_TOKEN if self.recipe.data.text.context else CLASSIFICATION
 
     @property
     def data_format(self) -> DataFormat:

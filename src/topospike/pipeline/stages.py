@@ -50,7 +50,7 @@ from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
 from topospike.topology import TopologySeries, saved_series
-from topospike.train import CLASSIFICATION, NEXT_TOKEN, fit
+from topospike.train import fit
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
@@ -84,7 +84,7 @@ def train_network(run: Run, network: Network) -> None:
             device=run.device,
             resume=not changed,
             label=name,
-            method=NEXT_TOKEN if run.data.context else CLASSIFICATION,
+            method=run.method,
             after_update=topology_series(run, network, model),
         )
         outputs = [network.folder / "metrics.jsonl", network.folder / "model.safetensors"]
