@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def summary_row(
 ) -> SummaryRow:
     """Read one row off an evaluation at the conversion's time step."""
     step = min(settings.timesteps, result.timesteps[-1])
-    energy = result.energy_joule[step - 1]
+    energy, metric = result.energy_joule[step - 1], next(iter(result.metrics))
     compared = dense is not None and len(dense.energy_joule) >= step
     reference = dense.energy_joule[step - 1] if dense is not None and compared else None
     return SummaryRow(
@@ -108,7 +109,15 @@ def summary_row(
         ann_energy_joule=result.ann_energy_joule,
         saturation_time=result.saturation_time,
         sparsity=sparsity,
+        metric=metric,
+        ann_value=finite(result.ann_metrics[metric]),
+        snn_value=finite(result.metrics[metric][step - 1]),
     )
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON can hold; a perplexity may be none."""
+    return value if math.isfinite(value) else None
 
 
 def network_sparsity(run: Run, network: Network) -> float:
