@@ -13,6 +13,7 @@ SMALL = {
     "conv2fc2": ModelSettings("conv2fc2", widths=(4, 4), hidden=(8,)),
     "fast_cnn": ModelSettings("fast_cnn", widths=(4, 4), blocks=(1, 1), hidden=(8,)),
     "gpt": ModelSettings("gpt", widths=(16,), blocks=(1,), hidden=(24,), heads=2),
+    "llama": ModelSettings("llama", widths=(16,), blocks=(1,), hidden=(24,), heads=2),
     "mlp": ModelSettings("mlp", hidden=(8,)),
     "mobilenet-v2": ModelSettings("mobilenet-v2", widths=(4, 4, 6, 8), blocks=(1, 1)),
     "small_cnn": ModelSettings("small_cnn", widths=(4, 4), hidden=(8,), pool="max"),
@@ -21,7 +22,7 @@ SMALL = {
 
 
 TEXT = {"classes": 7, "channels": 0, "image_size": (0, 0), "context": 6}
-OF_TEXT = {"gpt"}
+OF_TEXT = {"gpt", "llama"}
 
 
 def data_of(name):

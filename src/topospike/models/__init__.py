@@ -5,6 +5,7 @@ from topospike.models.build import build_model as build_model
 from topospike.models.capture import capture as capture
 from topospike.models.fast import fast_cnn as fast_cnn
 from topospike.models.gpt import gpt as gpt
+from topospike.models.llama import llama as llama
 from topospike.models.mlp import mlp as mlp
 from topospike.models.mobilenet import mobilenet_v2 as mobilenet_v2
 from topospike.models.plain import conv2fc2 as conv2fc2
@@ -24,6 +25,7 @@ __all__ = [
     "fast_cnn",
     "fit_whitening",
     "gpt",
+    "llama",
     "mlp",
     "mobilenet_v2",
     "resnet18",

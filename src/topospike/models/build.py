@@ -12,6 +12,7 @@ from torch import nn
 from topospike.errors import ConfigError
 from topospike.models.fast import fast_cnn
 from topospike.models.gpt import gpt
+from topospike.models.llama import llama
 from topospike.models.mlp import mlp
 from topospike.models.mobilenet import mobilenet_v2
 from topospike.models.plain import conv2fc2, conv6fc2, small_cnn, vgg16
@@ -29,6 +30,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "conv2fc2": conv2fc2,
         "fast_cnn": fast_cnn,
         "gpt": gpt,
+        "llama": llama,
         "mlp": mlp,
         "mobilenet-v2": mobilenet_v2,
         "small_cnn": small_cnn,

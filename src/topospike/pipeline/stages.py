@@ -50,7 +50,7 @@ from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
 from topospike.topology import TopologySeries, saved_series
-from topospike.train import fit
+from topospike.train import fit, optimizer_steps
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
@@ -155,13 +155,16 @@ def correlated_pixels(run: Run) -> Tensor:
 
 def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
     """Make a fresh network sparse as the recipe says."""
-    settings = run.recipe.sparsity
+    settings, train = run.recipe.sparsity, run.recipe.train
+    length = {"epochs": train.epochs}
+    if settings.update_unit == "step":
+        length = {"steps": train.epochs * optimizer_steps(train, batches=len(run.data.train))}
     topologies = settings.initial_topology
     names = topologies.values() if isinstance(topologies, dict) else (topologies,)
     return sparsify(
         model,
         settings,
-        epochs=run.recipe.train.epochs,
+        **length,
         seed=run.recipe.seed,
         csti_features=correlated_pixels(run) if {"csti", "sscti"} & {*names} else None,
         example_input=next(iter(run.data.validation))[0][:2],

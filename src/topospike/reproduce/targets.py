@@ -70,6 +70,7 @@ TARGETS: Registry[Target] = Registry(
             Target("fig5", COMPARED, has_curves=True),
             Target("figA1", COMPARED, has_curves=True),
             Target("tableA4", ("saturation_time",)),
+            Target("llama60m", ("ann_perplexity", "snn_perplexity", "energy_joule")),
         )
     },
 )

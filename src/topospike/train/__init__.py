@@ -21,6 +21,7 @@ from topospike.train.optim import NEXT_TOKEN as NEXT_TOKEN
 from topospike.train.optim import TrainingMethod as TrainingMethod
 from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
+from topospike.train.optim import optimizer_steps as optimizer_steps
 from topospike.train.protocols import ImageBatches as ImageBatches
 from topospike.train.protocols import SharedController as SharedController
 from topospike.train.protocols import TopologyController as TopologyController
@@ -53,6 +54,7 @@ __all__ = [
     "load_checkpoint",
     "load_latest",
     "on_links",
+    "optimizer_steps",
     "process_group",
     "save_checkpoint",
     "wrap",
