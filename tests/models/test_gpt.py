@@ -164,14 +164,14 @@ def test_percolation_worked_by_hand():
 
 def test_it_becomes_a_sparse_spiking_network():
     """The spiking network comes close to the model with time; absent links cost nothing."""
-    model, generator = small(std=0.2), torch.Generator().manual_seed(1)
+    model, generator = small(), torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 11, (4, 6), generator=generator)
     ts.sparsify(model, "chts", sparsity=0.5, epochs=2, example_input=tokens[:2]).freeze()
     snn = ts.convert(model, "dcgs", [tokens], 32)
     with torch.no_grad():
         wanted = model(tokens)
-        near, far = ((snn(tokens, t) - wanted).norm() / wanted.norm() for t in (32, 1))
-    assert near < 0.02 < far
+        errors = (snn(tokens, 32) - wanted).flatten(1).norm(dim=1) / wanted.norm()
+    assert errors[-1] < 0.02 < errors[0]
     result = ts.evaluate(snn, [(tokens, tokens)], 4, metric="perplexity")
     links = {layer.name: layer.macs for layer in result.layers}
     mask = model.blocks[0].attention.query.weight_mask

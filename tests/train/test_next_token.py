@@ -79,9 +79,14 @@ def test_a_step_follows_the_mean_gradient_of_all_tokens(tmp_path):
 
 def test_validation_has_no_label_smoothing():
     settings = TrainSettings(epochs=1, learning_rate=1e-9, weight_decay=0.0, label_smoothing=0.5)
-    result = fit(Table(LOGITS), data((TOKENS, NEXT)), settings, folder=None, seed=0)
-    assert result.validation_loss == pytest.approx(LOSS, abs=1e-6)
-    assert result.train_loss != pytest.approx(LOSS, abs=1e-3)
+    likely = torch.tensor([[1, 1, 1]])
+    result = fit(Table(LOGITS), data((TOKENS, likely)), settings, folder=None, seed=0)
+    loss, uniform = (
+        -(2 * math.log(3 / 4) + math.log(1 / 2)) / 3,
+        -(math.log(3 / 16) + math.log(1 / 2)) / 3,
+    )
+    assert result.validation_loss == pytest.approx(loss, abs=1e-6)
+    assert result.train_loss == pytest.approx(0.5 * loss + 0.5 * uniform, abs=1e-6)
 
 
 @pytest.mark.parametrize(("best", "epoch"), [("accuracy", 1), ("loss", 2)])
