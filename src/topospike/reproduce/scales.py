@@ -115,7 +115,7 @@ CPU["LLaMA-60M"] = {
     "data": TOPICS,
     "model": {"widths": [128], "blocks": [5], "hidden": [344], "heads": 4},
     "train": {
-        "epochs": 24,
+        "epochs": 10,
         "learning_rate": 2e-3,
         "weight_decay": 0.1,
         "warmup_epochs": 1,
