@@ -25,6 +25,7 @@ class Settings(TypedDict, total=False):
     method: str | None
     rule: str | None
     epochs: Count
+    update_unit: str
 
 
 class RecordedRecipe(TypedDict, total=False):

@@ -182,7 +182,8 @@ def training_group(run: Run) -> Group:
     else:
         absent.append("There is no training log in this folder.")
     if histories:
-        figures.append(updates_figure(histories))
+        unit = run.recipe.get("sparsity", {}).get("update_unit", "epoch")
+        figures.append(updates_figure(histories, unit=unit))
     else:
         absent.append("No topology update was logged: the topology did not change in training.")
     return Group("training", "Training", tuple(absent), figures=tuple(figures))

@@ -36,9 +36,9 @@ SHARE_STYLES = {
 }
 
 
-def epoch_axis() -> dict[str, object]:
-    """Return the axis of epochs, whole numbers only."""
-    return axis("epoch", tickformat="d", nticks=8)
+def epoch_axis(unit: str = "epoch") -> dict[str, object]:
+    """Return the axis of epochs, or of optimizer steps, whole numbers only."""
+    return axis(unit, tickformat="d", nticks=8)
 
 
 def perplexities(losses: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -108,8 +108,11 @@ def training_figure(curves: tuple[LearningCurve, ...], *, of_text: bool = False)
     return Figure("learning", "Learning curves", caption, panels, tuple(legend))
 
 
-def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
-    """Draw links changed by every topology update, and the shares they lead to."""
+def updates_figure(histories: tuple[TopologyHistory, ...], *, unit: str = "epoch") -> Figure:
+    """Draw links changed by every topology update, and the shares they lead to.
+
+    ``unit`` is what the updates are numbered by, ``epoch`` or ``step``.
+    """
     panels: list[Panel] = []
     for history in histories:
         name = display_name(history.network)
@@ -119,10 +122,12 @@ def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
                 "Links changed by each update",
                 f"Links removed, percolated and grown by every topology update of {name}.",
                 tuple(
-                    share_line(kind, history, getattr(history, kind), style, written=count)
+                    share_line(
+                        kind, history, getattr(history, kind), style, written=count, unit=unit
+                    )
                     for kind, style in change_styles().items()
                 ),
-                layout(epoch_axis(), axis("links", rangemode="tozero", tickformat="~s")),
+                layout(epoch_axis(unit), axis("links", rangemode="tozero", tickformat="~s")),
             )
         )
         panels.append(
@@ -132,10 +137,12 @@ def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
                 f"Sparsity, share of active neurons and share of positions ever active, after "
                 f"every topology update of {name}.",
                 tuple(
-                    share_line(what, history, getattr(history, kind), style, written=percent)
+                    share_line(
+                        what, history, getattr(history, kind), style, written=percent, unit=unit
+                    )
                     for kind, (what, style) in SHARE_STYLES.items()
                 ),
-                layout(epoch_axis(), share_axis("share", rangemode="tozero")),
+                layout(epoch_axis(unit), share_axis("share", rangemode="tozero")),
             )
         )
     legend = [LegendEntry(kind, "line", style, kind) for kind, style in change_styles().items()]
@@ -158,10 +165,11 @@ def share_line(
     style: Style,
     *,
     written: Callable[[Any], str],
+    unit: str,
 ) -> dict[str, object]:
-    """Return one quantity over the epochs of the updates."""
+    """Return one quantity over the epochs, or steps, of the updates."""
     texts = [
-        f"epoch {epoch}<br>{what} {written(value)}"
+        f"{unit} {epoch}<br>{what} {written(value)}"
         for epoch, value in zip(history.epochs, values, strict=True)
     ]
     # Removed and grown often coincide: the broad line stays visible under the thin one.
