@@ -90,6 +90,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A causal language model: logits of the next token after each token of a context."""
 
+    seen: Tensor
+
     def __init__(
         self,
         vocabulary: int,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -99,6 +99,6 @@ def causal_classes() -> tuple[type[nn.Module], type]:
         """A Llama that returns the logits of the next token after each one given."""
 
         def forward(self, tokens: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-            return cast("Tensor", super().forward(input_ids=tokens).logits)
+            return cast("Tensor", super().forward(input_ids=cast("Any", tokens)).logits)
 
     return CausalLlama, LlamaConfig

@@ -21,6 +21,7 @@ from topospike.registry import Registry
 
 ENERGY_UNITS = {"energy_uJ": 1e-6, "energy_mJ": 1e-3}
 DENSE = "dense"
+PAPER = "Bao, Gu, Lyu, Cannistraci (2026)"
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A published table or figure: its name, its title, its label columns and its lines."""
+    """A published table or figure: its name, title, label columns, lines, and who published it."""
 
     name: str
     title: str
     labels: tuple[str, ...]
     rows: tuple[PublishedRow, ...] = field(repr=False)
+    source: str = PAPER
 
 
 def slug(label: str) -> str:
@@ -104,7 +106,8 @@ def published(name: str) -> PublishedTable:
     everything: dict[str, Any] = {**content()["tables"], **content()["figures"]}
     raw = Registry("published table or figure", everything)[name]
     if "table" not in raw:
-        return PublishedTable(name, raw["title"], tuple(raw["labels"]), read_rows(raw["rows"]))
+        rows, source = read_rows(raw["rows"]), raw.get("source", PAPER)
+        return PublishedTable(name, raw["title"], tuple(raw["labels"]), rows, source)
     plotted = published(raw["table"])
     rows = tuple(row for row in plotted.rows if row.labels["dataset"] == raw["dataset"])
     return PublishedTable(name, raw["title"], plotted.labels, rows)

@@ -92,8 +92,7 @@ def documents_of(settings: DataSettings, splits: tuple[str, ...]) -> list[Iterab
                 "cut the test off its end, for example with 0.1, or give a folder."
             )
         return [map(content, [place])]
-    files = sorted(place.rglob("*.txt")) if isinstance(place, Path) else []
-    if files:
+    if isinstance(place, Path) and (files := sorted(place.rglob("*.txt"))):
         return [map(content, files_of(files, name, place, splits)) for name in splits]
     return list(columns_of(settings, splits))
 
