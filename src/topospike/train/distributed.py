@@ -112,7 +112,7 @@ class Processes:
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def share(
-        self, x: Float[Tensor, "part ..."], y: Shaped[Tensor, "batch ..."]
+        self, x: Shaped[Tensor, "part ..."], y: Shaped[Tensor, "batch ..."]
     ) -> tuple[Tensor, Tensor, int]:
         """Return this process's part of a batch, and how many of its images count.
 

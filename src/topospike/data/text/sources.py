@@ -32,8 +32,8 @@ AT_ONCE = 1000
 class Corpus:
     """The tokens to train on and those of the test, before anything is cut."""
 
-    train: Shaped[Tensor, " token"]
-    test: Shaped[Tensor, " token"]
+    train: Shaped[Tensor, " _"]  # parts have lengths of their own
+    test: Shaped[Tensor, " _"]
     vocabulary: int
 
 
