@@ -95,15 +95,17 @@ def test_identity_sites_repeat_the_logits(kind: str) -> None:
     torch.testing.assert_close(one_by_one[real], expected[real], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["dcgs", "sigma-delta"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [*((kind, "dcgs") for kind in KINDS), ("llama", "sigma-delta"), ("bert", "sigma-delta")],
+)
 def test_the_loss_tends_to_that_of_the_model(kind: str, method: str) -> None:
     x = sentences()
     snn, labels = converted(kind, method=method), next_tokens(x).flatten()
     loss = F.cross_entropy(logits_of(kind, x).flatten(0, 1), labels)
     gaps = [abs(float(F.cross_entropy(y.flatten(0, 1), labels) - loss)) for y in snn(x, 32)]
-    assert gaps[-1] < 0.02
-    assert sum(gaps[-8:]) < 0.2 * sum(gaps[:8])
+    assert max(gaps[-8:]) < 0.02
+    assert max(gaps[-8:]) < 0.4 * max(gaps[:4])
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -228,6 +230,8 @@ def test_what_a_mask_overwrites_changes_no_answer_at_a_real_token(kind: str) -> 
     snn, x = converted(kind), sentences()
     expected, real = snn.analog(x), x["attention_mask"].bool()
     products = {layer.node: layer for layer in snn.wiring if layer.kind == "matmul"}
+    plain = fx.Interpreter(snn.ann, garbage_collect_values=False)
+    plain.run(*snn.inputs.leaves(x))
     seen: dict[str, int] = {}
 
     class Disturbed(fx.Interpreter):
@@ -235,13 +239,13 @@ def test_what_a_mask_overwrites_changes_no_answer_at_a_real_token(kind: str) -> 
             found = super().run_node(n)
             if n not in products:
                 return found
-            values = {m.node: self.env[m.node] for m in products[n].overwritten}
-            used = entries_used(products[n], values, real, len(real), found.shape)
+            used = entries_used(products[n], plain.env, real, len(real), found.shape)
+            assert used is not None
             used = used.expand(found.shape)
             seen[products[n].name] = int((~used).sum())
             return torch.where(used, found, 1e3 * torch.randn_like(found))
 
-    found = Disturbed(snn.ann, garbage_collect_values=False).run(*snn.inputs.leaves(x))
+    found = Disturbed(snn.ann).run(*snn.inputs.leaves(x))
     torch.testing.assert_close(found[real], expected[real])
     lengths, heads = (6, 4, 5, 6), 2 if kind == "gpt2" else 4
     pairs = [n * (n + 1) // 2 if kind in CAUSAL else n * n for n in lengths]
@@ -250,7 +254,7 @@ def test_what_a_mask_overwrites_changes_no_answer_at_a_real_token(kind: str) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_padded_sentence_costs_what_it_costs_alone(kind: str) -> None:
-    x = sentences((4, 4, 4), left=kind == "llama")  # its positions are relative
+    x = sentences((4, 4, 4))
     words = x["attention_mask"][0] == 1
     alone = {name: tensor[:, words] for name, tensor in x.items()}
     model = language_model(kind, torch.float64)

@@ -44,10 +44,11 @@ def require_idle_padding(
 
     def disturbed(site: Site, r_in: Tensor) -> Tensor:
         places = populations[site.name].places
+        activation = site(r_in)
         if places is None:
-            return r_in
+            return activation
         noise = torch.randn(r_in.shape, generator=generator, dtype=torch.float64).to(r_in)
-        return torch.where(places.within(real, r_in.shape), r_in, noise)
+        return torch.where(places.within(real, r_in.shape), activation, noise)
 
     found = Visitor(snn.ann, disturbed).run(*inputs)
     if tokens.answer is not None:

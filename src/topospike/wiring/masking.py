@@ -9,6 +9,7 @@ would be multiplied by is not needed either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,19 @@ def lowest(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).min / 2
 
 
+def vanishes(put: Any, dtype: torch.dtype) -> bool:
+    """Tell whether a softmax makes an exact 0 of a number, or of all entries of a constant.
+
+    Examples
+    --------
+    >>> [vanishes(put, torch.float32) for put in (-1e4, torch.tensor(-3e38), float("-inf"))]
+    [False, True, True]
+    """
+    if isinstance(put, Tensor):
+        return not put.is_meta and bool((put <= lowest(dtype)).all())
+    return isinstance(put, int | float) and put <= lowest(dtype)
+
+
 @dataclass(frozen=True, eq=False)
 class Overwriting:
     """One mask on the way behind a product.
@@ -57,15 +71,15 @@ class Overwriting:
         Where it overwrites.
     images, size
         How the images of a batch lie in what is overwritten, and its shape for two images.
-    hides : bool
-        Whether a softmax makes an exact 0 of what is put there.
+    put : float or Node
+        What is put there.
     """
 
     node: fx.Node
     test: str
     images: ImageAxis
     size: torch.Size
-    hides: bool
+    put: float | fx.Node
 
     def covers(self, mask: Tensor, images: int, shape: torch.Size) -> Tensor:
         """Return where a mask overwrites a product of this shape, broadcastable to it."""
@@ -103,9 +117,10 @@ def masks_behind(product: fx.Node, timeless: set[fx.Node], sizes: Sizes) -> tupl
 
 
 def masks_before(operand: fx.Node, timeless: set[fx.Node], sizes: Sizes) -> tuple[Overwriting, ...]:
-    """Return the masks that make entries of an operand exactly 0, through a softmax.
+    """Return the masks before the softmax that an operand is the result of, the last one first.
 
-    A row in which everything is masked is not 0 everywhere: how it comes out is the model's.
+    Where one puts what `vanishes`, the operand is exactly 0. A row in which everything is masked is
+    not 0 everywhere: how it comes out is the model's.
     """
     weights: fx.Node | None = operand
     while weights is not None and weights.target not in SOFTMAXES:
@@ -117,7 +132,7 @@ def masks_before(operand: fx.Node, timeless: set[fx.Node], sizes: Sizes) -> tupl
     while node is not None and node.target in UNCHANGED | SAME_ORDER | FILLS | CHOICES | SUMMED:
         scores = source(node, timeless)
         mask = None if scores is None else mask_of(node, scores, timeless, sizes)
-        found += [mask] if mask is not None and mask.hides else []
+        found += [] if mask is None else [mask]
         node = scores
     return tuple(found)
 
@@ -143,7 +158,7 @@ def numbers(node: fx.Node, sizes: Sizes) -> list[int]:
 def takes_entries(node: fx.Node) -> bool:
     """Tell whether each entry of the result depends on one entry of every input alone, in order."""
     pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-    return pointwise or node.target in UNCHANGED | SAME_ORDER | FILLS
+    return pointwise or node.target in UNCHANGED | SAME_ORDER | FILLS | CHOICES
 
 
 def mask_of(
@@ -155,9 +170,7 @@ def mask_of(
     if images is None or found is None or found[0] not in timeless:
         return None
     node, test, put = found
-    kept = scores.meta["val"].dtype
-    hides = test == "lowest" or (isinstance(put, int | float) and put <= lowest(kept))
-    return Overwriting(node, test, images, sizes(reader)[0], hides)
+    return Overwriting(node, test, images, sizes(reader)[0], put)
 
 
 def condition_of(reader: fx.Node, scores: fx.Node) -> tuple[fx.Node, str, Any] | None:
@@ -180,7 +193,7 @@ def term_of(reader: fx.Node, scores: fx.Node) -> tuple[fx.Node, str, Any] | None
     if len(sides) != 2 or len(others) != 1 or not others[0].meta["val"].is_floating_point():
         return None
     if reader.target in SUMMED and reader.kwargs.get("alpha", 1) == 1:
-        return others[0], "lowest", None
+        return others[0], "lowest", -math.inf
     return (others[0], "zero", 0.0) if reader.target in GAINS else None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from topospike.wiring.images import BATCHES, Probes, mixed_images, sizes_of
 from topospike.wiring.layers import CONVOLUTIONS, Layer
-from topospike.wiring.masking import Overwriting, masks_before, masks_behind
+from topospike.wiring.masking import Overwriting, masks_before, masks_behind, vanishes
 
 
 def with_products(layer: Layer, probes: Probes, timeless: set[fx.Node]) -> Layer:
@@ -28,19 +28,28 @@ def with_products(layer: Layer, probes: Probes, timeless: set[fx.Node]) -> Layer
     def sizes(node: fx.Node) -> tuple[Any, ...]:
         return sizes_of(node, probes)
 
+    before, dtype = masks_before(left, timeless, sizes), left.meta["val"].dtype
+    hiding = tuple(mask for mask in before if vanishes(known(mask.put, probes), dtype))
     return replace(
         layer,
         overwritten=at_work(masks_behind(layer.node, timeless, sizes), probes),
-        silent=at_work(masks_before(left, timeless, sizes), probes),
+        silent=at_work(hiding, probes),
     )
+
+
+def known(put: float | fx.Node, probes: Probes) -> Any:
+    """Return a number, or the value of a constant; of what depends on the image its shape alone."""
+    return probes[0].values[put] if isinstance(put, fx.Node) else put
 
 
 def at_work(masks: tuple[Overwriting, ...], probes: Probes) -> tuple[Overwriting, ...]:
     """Return the masks without those that are known to overwrite nothing (a bias, a gain)."""
-    values = probes[0].values
-    known = {m: values[m.node] for m in masks if not values[m.node].is_meta}
-    empty = {m for m, value in known.items() if not bool(m.covers(value, BATCHES[0], m.size).any())}
-    return tuple(mask for mask in masks if mask not in empty)
+
+    def is_empty(mask: Overwriting) -> bool:
+        value = probes[0].values[mask.node]
+        return not value.is_meta and not bool(mask.covers(value, BATCHES[0], mask.size).any())
+
+    return tuple(mask for mask in masks if not is_empty(mask))
 
 
 def summands(layer: Layer, left: Tensor, right: Tensor) -> int:
