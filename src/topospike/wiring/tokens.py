@@ -72,13 +72,21 @@ class Tokens:
         return None if bool(real.all()) else real
 
 
+SAME_SENTENCE = frozenset({"input_ids", "token_type_ids", "position_ids"})
+"""Inputs that say several things of the same tokens."""
+
+
 def tokens_among(form: InputForm) -> Tokens | None:
-    """Return the tokens among a network's inputs; ``None`` without, or with two lengths."""
+    """Return the tokens among a network's inputs.
+
+    ``None`` if there are none, or if it cannot be told that they are those of one sentence: they
+    have two lengths, or other names (an encoder's and a decoder's).
+    """
     shapes = dict(zip(form.names, form.shapes, strict=True))
     rows = dict(zip(form.names, form.vocabulary, strict=True))
     inputs = tuple(name for name in shapes if rows[name] is not None and len(shapes[name]) == 1)
     lengths = {shapes[name] for name in inputs}
-    if len(lengths) != 1:
+    if len(lengths) != 1 or (len(inputs) > 1 and not SAME_SENTENCE.issuperset(inputs)):
         return None
     ((length,),) = lengths
     return Tokens(inputs, length, MASK if shapes.get(MASK) == (length,) else None)
