@@ -134,12 +134,14 @@ def uncounted_operations(network: fx.GraphModule) -> tuple[str, ...]:
     """
     found: dict[str, set[str]] = {}
     for node in changing_nodes(network):
-        computes = isinstance(node.target, OpOverload) and is_tensor(node)
-        if not computes or node.target in WEIGHT_OPS | UNCHANGED | MOVING - FILLING:
+        operation = node.target
+        if not isinstance(operation, OpOverload) or not is_tensor(node):
+            continue
+        if operation in WEIGHT_OPS | UNCHANGED | MOVING - FILLING:
             continue
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         kind = str(stack[-1][1]).rpartition(".")[2] if stack else "model"
-        found.setdefault(kind, set()).add(node.target._schema.name.split("::")[1].strip("_"))
+        found.setdefault(kind, set()).add(operation._schema.name.split("::")[1].strip("_"))
     return tuple(f"{kind}: {', '.join(sorted(names))}" for kind, names in found.items())
 
 

@@ -155,7 +155,7 @@ class Carrier:
 
     def _through(self, node: fx.Node, parents: list[fx.Node]) -> Any:
         """Carry labels through one operation; ``None`` where it is not known to keep tokens."""
-        target, shape = node.target, getattr(self.values[node], "shape", None)
+        target, shape = node.target, sizes_in(self.values[node])
         first = self.of[parents[0]]
         if is_item(node):
             return first[node.args[1]] if not isinstance(first, Tensor) else None  # pyright: ignore[reportArgumentType]
@@ -209,6 +209,11 @@ class Carrier:
             return None
         reached = {parent: self.of[parent] for parent in parents}
         return push(node, reached, self.values, ones=False)
+
+
+def sizes_in(value: Any) -> torch.Size:
+    """Return the shape of a tensor; of anything else that of a number."""
+    return value.shape if isinstance(value, Tensor) else torch.Size()
 
 
 def deciding(parents: list[fx.Node]) -> list[fx.Node]:
