@@ -31,6 +31,7 @@ from topospike.wiring.linear_maps import (
     overloads,
     push,
 )
+from topospike.wiring.masking import CHOICES, FILLS
 
 aten = torch.ops.aten
 
@@ -164,7 +165,7 @@ class Carrier:
         if target in EMBEDDINGS:
             ids = self.of.get(node.args[1])  # pyright: ignore[reportArgumentType]
             return None if ids is None else ids.unsqueeze(-1).expand(shape)
-        if torch.Tag.pointwise in getattr(target, "tags", ()):
+        if torch.Tag.pointwise in getattr(target, "tags", ()) or target in FILLS | CHOICES:
             return merged([self.of[p] for p in deciding(parents)], shape)
         if target in LINEARS:
             return alike(first, (-1,)).expand(shape) if node.args[0] in parents else None
@@ -199,7 +200,9 @@ class Carrier:
 
     def _moved(self, node: fx.Node, parents: list[fx.Node]) -> Any:
         """Move labels as numbers are moved; not where labelled numbers say where to."""
-        if not all(is_real(parent) for parent in parents) and is_real(node):
+        given = bound(node)
+        directions = [given.get("index"), *(given.get("indices") or ())]
+        if any(direction in self.of for direction in directions):
             return None
         if any(
             isinstance(self.values[other], Tensor) and self.values[other].is_meta
