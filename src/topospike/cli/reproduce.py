@@ -40,6 +40,7 @@ from topospike.pipeline.summary import write_summary
 from topospike.progress import say
 from topospike.recipe import Recipe
 from topospike.recipe.files import resolve
+from topospike.recipe.parts import parts
 from topospike.reproduce import (
     COMPARED,
     SCALES,
@@ -183,7 +184,7 @@ def job_for(planned: Experiment, folder: Path) -> Job:
 @functools.cache
 def recipe_of(base: str, name: str, changes: str) -> Recipe:
     """Return a packaged recipe with changes, as JSON; checked once for all rows that share it."""
-    return resolve(base, {**json.loads(changes), "name": name})
+    return parts(resolve(base, {**json.loads(changes), "name": name}))[0]
 
 
 def carry_out(job: Job, *, needs_topology: bool, device: str | None) -> bool:

@@ -84,7 +84,8 @@ def check_direct(recipe: Recipe) -> None:
     if methods != ["direct"]:
         raise ConfigError(
             f"direct.rule is {recipe.direct.rule!r}, which trains spiking networks, and convert "
-            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is required."
+            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is required. "
+            "With other methods beside it, `topospike run` and `train` make two runs of it."
         )
     for name in ("conv", "linear"):
         check_neuron(getattr(recipe.direct, name))

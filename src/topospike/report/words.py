@@ -107,4 +107,4 @@ def missing_sentences(run: Run) -> tuple[str, ...]:
 
 def first_evaluation(run: Run) -> Evaluation | None:
     """Return the evaluation whose conventions the page states."""
-    return next((e for n in reversed(run.networks) for e in n.evaluations.values()), None)
+    return next((e for n in run.sparse_first for e in n.evaluations.values()), None)
