@@ -1,10 +1,17 @@
 """Recipes on recordings of events, from files of every raw format to the page."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.data.events.formats import some_events, write_aedat2, write_aedat3, write_bin
+from tests.data.events.formats import (
+    WRITERS,
+    some_events,
+    write_aedat2,
+    write_aedat3,
+    write_bin,
+)
 
 import topospike as ts
 from topospike.cli.main import main
@@ -151,6 +158,26 @@ def test_the_recipes_of_raw_sets_run_on_tiny_files(tmp_path, recipe, write, side
     method = "direct" if ending else "dcgs"
     path = tmp_path / "run" / "conversions" / method / "evaluation.json"
     assert np.isfinite(Evaluation.load(path).accuracy).all()
+
+
+@pytest.mark.slow
+def test_a_recipe_reads_the_own_formats(tmp_path):
+    sensor = (34, 34)
+    for split, count in (("train", 6), ("test", 3)):
+        for label in "ab":
+            place = tmp_path / "set" / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                suffix = (".npz", ".npy", ".h5")[number % 3]
+                events = some_events(number + 50 * (label == "b"), sensor=sensor, count=80)
+                WRITERS[suffix](place / f"{number}{suffix}", events)
+    data = {"source": str(tmp_path / "set"), "batch_size": 4, "events": {"sensor": sensor}}
+    chosen = tiny("nmnist-2conv2fc", data=data)
+    chosen = replace(chosen, dense_twin=False, convert=chosen.convert[:1])
+    (row,) = ts.run_recipe(chosen, tmp_path / "run").rows
+    assert (row.network, row.method) == ("chts", "dcgs")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())["data"]
+    assert (record["train"] + record["validation"], record["test"]) == (12, 6)
 
 
 def test_recipes_that_contradict_themselves_are_refused():

@@ -84,8 +84,9 @@ def check_direct(recipe: Recipe) -> None:
     if methods != ["direct"]:
         raise ConfigError(
             f"direct.rule is {recipe.direct.rule!r}, which trains spiking networks, and convert "
-            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is required. "
-            "With other methods beside it, `topospike run` and `train` make two runs of it."
+            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is "
+            "required. With other methods beside it `topospike run` and `train` make two runs of "
+            "it, and other commands take one."
         )
     for name in ("conv", "linear"):
         check_neuron(getattr(recipe.direct, name))
