@@ -10,11 +10,13 @@ expects: dense MACs, event MACs and memory read and written by the sites.
     python benchmarks/simulation.py --peers peers --runs runs/NAME
     python benchmarks/simulation.py --select full --nets vgg16 --parts networks
     python benchmarks/simulation.py --parts
+    python benchmarks/simulation.py --quick --against COMMIT
 
 The default selection has at least one case of everything and takes twenty minutes, trained networks
 apart. Figures are kept in ``OUT/figures.json`` as they are measured: an interrupted run loses
 nothing, a later one replaces what it measures again. ``OUT/tables.md`` and the pictures are made
-from that file, also without measuring (``--parts`` alone).
+from that file, also without measuring (``--parts`` alone). ``--against`` times the selection with
+the package of an earlier commit beside this one, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ import os
 from pathlib import Path
 
 import torch
-from timing.engines import Subject, compare
+from timing import table
+from timing.against import COLUMNS, METHODS, Row, compare_versions
+from timing.engines import WITHOUT_RELU, Subject, compare
 from timing.figures import Figures, markdown
 from timing.peers import peers
 from timing.plots import draw
@@ -83,6 +87,18 @@ def trained_networks(given: argparse.Namespace, figures: Figures) -> None:
         print("no trained network: --runs FOLDER\n")
 
 
+def version_rows(given: argparse.Namespace) -> list[Row]:
+    """Return the selected simulations one by one, those of a network together."""
+    return [
+        Row(case.network, case.sparse, case.batch, neuron, engine, timesteps)
+        for case in chosen(given.select, given.nets, given.batches, given.steps)
+        for neuron in METHODS
+        if neuron == "DCGS" or case.network not in WITHOUT_RELU
+        for engine in given.engines
+        for timesteps in case.horizons
+    ]
+
+
 def links_of(model: torch.nn.Module) -> str:
     """Tell a network with few links from a dense one."""
     weights = [p for p in model.parameters() if p.ndim > 1]
@@ -104,6 +120,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--peers", type=Path, help=f"other simulators (default: {PEERS}, if there)")
     parser.add_argument("--runs", type=Path, nargs="*", help="run folders of trained networks")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with the package of a commit")
     parser.add_argument("--out", type=Path, default=OUT, help="folder for figures and pictures")
     given = parser.parse_args()
     if given.peers is None and PEERS.is_dir():
@@ -112,7 +129,7 @@ def arguments() -> argparse.Namespace:
         finished = [run for run in RUNS if (run / "model.safetensors").is_file()]
         given.runs = [] if given.quick else finished
     if given.quick:
-        given.select, given.repetitions = "quick", 1
+        given.select, given.repetitions = "quick", 15 if given.against else 1
     return given
 
 
@@ -123,6 +140,11 @@ def main() -> None:
     print("; ".join(f"{key} {value}" for key, value in hardware().items()))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"torch {torch.__version__}, {given.threads} thread(s), load average {load}\n")
+    if given.against:
+        rows = version_rows(given)
+        options = {"repetitions": max(given.repetitions, 2), "threads": given.threads}
+        table(COLUMNS, compare_versions(given.against, rows, **options))
+        return
     figures = Figures(given.out)
     batch = 8 if given.quick else 32
     measurements = {

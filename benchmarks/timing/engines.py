@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 import topospike as ts
 from timing import alternate, peak_mib, table
+from timing.against import METHODS
 from timing.figures import ENGINE_COLUMNS, Figures, engine_rows
 from timing.peers import Simulation
 from topospike.snn import SpikingNetwork
 from topospike.snn.cost import LayerSize
 from topospike.snn.events import EventForm
 from topospike.snn.executors import EXECUTORS
-
-METHODS = {"rate IF": "qcfs", "DCGS": "dcgs"}
-"""Integrate-and-fire neurons in rate coding; multi-threshold ones in differential coding."""
 
 WITHOUT_RELU = ("vit-s",)
 """Networks that only differential coding converts."""

@@ -307,6 +307,6 @@ def test_one_step_equals_the_one_level_ann_at_any_depth(
 def test_a_large_batch_is_simulated_in_parts_with_the_same_result() -> None:
     snn, x, _ = network()
     many = x.repeat(3, 1, 1, 1)[:41]
-    assert images_at_once(snn) < len(many) // 2
+    assert images_at_once(snn.ann) < len(many) // 2
     together = torch.stack([logits.clone() for _, logits in snn.steps(many, 4)])
     torch.testing.assert_close(snn(many, 4), together, rtol=1e-9, atol=1e-9)

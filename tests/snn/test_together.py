@@ -65,7 +65,7 @@ def test_a_transformer_and_a_single_image() -> None:
     model = ViTForImageClassification(config).eval().double()
     snn = ts.convert(model, calibration=[torch.rand(8, 3, 8, 8).double()])
     x = torch.rand(1, 3, 8, 8).double()
-    assert at_once(snn, x, "decoded") == images_at_once(snn) >= 16
+    assert at_once(snn, x, "decoded") == images_at_once(snn.ann) >= 16
     torch.testing.assert_close(snn(x, 6), one_by_one(snn, x, 6, "decoded"), rtol=0, atol=1e-12)
 
 
@@ -104,7 +104,7 @@ def test_sites_with_phases_and_calibrated_membranes_take_their_steps_in_turn(met
 def test_many_images_no_images_and_events_take_single_steps() -> None:
     images = torch.rand(16, 2, 8, 8)
     snn = ts.convert(convolutional(), calibration=[images])
-    assert images_at_once(snn) == 16
+    assert images_at_once(snn.ann) == 16
     assert at_once(snn, images, "decoded") == 1
     assert at_once(snn, images[:0], "decoded") == 1
     assert at_once(snn, images[:1], "event") == 1

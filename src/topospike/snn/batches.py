@@ -9,31 +9,30 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from topospike.models.inputs import rows_of
-from topospike.snn.executors import Executor
 from topospike.wiring.graph import site_calls
 from topospike.wiring.images import ImageAxis
 
 if TYPE_CHECKING:
+    from topospike.snn.executors import Executor
     from topospike.snn.network import SpikingNetwork
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
 
 
-def images_at_once(snn: SpikingNetwork) -> int:
+def images_at_once(ann: fx.GraphModule) -> int:
     """How many images of a batch, at least, run through all their steps together on a CPU.
 
     Few, so that their state stays in the processor's cache from step to step; but so many that the
     state outweighs the weights, which have to be fetched for every part. `SpikingNetwork.forward`
     alone divides a batch; `SpikingNetwork.steps` and `SpikingNetwork.watch` show whole ones.
     """
-    weights = sum(parameter.nbytes for parameter in snn.ann.parameters())
-    calls = site_calls(snn.ann)
-    shapes = [node.meta["val"].shape for node in calls if "val" in node.meta]
-    item = max((p.element_size() for p in snn.ann.parameters()), default=4)
+    weights = sum(parameter.nbytes for parameter in ann.parameters())
+    shapes = [node.meta["val"].shape for node in site_calls(ann) if "val" in node.meta]
+    item = max((p.element_size() for p in ann.parameters()), default=4)
     state = item * sum(math.prod(int(size) for size in shape[1:]) for shape in shapes)
     return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
 
@@ -50,7 +49,7 @@ def steps_at_once(snn: SpikingNetwork, inputs: tuple[Tensor, ...], executor: Exe
     images = rows_of(inputs)
     if executor.follows_events or inputs[0].device.type != "cpu" or images == 0:
         return 1
-    together = images_at_once(snn) // images
+    together = snn.program(executor).images_at_once // images
     return together if together > 1 and counts_images_first(snn, inputs) else 1
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 
 from topospike.errors import ConfigError
 from topospike.registry import Registry
+from topospike.snn.batches import images_at_once
 from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
@@ -105,6 +106,11 @@ class Program:
     def sites(self) -> list[Site]:
         """The sites in the order in which they run."""
         return [site_of(node, self.network) for node in self.calls]
+
+    @cached_property
+    def images_at_once(self) -> int:
+        """`topospike.snn.batches.images_at_once` of the network."""
+        return images_at_once(self.network)
 
     @cached_property
     def channels_last(self) -> bool:

@@ -116,6 +116,8 @@ class DenseForm:
         return {arg: self._laid_out(arg.name, fetch(network, arg)) for arg in own}
 
     def _laid_out(self, name: str, weight: Tensor) -> Tensor:
+        if weight.ndim < 2:  # a bias: made anew in less time than it is compared
+            return self.prepared(weight)
         formed = weight.ndim != 4 or weight.is_contiguous(memory_format=self.memory_format)
         return (
             weight if self.dtype is None and formed else self.laid.out(name, weight, self.prepared)

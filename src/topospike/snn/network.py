@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
 from topospike.models.inputs import Batch, InputForm, Inputs, leaves, rows_of, split_batch
-from topospike.snn.batches import images_at_once, steps_at_once
+from topospike.snn.batches import steps_at_once
 from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
@@ -181,7 +181,7 @@ class SpikingNetwork(nn.Module):
         shown = self.shown(x, timesteps, hold=hold)
         chosen, parts = executor_for(self, executor, x, timesteps), 1
         if shown.first[0].device.type == "cpu":
-            parts = max(1, rows_of(shown.first) // images_at_once(self))
+            parts = max(1, rows_of(shown.first) // self.program(chosen).images_at_once)
         logits = [self._simulate(part, timesteps, chosen) for part in shown.divided(parts)]
         return torch.cat(logits, dim=1) if parts > 1 else logits[0]
 
