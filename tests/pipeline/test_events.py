@@ -89,7 +89,9 @@ def test_a_network_trained_through_time_lies_beside_the_converted_ones(digits_ev
     assert digits_events.rows == read_run(folder).rows
     assert [network.name for network in read_run(folder).networks] == ["dense", "chts", "ch-snn"]
     for page in (folder, beside):
-        assert "CH-SNN · direct" in (page / "report.html").read_text()
+        text = (page / "report.html").read_text()
+        assert "CH-SNN · direct" in text
+        assert "trained through time has no ANN" in text
     own = json.loads((folder / "record.json").read_text())["seconds"]
     shown = read_run(folder).record["seconds"]
     assert shown.keys() - own.keys() >= {"direct, train ch-snn", "direct, measure ch-snn direct"}
