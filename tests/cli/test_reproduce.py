@@ -86,6 +86,8 @@ def test_every_row_of_every_target_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("all")
     assert reproduce("all", folder) == 0
     for name, target in TARGETS.items():
+        if target.own is not None:  # not the paper's
+            continue
         text = (folder / "smoke" / f"{name}.md").read_text()
         assert f"{len(target.table.rows)} of {len(target.table.rows)} rows were run" in text
         assert "failed" not in text

@@ -20,6 +20,7 @@ from topospike.errors import ConfigError
 from topospike.pipeline import verify_run
 from topospike.pipeline.names import check_names
 from topospike.recipe.files import resolve
+from topospike.recipe.parts import parts
 from topospike.report.folder import read_run
 
 pytest.importorskip("plotly")
@@ -183,16 +184,22 @@ def test_a_recipe_reads_the_own_formats(tmp_path):
 
 
 def test_recipes_that_contradict_themselves_are_refused():
+    def check(recipe):
+        for part in parts(recipe):
+            check_names(part)
+
     frames = {"convert": [{"method": "dcgs", "input": "frames"}]}
     with pytest.raises(ConfigError, match="the data are images"):
-        check_names(resolve("demo", frames))
-    stacked = {"data": {"events": {"stack": True}}, **frames}
+        check(resolve("demo", frames))
+    with pytest.raises(ConfigError, match=r"names dcgs.*set direct\.rule to null"):
+        check(resolve("digits-events", frames))
+    stacked = {"data": {"events": {"stack": True}}, "direct": {"rule": None}, **frames}
     with pytest.raises(ConfigError, match=r"data\.events\.stack off"):
-        check_names(resolve("digits-events", stacked))
+        check(resolve("digits-events", stacked))
     with pytest.raises(ConfigError, match=r"convert\.input"):
         resolve("digits-events", {"convert": [{"method": "dcgs", "input": "event"}]})
     with pytest.raises(ConfigError, match="input_events='counts'"):
-        check_names(resolve("digits-events", {"measure": {"input_events": "counts"}}))
+        check(resolve("digits-events", {"measure": {"input_events": "counts"}}))
     with pytest.raises(ConfigError, match=r"measure\.hold is 0"):
         resolve("digits-events", {"measure": {"hold": 0}})
     with pytest.raises(ConfigError, match=r"data\.events\.clip is 300"):

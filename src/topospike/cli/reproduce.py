@@ -125,7 +125,8 @@ def targets_of(name: str, scale: str, recipe: str | None) -> list[Target]:
     """Return the target of a name; ``all`` are those of the paper."""
     if name == CONTROLS:
         return [controls(scale, recipe)]
-    return list(TARGETS.values()) if name == EVERYTHING else [TARGETS[name]]
+    of_paper = [target for target in TARGETS.values() if target.own is None]
+    return of_paper if name == EVERYTHING else [TARGETS[name]]
 
 
 def reproduce_methods(options: Namespace) -> None:

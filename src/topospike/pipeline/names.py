@@ -85,8 +85,8 @@ def check_direct(recipe: Recipe) -> None:
         raise ConfigError(
             f"direct.rule is {recipe.direct.rule!r}, which trains spiking networks, and convert "
             f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is "
-            "required. With other methods beside it `topospike run` and `train` make two runs of "
-            "it, and other commands take one."
+            "required, for `topospike run` and `train` also beside other methods. To convert "
+            "alone, set direct.rule to null."
         )
     for name in ("conv", "linear"):
         check_neuron(getattr(recipe.direct, name))

@@ -49,8 +49,8 @@ SMALL_EVENTS: Changes = {
     "source": EMBEDDED,
     "augment": [],
     "batch_size": 16,
-    "limit_train": 100,
-    "limit_test": 40,
+    "limit_train": 60,
+    "limit_test": 30,
     "events": {"frames": 8, "crop": None, "resize": 2},
 }
 
