@@ -90,7 +90,7 @@ def chip_table(run: Run) -> Table | None:
     rows = []
     for network in run.networks:
         folder = run.folder / DENSE if network.is_dense else run.folder
-        for method in run.methods:
+        for method in network.conversions:
             found = read_optional(folder / "conversions" / method / "chip.json", ChipRun)
             if found is not None:
                 rows.append((series_name(network.name, method), *chip_row(found)))

@@ -8,6 +8,8 @@ from topospike.report.folder import Run, SummaryRow
 from topospike.report.labels import display_name, series_name
 from topospike.report.units import NO_VALUE, energy, percent, plain, points
 
+TRAINED = "direct"
+"""What the report of a network trained through time calls its method."""
 SUMMARY_COLUMNS = (
     "network",
     "ANN accuracy",
@@ -85,10 +87,13 @@ def summary_caption(run: Run) -> str:
     at = f"t = {steps.pop()}" if len(steps) == 1 else "the time step t of the row"
     images = next((e.images for n in run.networks for e in n.evaluations.values()), None)
     on = f" on {images} test images" if images else ""
+    conversions = (report for network in run.networks for report in network.conversions.values())
+    trained = any(report.method == TRAINED for report in conversions)
+    own = " A network trained through time has no ANN; there its own is shown." if trained else ""
     return (
         f"SNN accuracy and energy at {at}{on}. Ratio is the energy over that of the dense twin "
         "converted by the same method; T0 the time step by which accuracy has stopped improving; "
-        "sparsity the share of absent links among all weights."
+        f"sparsity the share of absent links among all weights.{own}"
     )
 
 
@@ -107,4 +112,4 @@ def missing_sentences(run: Run) -> tuple[str, ...]:
 
 def first_evaluation(run: Run) -> Evaluation | None:
     """Return the evaluation whose conventions the page states."""
-    return next((e for n in reversed(run.networks) for e in n.evaluations.values()), None)
+    return next((e for n in run.sparse_first for e in n.evaluations.values()), None)

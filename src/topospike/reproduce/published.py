@@ -2,8 +2,9 @@
 
 ``published.json`` holds every table and every quantified figure of Bao, Gu, Lyu, Cannistraci (2026)
 as printed: accuracies in per cent, energies in micro- or millijoules per image, sparse rows as
-differences from their dense row. `published_rows` adds what follows from the print, so that each
-row can be compared in absolute values too. Nothing measured by us is in that file.
+differences from their dense row; and the results of CH-SNN, with a source of their own. `read_rows`
+adds what follows from the print, so that each row can be compared in absolute values too. Nothing
+measured by us is in that file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from topospike.registry import Registry
 
 ENERGY_UNITS = {"energy_uJ": 1e-6, "energy_mJ": 1e-3}
 DENSE = "dense"
+PAPER = "Bao, Gu, Lyu, Cannistraci (2026)"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A published table or figure: its name, its title, its label columns and its lines."""
+    """A published table or figure: its name, title, label columns, lines, and their source."""
 
     name: str
     title: str
     labels: tuple[str, ...]
     rows: tuple[PublishedRow, ...] = field(repr=False)
+    source: str = PAPER
 
 
 def slug(label: str) -> str:
@@ -66,6 +69,7 @@ def slug(label: str) -> str:
     ('cifar10', 'imagenet', '90.62', 'cs-qcfs')
     """
     known = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet-1K": "imagenet"}
+    known |= {"N-MNIST": "nmnist", "DVS128 Gesture": "dvs-gesture"}
     networks = {
         "VGG-16": "vgg16",
         "ResNet-18": "resnet18",
@@ -103,7 +107,8 @@ def published(name: str) -> PublishedTable:
     everything: dict[str, Any] = {**content()["tables"], **content()["figures"]}
     raw = Registry("published table or figure", everything)[name]
     if "table" not in raw:
-        return PublishedTable(name, raw["title"], tuple(raw["labels"]), read_rows(raw["rows"]))
+        rows, source = read_rows(raw["rows"]), raw.get("source", PAPER)
+        return PublishedTable(name, raw["title"], tuple(raw["labels"]), rows, source)
     plotted = published(raw["table"])
     rows = tuple(row for row in plotted.rows if row.labels["dataset"] == raw["dataset"])
     return PublishedTable(name, raw["title"], plotted.labels, rows)

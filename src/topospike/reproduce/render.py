@@ -159,8 +159,8 @@ def introduction(target: Target, lines: Sequence[Line], *, scale: str) -> str:
     }
     return (
         f"{done} of {len(lines)} rows were run, at scale {scale}: {meaning[scale]}. Published: "
-        "Bao, Gu, Lyu, Cannistraci (2026). Energies are per image of the test split; differences "
-        "are ours less published, ratios for energies."
+        f"{target.table.source}. Energies are per image of the test split; differences are ours "
+        "less published, ratios for energies."
     )
 
 
