@@ -20,7 +20,7 @@ REMEDY = "Restore the file, or delete it to leave the training out of what is sh
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch of training."""
+    """One epoch of training; the loss of validation is ``None`` in logs that do not hold it."""
 
     epoch: Count
     train_loss: float
@@ -28,6 +28,7 @@ class Epoch:
     validation_accuracy: Share | None
     learning_rate: Amount
     seconds: Amount
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

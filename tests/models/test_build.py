@@ -12,6 +12,8 @@ SMALL = {
     "conv6fc2": ModelSettings("conv6fc2", widths=(4,) * 6, hidden=(8,)),
     "conv2fc2": ModelSettings("conv2fc2", widths=(4, 4), hidden=(8,)),
     "fast_cnn": ModelSettings("fast_cnn", widths=(4, 4), blocks=(1, 1), hidden=(8,)),
+    "gpt": ModelSettings("gpt", widths=(16,), blocks=(1,), hidden=(24,), heads=2),
+    "llama": ModelSettings("llama", widths=(16,), blocks=(1,), hidden=(24,), heads=2),
     "mlp": ModelSettings("mlp", hidden=(8,)),
     "mobilenet-v2": ModelSettings("mobilenet-v2", widths=(4, 4, 6, 8), blocks=(1, 1)),
     "small_cnn": ModelSettings("small_cnn", widths=(4, 4), hidden=(8,), pool="max"),
@@ -19,7 +21,15 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+TEXT = {"classes": 7, "channels": 0, "image_size": (0, 0), "context": 6}
+OF_TEXT = {"gpt", "llama"}
+
+
+def data_of(name):
+    return TEXT if name in OF_TEXT else CIFAR
+
+
+@pytest.mark.parametrize("name", sorted({*MODELS} - OF_TEXT))
 def test_built_for_the_data_and_finite(name):
     model = build_model(SMALL[name], **CIFAR, seed=0)
     assert model.training
@@ -30,7 +40,9 @@ def test_built_for_the_data_and_finite(name):
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_same_seed_same_weights(name):
-    first, again, other = (build_model(SMALL[name], **CIFAR, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        build_model(SMALL[name], **data_of(name), seed=seed) for seed in (0, 0, 1)
+    )
     pairs = list(zip(first.parameters(), again.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     pairs = list(zip(first.parameters(), other.parameters(), strict=True))
@@ -45,6 +57,15 @@ def test_a_seed_leaves_the_global_generator():
     plain = build_model(SMALL["mlp"], **CIFAR)
     assert not torch.equal(before, torch.get_rng_state())
     assert torch.equal(seeded.layers[0].weight, plain.layers[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [("gpt", CIFAR, "reads text, and the data are images"), ("mlp", TEXT, "reads images, and")],
+)
+def test_networks_and_data_of_another_kind(name, data, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model(SMALL[name], **data)
 
 
 def test_unknown_model_suggests():

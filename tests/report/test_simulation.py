@@ -30,9 +30,9 @@ def test_trajectories_hold_the_numbers_of_the_files_unrounded(complete_run):
         path = place / "conversions" / item.method / "evaluation.json"
         raw = json.loads(path.read_text())
         assert list(item.energy_joule) == raw["energy_joule"]
-        assert list(item.accuracy) == raw["accuracy"]
+        assert list(item.values) == raw["accuracy"]
         assert item.saturation_time == raw["saturation_time"]
-        assert (item.ann_accuracy, item.ann_energy_joule) == (
+        assert (item.ann_value, item.ann_energy_joule) == (
             raw["ann_accuracy"],
             raw["ann_energy_joule"],
         )
@@ -89,17 +89,21 @@ def test_what_an_evaluation_says_of_its_cost_is_shown(run_writer, evaluation_of)
     assert energy_group(run).sentences == cost_sentences(run)
 
 
-def test_an_evaluation_of_another_metric_has_no_curve_of_accuracy(run_writer, evaluation_of):
+def test_an_evaluation_of_another_metric_is_shown_by_it(run_writer, evaluation_of):
     folder = run_writer(methods=("dcgs",), dense=False)
     other = dataclasses.replace(
         evaluation_of(sparse=True, method="dcgs"),
         accuracy=(),
         ann_accuracy=float("nan"),
         metrics={"mse": (0.1,) * 32},
-        ann_metrics={"mse": 0.1},
+        ann_metrics={"mse": 0.05},
+        lower_is_better=("mse",),
     )
     other.save(folder / "conversions" / "dcgs" / "evaluation.json")
-    assert trajectories(read_run(folder)) == ()
+    (line,) = trajectories(read_run(folder))
+    assert (line.values, line.ann_value) == ((0.1,) * 32, 0.05)
+    assert (line.measured.name, line.measured.lower_is_better) == ("mse", True)
+    assert on_front((line,)) == {(0, 0)}  # nothing gets better, so the first step is the best buy
 
 
 def test_the_front_by_hand():
@@ -112,7 +116,7 @@ def test_no_point_outside_the_front_is_undominated(complete_run):
     lines = trajectories(read_run(complete_run))
     front = on_front(lines)
     points = {
-        (line, place): (item.energy_joule[place], item.accuracy[place])
+        (line, place): (item.energy_joule[place], item.values[place])
         for line, item in enumerate(lines)
         for place in range(len(item.timesteps))
     }

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from topospike.report.folder import read_run
+from topospike.report.page import build_page
 from topospike.report.training import learning_curves, topology_histories
 
 
@@ -33,3 +36,16 @@ def test_topology_changes_are_summed_over_layers(complete_run):
 
 def test_a_dense_network_has_no_topology_history(complete_run):
     assert [item.network for item in topology_histories(read_run(complete_run))] == ["chts"]
+
+
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_updates_are_numbered_by_what_the_recipe_counts(run_writer, unit):
+    folder = run_writer()
+    record = json.loads((folder / "record.json").read_text())
+    record["recipe"]["sparsity"]["update_unit"] = unit
+    (folder / "record.json").write_text(json.dumps(record))
+    page = build_page(read_run(folder))
+    (updates,) = (figure for figure in page.figures if figure.key == "updates")
+    for panel in updates.panels:
+        assert panel.layout["xaxis"]["title"]["text"] == unit
+        assert all(text.startswith(f"{unit} ") for trace in panel.traces for text in trace["text"])

@@ -120,3 +120,23 @@ def test_the_digest_knows_what_a_network_depends_on():
 def test_a_pattern_without_rows_names_what_there_is():
     with pytest.raises(ConfigError, match=r"no row 'cifar10/vgg19'.*Did you mean 'vgg16'\?"):
         chosen_rows(TARGETS["table1"], ["cifar10/vgg19"])
+
+
+def test_llama_60m_as_published():
+    rows = chosen_rows(TARGETS["llama60m"])
+    printed = {(r.labels["method"], r.labels["sparsity"]): r.values["ann_perplexity"] for r in rows}
+    assert printed["dense", "0 %"] == 26.56
+    assert [printed["chts", f"{s} %"] for s in (90, 80, 70)] == [33.03, 29.84, 28.12]
+    recipe = recipe_of("llama60m", "chts/90")
+    sparsity, train = recipe.sparsity, recipe.train
+    assert (sparsity.rule, sparsity.linear, sparsity.zeta) == ("chts", 0.9, 0.1)
+    assert (sparsity.update_unit, sparsity.update_interval) == ("step", 100)
+    assert (sparsity.removal, sparsity.removal_exponents) == ("magnitude_soft", (1.0, 9.0))
+    contexts = recipe.data.limit_train * (1 - recipe.data.validation_fraction)
+    steps = round(contexts / recipe.data.batch_size)
+    assert steps == 10_000
+    assert (train.warmup_epochs * steps, train.restart_every_epochs * steps) == (1000, 100)
+    assert train.restart_warmup_epochs * steps == 10
+    assert recipe_of("llama60m", "dense/0").train.restart_every_epochs == 0
+    assert recipe_of("llama60m", "chtss/90").sparsity.initial_linear == 0.5
+    assert recipe_of("llama60m", "set").sparsity.removal is None

@@ -68,9 +68,9 @@ def test_no_images():
 def test_wrong_outputs_are_described():
     model = nn.Linear(4, 5)
     with pytest.raises(ShapeError, match=r"Linear returned shape \(2, 5\).*must be \(2, 10\)"):
-        check_logits(model(torch.ones(2, 4)), batch=2, classes=10, model=model)
+        check_logits(model(torch.ones(2, 4)), torch.tensor([0, 1]), classes=10, model=model)
     with pytest.raises(ShapeError, match=r"returned a dict"):
-        check_logits({"logits": 1}, batch=2, classes=10, model=model)
+        check_logits({"logits": 1}, torch.tensor([0, 1]), classes=10, model=model)
 
 
 def test_probabilities_of_classes_count_as_their_most_probable_class():

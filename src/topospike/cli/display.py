@@ -18,6 +18,7 @@ from topospike.pipeline.verify import Verification
 from topospike.pruning import PruneReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
+from topospike.report.measured import Measured
 from topospike.report.units import count, energy, percent, plain
 
 PLAIN_WIDTH = 120
@@ -36,15 +37,19 @@ def results_table(rows: Sequence[SummaryRow]) -> Table:
     table.add_column("conversion")
     steps = sorted({row.timesteps for row in rows})
     at = f" T={steps[0]}" if len(steps) == 1 else ""
-    for title in ("sparsity", "ANN", f"SNN{at}", f"energy{at}", "ratio to dense", "T0"):
+    measured = [Measured(row.metric) for row in rows]
+    of = {"" if kind.is_share else f", {kind.words}" for kind in measured}
+    of = of.pop() if len(of) == 1 else ""
+    for title in ("sparsity", f"ANN{of}", f"SNN{at}{of}", f"energy{at}", "ratio to dense", "T0"):
         table.add_column(title, justify="right")
-    for row in rows:
+    for row, kind in zip(rows, measured, strict=True):
+        ann, snn = map(kind.written, row.values)
         table.add_row(
             display_name(row.network),
             display_name(row.method),
             percent(row.sparsity, 1),
-            percent(row.ann_accuracy),
-            percent(row.snn_accuracy) + (f" (T={row.timesteps})" if not at else ""),
+            ann,
+            snn + (f" (T={row.timesteps})" if not at else ""),
             energy(row.energy_joule),
             "-" if row.energy_ratio is None else f"{row.energy_ratio:.3f}",
             "-" if row.saturation_time is None else str(row.saturation_time),

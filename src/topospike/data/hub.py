@@ -56,15 +56,16 @@ class Source:
 
 @dataclass(frozen=True)
 class ColumnKind:
-    """What a column of one kind holds, its declared type, and customary names."""
+    """What a column of one kind holds, the option that names it, its type, customary names."""
 
     holds: str
+    option: str
     fits: Callable[[object], bool]
     declared: str
     names: tuple[str, ...]
 
 
-def find_source(source: str) -> Path | str:
+def find_source(source: str, *, file_allowed: bool = False) -> Path | str:
     """Return the folder a source means, or the hub id itself.
 
     Parameters
@@ -72,6 +73,8 @@ def find_source(source: str) -> Path | str:
     source
         A path, or ``owner/name`` on the hub. Of a hub id, a folder ``owner/name`` or ``name``
         under ``TOPOSPIKE_DATA`` is preferred to a download.
+    file_allowed
+        Whether a file will do too.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def find_source(source: str) -> Path | str:
         # a local copy of a hub dataset usually lies there without its owner's name
         places += [Path(root).expanduser() / given.name] if is_hub_id else []
     for place in places:
-        if place.is_dir():
+        if place.is_dir() or (file_allowed and place.is_file()):
             return place
         if place.is_file():
             raise MissingDataError(
@@ -177,7 +180,7 @@ def split_of(dataset: DatasetDict, name: str, *, option: str, source: str) -> Da
             f"Splits: {', '.join(sorted(map(str, dataset)))}.{suggestion(name, map(str, dataset))}"
         )
     if len(dataset[name]) == 0:
-        raise MissingDataError(f"split {name!r} of {source!r} has no images; choose another split")
+        raise MissingDataError(f"split {name!r} of {source!r} has no rows; choose another split")
     return dataset[name]
 
 
@@ -289,26 +292,37 @@ def holds_classes(feature: object) -> bool:
     return is_value(feature) and type_name(feature).startswith(("int", "uint"))
 
 
+def holds_text(feature: object) -> bool:
+    """Whether a feature is a string."""
+    return is_value(feature) and type_name(feature) in ("string", "large_string")
+
+
 COLUMNS = {
-    "image": ColumnKind("images", holds_pictures, "Image", ("image", "img", "picture")),
+    "image": ColumnKind(
+        "images", "image_column", holds_pictures, "Image", ("image", "img", "picture")
+    ),
     "label": ColumnKind(
         "classes (ClassLabel or integers)",
+        "label_column",
         holds_classes,
         "ClassLabel",
         ("label", "labels", "fine_label", "class", "target"),
+    ),
+    "text": ColumnKind(
+        "text (strings)", "text.column", holds_text, "no type of its own", ("text", "content")
     ),
 }
 
 
 def find_column(features: Features, kind: str, wanted: str | None, *, place: str) -> str:
-    """Find the column of images or of classes.
+    """Find the column of images, of classes or of text.
 
     Parameters
     ----------
     features
         Columns of the split and their types.
     kind
-        ``image`` or ``label``.
+        ``image``, ``label`` or ``text``.
     wanted
         The name in the recipe, or ``None``.
     place
@@ -327,12 +341,12 @@ def find_column(features: Features, kind: str, wanted: str | None, *, place: str
     column, listed = COLUMNS[kind], f"Columns: {described(features)}."
     if wanted is not None and wanted not in features:
         raise MissingDataError(
-            f"data.{kind}_column = {wanted!r} is not a column of {place}. {listed}"
+            f"data.{column.option} = {wanted!r} is not a column of {place}. {listed}"
             f"{suggestion(wanted, features)}"
         )
     if wanted is not None and not column.fits(features[wanted]):
         raise MissingDataError(
-            f"data.{kind}_column = {wanted!r} of {place} has type {type_name(features[wanted])}, "
+            f"data.{column.option} = {wanted!r} of {place} has type {type_name(features[wanted])}, "
             f"which holds no {column.holds}. {listed}"
         )
     if wanted is not None:
@@ -345,5 +359,5 @@ def find_column(features: Features, kind: str, wanted: str | None, *, place: str
             return name
     problem = f"several {kind} columns ({', '.join(declared)})" if declared else f"no {kind} column"
     raise MissingDataError(
-        f"{place} has {problem}. {listed} Set data.{kind}_column to the one you mean"
+        f"{place} has {problem}. {listed} Set data.{column.option} to the one you mean"
     )

@@ -8,10 +8,8 @@ themselves, for networks that read one after the other.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from topospike.data.augment import Augmenter, Mixer
+from topospike.data.bundle import DataBundle, settings_compared
 from topospike.data.digits import open_digits
 from topospike.data.events.augment import EventAugmenter
 from topospike.data.events.recordings import EMBEDDED as EMBEDDED_EVENTS
@@ -35,6 +34,8 @@ from topospike.data.normalisation import (
 from topospike.data.ondemand import Images, OnDemand, TensorImages
 from topospike.data.seeds import sample_seed, split_seed
 from topospike.data.splits import limited_rows, train_validation_rows
+from topospike.data.text.load import load_text
+from topospike.data.text.sources import EMBEDDED as EMBEDDED_TEXT
 from topospike.errors import ConfigError
 from topospike.recipe import DataSettings
 
@@ -42,58 +43,6 @@ EMBEDDED = "digits"
 GIB = 1024**3
 MEASURED_IMAGES = 4096
 PIECE = 1024
-# Settings that name or describe the images, or change how fast they come, and no number of a run.
-NOT_COMPARED = (
-    "source",
-    "train_split",
-    "test_split",
-    "limit_train",
-    "limit_test",
-    "validation_fraction",
-    "label_column",
-    "eval_batch_size",
-    "workers",
-    "memory_gib",
-)
-
-
-@dataclass(frozen=True)
-class DataBundle:
-    """A dataset ready for training, with what the other stages need to know of it.
-
-    ``calibration`` holds the training images without augmentation, in a seeded order: what a
-    conversion takes its thresholds from.
-    ``image_size`` is (height, width); ``mean`` and ``std`` are per channel for pixels in [0, 1];
-    ``in_memory`` tells which of the two loading paths was taken. ``identity`` holds what training
-    numbers depend on (labels, normalisation, augmentation, seed): a stopped run goes on with equal
-    ones only.
-    """
-
-    name: str
-    train: Batches
-    validation: Batches
-    test: Batches
-    calibration: Batches
-    classes: int
-    channels: int
-    image_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    label_names: tuple[str, ...] | None
-    in_memory: bool = True
-    identity: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def over_time(self) -> DataBundle:
-        """The same recordings with the frames one after the other: ``x`` is (frame, batch, ...).
-
-        Raises
-        ------
-        ConfigError
-            If the data are images.
-        """
-        splits = ("train", "validation", "test", "calibration")
-        return dataclasses.replace(self, **{s: getattr(self, s).over_time() for s in splits})
 
 
 def load_data(
@@ -145,6 +94,8 @@ def load_data(
     >>> tuple(x.shape), x.dtype
     ((128, 1, 8, 8), torch.float32)
     """
+    if settings.text.context:
+        return load_text(settings, seed=seed, device=device)
     opened = opened_source(settings)
     cut = split_seed(seed)
     train_rows, validation_rows = train_validation_rows(
@@ -211,6 +162,11 @@ def opened_source(settings: DataSettings) -> Source:
             f"data.source is {EMBEDDED_EVENTS!r} and data.events.frames is 0; give the number of "
             "frames a recording is cut into, for example 8."
         )
+    if settings.source == EMBEDDED_TEXT:
+        raise ConfigError(
+            f"data.source is {EMBEDDED_TEXT!r} and data.text.context is 0; give the number of "
+            "tokens of a context, for example 128."
+        )
     if settings.events.frames and settings.source == EMBEDDED:
         raise ConfigError(
             f"data.events.frames is {settings.events.frames}, and {EMBEDDED!r} are images; choose "
@@ -228,15 +184,12 @@ def identity_of(
     labels = hashlib.sha256()
     for images in trained:
         labels.update(np.asarray(images.labels, dtype="<i8").tobytes() + b"|")
-    chosen = {
-        name: value
-        for name, value in dataclasses.asdict(settings).items()
-        if name not in NOT_COMPARED
+    return {
+        **settings_compared(settings, seed=seed),
+        "data.labels": labels.hexdigest()[:16],
+        "data.mean": normalisation.mean,
+        "data.std": normalisation.std,
     }
-    if not settings.events.frames:
-        del chosen["events"]  # of images they say nothing
-    chosen |= {"seed": seed, "labels": labels.hexdigest()[:16], **dataclasses.asdict(normalisation)}
-    return {f"data.{name}": value for name, value in chosen.items()}
 
 
 def decoded_bytes(parts: list[Images]) -> int:

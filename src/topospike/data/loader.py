@@ -20,7 +20,87 @@ from topospike.data.seeds import AUGMENT, MIX, order_seed, sides_seed, stream_se
 from topospike.errors import ConfigError
 
 
-class Batches:
+class SplitBatches:
+    """The batches of one part of a dataset, of whatever kind, in their order.
+
+    Parameters
+    ----------
+    batch_size
+        Images, or contexts of a text, in a batch; the last one may be smaller.
+    seed, shuffle
+        With ``shuffle`` every epoch has its own order, drawn from ``seed``; without, the order is
+        that of the data.
+    device
+        Where batches are wanted.
+
+    Raises
+    ------
+    ConfigError
+        If ``batch_size`` is below 1.
+    """
+
+    axis = 0
+    """Where ``x`` counts images."""
+
+    def __init__(
+        self, *, batch_size: int, seed: int, shuffle: bool, device: torch.device | str
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"a batch of {batch_size} images is impossible; use 1 or more")
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self._seed, self._shuffle, self._epoch = seed, shuffle, 0
+
+    @property
+    def images(self) -> int:
+        """Number of images, or of contexts."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many images it has")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the augmentation of this epoch (counted from 0)."""
+        if epoch < 0:
+            raise ConfigError(f"epoch {epoch} must be 0 or larger")
+        self._epoch = epoch
+
+    def over_time(self) -> SplitBatches:
+        """Return the same batches with the frames of recordings one after the other.
+
+        Raises
+        ------
+        ConfigError
+            If these are no recordings of events.
+        """
+        raise ConfigError(
+            "these batches are images or text, which have no frames; load recordings of events "
+            "(data.events.frames)."
+        )
+
+    def __len__(self) -> int:
+        return len(self._cuts())
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        raise NotImplementedError(f"{type(self).__name__} does not say how batches are made")
+
+    def _cuts(self) -> list[int]:
+        """Batch sizes, in order."""
+        full, rest = divmod(self.images, self.batch_size)
+        cuts = [self.batch_size] * full
+        if rest == 1 and self._shuffle and full:
+            cuts[-1] += 1
+        elif rest:
+            cuts.append(rest)
+        return cuts
+
+    def _order(self, epoch: int) -> tuple[Tensor, ...]:
+        """Row numbers of every batch."""
+        rows = torch.arange(self.images)
+        if self._shuffle:
+            generator = torch.Generator().manual_seed(order_seed(self._seed, epoch))
+            rows = torch.randperm(self.images, generator=generator)
+        return rows.split(self._cuts()) if self.images else ()
+
+
+class Batches(SplitBatches):
     """Batches of one part of a dataset, ready for the network.
 
     Parameters
@@ -78,20 +158,16 @@ class Batches:
         mixer: Mixer | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"a batch of {batch_size} images is impossible; use 1 or more")
-        self.device = torch.device(device)
-        self.batch_size = batch_size
+        super().__init__(batch_size=batch_size, seed=seed, shuffle=shuffle, device=device)
         self._source = source.to(self.device) if isinstance(source, TensorImages) else source
         self._labels = torch.from_numpy(source.labels).to(self.device)
         self._augmenter = augmenter
-        self._seed, self._shuffle, self._epoch = seed, shuffle, 0
         self._workers = workers
         self._mixer = mixer
         self._part = part
 
     @property
-    def axis(self) -> int:
+    def axis(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Where ``x`` counts images: axis 0, or 1 of frames."""
         return int(isinstance(self._augmenter, EventAugmenter) and self._augmenter.view == "frames")
 
@@ -105,13 +181,7 @@ class Batches:
         """Class of every image, in the order of the data."""
         return self._labels
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of this epoch (counted from 0)."""
-        if epoch < 0:
-            raise ConfigError(f"epoch {epoch} must be 0 or larger")
-        self._epoch = epoch
-
-    def over_time(self) -> Batches:
+    def over_time(self) -> SplitBatches:
         """Return the same batches with ``x`` as frames, (frame, batch, polarity, height, width).
 
         Raises
@@ -120,34 +190,10 @@ class Batches:
             If these are no recordings of events.
         """
         if not isinstance(self._augmenter, EventAugmenter):
-            raise ConfigError(
-                "these batches are images, which have no frames; load recordings of events "
-                "(data.events.frames)."
-            )
+            return super().over_time()
         batches = copy.copy(self)
         batches._augmenter = EventAugmenter(self._augmenter.entries, "frames")
         return batches
-
-    def __len__(self) -> int:
-        return len(self._cuts())
-
-    def _cuts(self) -> list[int]:
-        """Batch sizes, in order."""
-        full, rest = divmod(self.images, self.batch_size)
-        cuts = [self.batch_size] * full
-        if rest == 1 and self._shuffle and full:
-            cuts[-1] += 1
-        elif rest:
-            cuts.append(rest)
-        return cuts
-
-    def _order(self, epoch: int) -> tuple[Tensor, ...]:
-        """Row numbers of every batch."""
-        rows = torch.arange(self.images)
-        if self._shuffle:
-            generator = torch.Generator().manual_seed(order_seed(self._seed, epoch))
-            rows = torch.randperm(self.images, generator=generator)
-        return rows.split(self._cuts()) if self.images else ()
 
     def _sides(self) -> Bool[Tensor, " image"]:
         """Tell of every image whether alternating flips mirror it in even epochs, else in odd."""

@@ -241,7 +241,7 @@ class Evolution:
     def description(self, layers: Mapping[str, LayerPlan]) -> dict[str, Any]:
         """Return settings and plan as plain values, for checkpoints and provenance."""
         options = dataclasses.asdict(self.settings)
-        del options["keep_every"]
+        del options["keep_every"], options["update_unit"]  # the schedule says the unit
         return {
             **options,
             "removal_exponents": list(self.settings.removal_exponents),

@@ -25,6 +25,7 @@ class Settings(TypedDict, total=False):
     method: str | None
     rule: str | None
     epochs: Count
+    update_unit: str
 
 
 class RecordedRecipe(TypedDict, total=False):
@@ -49,8 +50,9 @@ class DataDescription(TypedDict, total=False):
     validation: Count
     test: Count
     classes: Order
-    channels: Order
-    image_size: tuple[Order, Order]
+    channels: Count
+    image_size: tuple[Count, Count]
+    context: Count
     mean: list[float]
     std: list[float]
 

@@ -4,6 +4,8 @@ from topospike.models.build import MODELS as MODELS
 from topospike.models.build import build_model as build_model
 from topospike.models.capture import capture as capture
 from topospike.models.fast import fast_cnn as fast_cnn
+from topospike.models.gpt import gpt as gpt
+from topospike.models.llama import llama as llama
 from topospike.models.mlp import mlp as mlp
 from topospike.models.mobilenet import mobilenet_v2 as mobilenet_v2
 from topospike.models.plain import conv2fc2 as conv2fc2
@@ -22,6 +24,8 @@ __all__ = [
     "conv6fc2",
     "fast_cnn",
     "fit_whitening",
+    "gpt",
+    "llama",
     "mlp",
     "mobilenet_v2",
     "resnet18",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from topospike.errors import ConfigError
 from topospike.models.fast import fast_cnn
+from topospike.models.gpt import gpt
+from topospike.models.llama import llama
 from topospike.models.mlp import mlp
 from topospike.models.mobilenet import mobilenet_v2
 from topospike.models.plain import conv2fc2, conv6fc2, small_cnn, vgg16
@@ -26,13 +29,15 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry(
         "conv6fc2": conv6fc2,
         "conv2fc2": conv2fc2,
         "fast_cnn": fast_cnn,
+        "gpt": gpt,
+        "llama": llama,
         "mlp": mlp,
         "mobilenet-v2": mobilenet_v2,
         "small_cnn": small_cnn,
         "vit": vit,
     },
 )
-GIVEN_BY_DATA = ("classes", "channels", "image_size")
+GIVEN_BY_DATA = ("classes", "channels", "image_size", "context")
 OPTIONS = ("widths", "hidden", "blocks", "pool", "heads", "patch", "dropout")
 
 
@@ -42,9 +47,10 @@ def build_model(
     classes: int,
     channels: int,
     image_size: tuple[int, int],
+    context: int = 0,
     seed: int | None = None,
 ) -> nn.Module:
-    """Build the network a recipe names, for the images at hand.
+    """Build the network a recipe names, for the images or the text at hand.
 
     Parameters
     ----------
@@ -52,6 +58,8 @@ def build_model(
         Name and sizes; ``None`` leaves a size at the network's default.
     classes, channels, image_size
         From the data: number of classes, channels, (height, width).
+    context
+        From the data, of text: tokens of a context, whose classes are the vocabulary. 0: images.
     seed
         Draw the initial weights from this seed and leave the global generator as it was;
         ``None`` draws from the global generator, as torch does.
@@ -65,7 +73,7 @@ def build_model(
     ------
     ConfigError
         If the name is unknown (the nearest one is suggested), the network has no such option, or a
-        size is impossible.
+        size is impossible, or reads images where the data are text, or the other way round.
 
     Examples
     --------
@@ -80,7 +88,8 @@ def build_model(
     )
     """
     constructor = MODELS[settings.name]
-    takes = set(inspect.signature(constructor).parameters) - set(GIVEN_BY_DATA)
+    parameters = set(inspect.signature(constructor).parameters)
+    takes = parameters - set(GIVEN_BY_DATA)
     given = {name: getattr(settings, name) for name in OPTIONS}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
@@ -89,7 +98,15 @@ def build_model(
                 f"model.{name} = {value!r}: {settings.name!r} has no such option; "
                 f"it takes {', '.join(sorted(takes))}"
             )
-    sizes = {"channels": channels, "image_size": image_size}
+    if ("context" in parameters) != (context > 0):
+        reads, given_data = ("text", "images") if context == 0 else ("images", "text")
+        raise ConfigError(
+            f"model.name = {settings.name!r}: this network reads {reads}, and the data are "
+            f"{given_data} (data.text.context is {context}); choose another network or other data."
+        )
+    sizes: dict[str, Any] = (
+        {"context": context} if context else {"channels": channels, "image_size": image_size}
+    )
     if seed is None:
         return constructor(classes, **sizes, **given)
     with torch.random.fork_rng(devices=[]):

@@ -28,6 +28,22 @@ def check_dropout(model: str, dropout: float) -> None:
         raise ConfigError(f"{model}: dropout = {dropout} must be at least 0 and below 1")
 
 
+def only_value(model: str, option: str, values: Sequence[int]) -> int:
+    """Return the one value of an option that other networks have one a stage of.
+
+    Examples
+    --------
+    >>> only_value("vit", "widths", (96,))
+    96
+    """
+    if len(values) != 1:
+        raise ConfigError(
+            f"{model}: {option} = {tuple(values)} has {len(values)} values; all blocks of a "
+            "transformer are alike, so give one"
+        )
+    return values[0]
+
+
 def pooled_size(model: str, image_size: tuple[int, int], pools: int) -> tuple[int, int]:
     """Size of a map after halving (rounding down) ``pools`` times; at least one pixel must remain.
 

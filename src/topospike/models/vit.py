@@ -14,7 +14,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, require
-from topospike.models.sizes import check_positive
+from topospike.models.sizes import check_positive, only_value
 
 
 def vit(
@@ -80,7 +80,7 @@ def vit(
         patch=patch,
     )
     width, depth, inner = (
-        only_value(name, values)
+        only_value("vit", name, values)
         for name, values in (("widths", widths), ("blocks", blocks), ("hidden", hidden))
     )
     check_fit(width, heads, image_size, patch)
@@ -98,16 +98,6 @@ def vit(
             hidden_dropout_prob=dropout,
         )
     )
-
-
-def only_value(option: str, values: Sequence[int]) -> int:
-    """Return the one value of an option that other networks have one a stage of."""
-    if len(values) != 1:
-        raise ConfigError(
-            f"vit: {option} = {tuple(values)} has {len(values)} values; all blocks of a vision "
-            "transformer are alike, so give one"
-        )
-    return values[0]
 
 
 def check_fit(width: int, heads: int, image_size: tuple[int, int], patch: int) -> None:

@@ -14,7 +14,7 @@ from topospike.direct import check_rule, training_method
 from topospike.direct.neurons import check_neuron
 from topospike.errors import ConfigError
 from topospike.evolve import REMOVAL_CRITERIA, RULES, SCORE_RULES
-from topospike.measure import ENERGY_MODELS
+from topospike.measure import ENERGY_MODELS, METRICS
 from topospike.models import MODELS
 from topospike.models.qcfs import POSITIVE_MAPS, Order
 from topospike.pipeline.showing import conventions_of, input_of
@@ -47,6 +47,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "quantise.positive_map": POSITIVE_MAPS,
     "quantise.order": Registry("order", dict.fromkeys(get_args(Order))),
     "measure.energy_model": ENERGY_MODELS,
+    "measure.metric": METRICS,
 }
 
 
@@ -80,6 +81,12 @@ def check_names(recipe: Recipe) -> None:
 def check_direct(recipe: Recipe) -> None:
     """Raise a `ConfigError` for a recipe of training through time that contradicts itself."""
     check_rule(recipe.direct.rule)
+    if recipe.data.text.context or recipe.measure.metric != "accuracy":
+        raise ConfigError(
+            f"direct.rule is {recipe.direct.rule!r}: networks trained through time classify images "
+            f"and are measured by accuracy, and data.text.context is {recipe.data.text.context}, "
+            f"measure.metric {recipe.measure.metric!r}. Convert a trained network instead."
+        )
     methods = [settings.method for settings in recipe.convert]
     if methods != ["direct"]:
         raise ConfigError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.contracts import write_atomically
-from topospike.data import Batches, DataBundle
+from topospike.data import DataBundle, SplitBatches
 from topospike.errors import MissingDataError
 from topospike.files.archives import check_tensors, reading
 from topospike.files.reading import shortened
@@ -68,7 +68,7 @@ def digest(settings: dict[str, Any]) -> str:
 def fresh_model(run: Run) -> nn.Module:
     """Build the recipe's network with the initial weights of its seed."""
     _ = run.shapes  # refuses what would not fit into memory
-    return build_model(run.recipe.model, **run.image_format, seed=run.recipe.seed)
+    return build_model(run.recipe.model, **run.data_format, seed=run.recipe.seed)
 
 
 def starting_model(run: Run) -> nn.Module:
@@ -100,12 +100,12 @@ def calibration_images(data: DataBundle, images: int) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class EvenlySpread:
-    """Some of the images of a split, in its order and evenly spread over it.
+    """Some of the images (or contexts) of a split, in its order and evenly spread over it.
 
     A split may be ordered by class, so its first images would not do.
     """
 
-    split: Batches
+    split: SplitBatches
     images: int
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class EvenlySpread:
             done += len(y)
 
 
-def measured_images(split: Batches, images: int | None) -> Batches | EvenlySpread:
+def measured_images(split: SplitBatches, images: int | None) -> SplitBatches | EvenlySpread:
     """Return a split, or so many of its images."""
     if images is None or images >= split.images:
         return split

@@ -101,6 +101,7 @@ def dense_source(run: Run, *, changed: bool) -> Network:
             device=run.device,
             resume=not changed,
             label=source.stage,
+            method=run.method,
         )
         if run.processes.is_main:
             save_weights(model, source.folder / "model.safetensors")
@@ -144,6 +145,7 @@ def fine_tune(run: Run, network: Network, model: nn.Module, *, resume: bool) -> 
         device=run.device,
         resume=resume,
         label=f"fine-tune {network.name}",
+        method=run.method,
     )
 
 

@@ -99,6 +99,7 @@ def train_kind(run: Run, network: Network, kind: str) -> None:
             device=run.device,
             resume=not changed,
             label=name,
+            method=run.method,
         )
         after = topology_digest(model)
         if after != before:

@@ -30,7 +30,7 @@ from topospike.recipe import ConversionSettings, Recipe
 from topospike.recipe.files import to_plain
 from topospike.snn import SpikingNetwork
 from topospike.topology import Topology
-from topospike.train import current_processes
+from topospike.train import CLASSIFICATION, NEXT_TOKEN, TrainingMethod, current_processes
 from topospike.train.distributed import local_device
 
 # What a stage of an older version was begun with, for the settings it did not have.
@@ -55,12 +55,13 @@ class Network:
         return f"{'prune' if self.is_pruned else 'train'} {self.name}"
 
 
-class ImageFormat(TypedDict):
-    """Number of classes and of channels, and (height, width)."""
+class DataFormat(TypedDict):
+    """Number of classes and of channels, (height, width); of text, the length of contexts."""
 
     classes: int
     channels: int
     image_size: tuple[int, int]
+    context: int
 
 
 class Run:
@@ -131,6 +132,7 @@ class Run:
             "classes": data.classes,
             "channels": data.channels,
             "image_size": list(data.image_size),
+            "context": data.context,
             "mean": list(data.mean),
             "std": list(data.std),
         }
@@ -138,17 +140,23 @@ class Run:
         return data
 
     @property
-    def image_format(self) -> ImageFormat:
+    def method(self) -> TrainingMethod:
+        """How networks are trained on these data, which a language model is judged on by loss."""
+        return NEXT_TOKEN if self.recipe.data.text.context else CLASSIFICATION
+
+    @property
+    def data_format(self) -> DataFormat:
         """What a network must know of the data; read from the record where it can be."""
         known = self.record.data
         if known is None:
             data = self.data
-            known = {name: getattr(data, name) for name in ImageFormat.__annotations__}
+            known = {name: getattr(data, name) for name in DataFormat.__annotations__}
         height, width = known["image_size"]
         return {
             "classes": known["classes"],
             "channels": known["channels"],
             "image_size": (height, width),
+            "context": known.get("context", 0),  # records of before there was text have none
         }
 
     @cached_property
@@ -160,7 +168,7 @@ class Run:
         ConfigError
             If the network would not fit into the memory of this machine.
         """
-        known = self.image_format  # may load the data, which must not be on the meta device
+        known = self.data_format  # may load the data, which must not be on the meta device
         try:
             with torch.device("meta"):
                 model = build_model(self.recipe.model, **known)

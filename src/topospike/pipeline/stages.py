@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from topospike.analysis import save_history
 from topospike.contracts import ConversionReport, to_json, write_atomically, write_json
 from topospike.conversion import convert
-from topospike.data import Batches
+from topospike.data import SplitBatches
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
 from topospike.export import load, save
@@ -50,7 +50,7 @@ from topospike.recipe.files import to_plain
 from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
 from topospike.topology import TopologySeries, saved_series
-from topospike.train import fit
+from topospike.train import fit, optimizer_steps
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
@@ -84,6 +84,7 @@ def train_network(run: Run, network: Network) -> None:
             device=run.device,
             resume=not changed,
             label=name,
+            method=run.method,
             after_update=topology_series(run, network, model),
         )
         outputs = [network.folder / "metrics.jsonl", network.folder / "model.safetensors"]
@@ -154,13 +155,16 @@ def correlated_pixels(run: Run) -> Tensor:
 
 def new_sparsifier(run: Run, model: nn.Module) -> Sparsifier:
     """Make a fresh network sparse as the recipe says."""
-    settings = run.recipe.sparsity
+    settings, train = run.recipe.sparsity, run.recipe.train
+    length = {"epochs": train.epochs}
+    if settings.update_unit == "step":
+        length = {"steps": train.epochs * optimizer_steps(train, batches=len(run.data.train))}
     topologies = settings.initial_topology
     names = topologies.values() if isinstance(topologies, dict) else (topologies,)
     return sparsify(
         model,
         settings,
-        epochs=run.recipe.train.epochs,
+        **length,
         seed=run.recipe.seed,
         csti_features=correlated_pixels(run) if {"csti", "sscti"} & {*names} else None,
         example_input=next(iter(run.data.validation))[0][:2],
@@ -281,6 +285,7 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
             snn,
             watched(measured_images(test, measure.images), name),
             measure.timesteps,
+            metric=measure.metrics,
             hold=hold_of(run, settings),
             conventions=counted,
             energy_model=prices,
@@ -298,7 +303,9 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
     run.stage(name, depends, action)
 
 
-def save_raster(snn: SpikingNetwork, test: Batches, path: Path, measure: MeasureSettings) -> Path:
+def save_raster(
+    snn: SpikingNetwork, test: SplitBatches, path: Path, measure: MeasureSettings
+) -> Path:
     """Write the events of the first test recording."""
     frames, _ = next(iter(test))
     raster(snn, frames[:, :1], measure.timesteps, hold=measure.hold).save(path)

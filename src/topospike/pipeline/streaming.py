@@ -51,6 +51,11 @@ def stream_networks(
     MissingDataError
         If the frames cannot be read, or are not of the networks' shape.
     """
+    if run.recipe.data.text.context:
+        raise ConfigError(
+            f"{run.folder} holds language models, whose contexts are no frames; streams are of "
+            "images."
+        )
     known = run.record.data or {"mean": run.data.mean, "std": run.data.std}
     frames = read_frames(source, (list(known["mean"]), list(known["std"])))
     done = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def summary_row(
 ) -> SummaryRow:
     """Read one row off an evaluation at the conversion's time step."""
     step = min(settings.timesteps, result.timesteps[-1])
-    energy = result.energy_joule[step - 1]
+    energy, metric = result.energy_joule[step - 1], next(iter(result.metrics))
     compared = dense is not None and len(dense.energy_joule) >= step
     reference = dense.energy_joule[step - 1] if dense is not None and compared else None
     return SummaryRow(
@@ -109,7 +110,15 @@ def summary_row(
         ann_energy_joule=result.ann_energy_joule,
         saturation_time=result.saturation_time,
         sparsity=sparsity,
+        metric=metric,
+        ann_value=finite(result.ann_metrics[metric]),
+        snn_value=finite(result.metrics[metric][step - 1]),
     )
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON can hold; a perplexity may be none."""
+    return value if math.isfinite(value) else None
 
 
 def network_sparsity(run: Run, network: Network) -> float:
@@ -119,7 +128,7 @@ def network_sparsity(run: Run, network: Network) -> float:
     """
     if not network.is_sparse:
         return 0.0
-    known = run.image_format  # may load the data, which must not be on the meta device
+    known = run.data_format  # may load the data, which must not be on the meta device
     with torch.device("meta"):
         model = build_model(run.recipe.model, **known)
     possible = sum(layer.weight.numel() for layer in weight_layers(model))

@@ -15,6 +15,7 @@ from topospike.recipe.spiking import QuantisationSettings as QuantisationSetting
 from topospike.recipe.training import DataSettings as DataSettings
 from topospike.recipe.training import EventSettings as EventSettings
 from topospike.recipe.training import ModelSettings as ModelSettings
+from topospike.recipe.training import TextSettings as TextSettings
 from topospike.recipe.training import TrainSettings as TrainSettings
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "QuantisationSettings",
     "Recipe",
     "SparsitySettings",
+    "TextSettings",
     "TrainSettings",
 ]

@@ -52,6 +52,9 @@ class SparsitySettings:
         `topospike.topology.sparsity_at`; ``None`` takes the rule's own.
     update_interval, start_fraction, stop_fraction
         Epochs (or steps) between updates and the window, see `UpdateSchedule`.
+    update_unit
+        What ``update_interval`` counts in a recipe: ``epoch``, or ``step`` of the optimizer. A
+        call of `topospike.evolve.sparsify` says it by ``epochs`` or ``steps``.
     percolation
         Remove links of dead neurons along chains of layers. Chains are found in the model's graph
         at the first update.
@@ -94,6 +97,7 @@ class SparsitySettings:
     density_decay: str | None = None
     decay_k: float = 6.0
     update_interval: int = 1
+    update_unit: str = "epoch"
     start_fraction: float = 0.0
     stop_fraction: float = 0.75
     percolation: bool = True
@@ -125,6 +129,7 @@ class SparsitySettings:
             ("removal_exponents", 0 < start <= end, "0 < start <= end"),
             ("zeta", 0 <= self.zeta <= 1, "between 0 and 1"),
             ("decay_k", self.decay_k > 0, "above 0"),
+            ("update_unit", self.update_unit in ("epoch", "step"), "epoch or step"),
             ("update_interval", self.update_interval >= 1, "1 or more"),
             (
                 "start_fraction",

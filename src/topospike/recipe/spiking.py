@@ -221,7 +221,11 @@ class MeasureSettings:
     Attributes
     ----------
     images
-        Simulate only so many test images, spread evenly over the split; ``None`` takes them all.
+        Simulate only so many test images (contexts of a text), spread evenly over the split;
+        ``None`` takes them all.
+    metric
+        What is measured at every step besides accuracy, which of text is the share of next tokens
+        that are right: ``perplexity``, ``top5``, ``agreement``, ... (`topospike.measure.METRICS`).
     hold
         Steps each frame is shown for, of networks that read frames; ``None``: 1, or as the network
         was trained through time.
@@ -236,6 +240,12 @@ class MeasureSettings:
     pooled: str = "fold"
     hold: int | None = None
     input_events: str = "count"
+    metric: str = "accuracy"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metric, and accuracy."""
+        return tuple(dict.fromkeys((self.metric, "accuracy")))
 
     def __post_init__(self) -> None:
         check_ranges(

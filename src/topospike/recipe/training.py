@@ -75,8 +75,44 @@ class EventSettings:
 
 
 @dataclass(frozen=True)
+class TextSettings:
+    """How a text becomes contexts of tokens, for language models.
+
+    Attributes
+    ----------
+    context
+        Tokens of a context, which the network reads at once; 0: the data are images.
+    column
+        Column of a dataset that holds the text; ``None``: ``text`` or ``content``.
+    tokenizer
+        ``None``: a token is a byte of UTF-8, 256 of them. Otherwise a tokenizer of Hugging Face
+        ``transformers``: a hub id, or a folder.
+    test_fraction
+        Share of the text cut off at its end for the test; 0: the source has a test split.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range.
+    """
+
+    context: int = 0
+    column: str | None = None
+    tokenizer: str | None = None
+    test_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            "data.text",
+            self,
+            ("context", self.context >= 0, "0 (images) or more"),
+            ("test_fraction", 0 <= self.test_fraction < 1, "at least 0 and below 1"),
+        )
+
+
+@dataclass(frozen=True)
 class DataSettings:
-    """Where the images come from.
+    """Where the images, or the text, come from.
 
     Attributes
     ----------
@@ -85,19 +121,21 @@ class DataSettings:
         a hub id, a folder of parquet files, an image folder. A relative folder that does not exist
         here is looked up under the environment variable ``TOPOSPIKE_DATA``. With
         ``events.frames``: ``digits-events`` (the same scans seen by a simulated event camera), or
-        a folder of recordings.
+        a folder of recordings. With ``text.context``: ``pydoc-topics`` (the help texts of Python,
+        embedded), a file or folder of ``.txt``, or a dataset with a column of text.
     image_column, label_column
         Column names; ``None`` finds them by type.
     mean, std
         Normalisation per channel, on pixels scaled to [0, 1]; ``None`` uses the known constants
         of the dataset, or measures them on the training split.
     validation_fraction
-        Share of the training split cut off for validation (stratified, seeded). The test split is
-        read once, at the end.
+        Share of the training split cut off for validation (stratified and seeded; of text, the end
+        of it). The test split is read once, at the end.
     augment
         Names of augmentations, in order: ``crop`` (pad 4), ``flip``, ``alternating_flip``,
         ``cutout``, ...; a number after a colon is its strength, as in ``crop:2``
-        (`topospike.data.AUGMENTATIONS`). Of events: ``flip``, ``roll``, ``jitter``.
+        (`topospike.data.AUGMENTATIONS`). Of events: ``flip``, ``roll``, ``jitter``. Of text:
+        ``shift``, which cuts the contexts of every epoch at other places.
     mix
         Ways to mix two training images and their labels, one of them drawn for every batch:
         ``mixup``, ``cutmix``; a number after a colon is the parameter of the Beta distribution.
@@ -108,18 +146,20 @@ class DataSettings:
         1 (grey) or 3 (colour); ``None`` looks at the images.
     limit_train, limit_test
         Use only a seeded, stratified subset of n images (training and validation together, and
-        test); for quick runs.
+        test), or the first n contexts of a text; for quick runs.
     workers
         Processes that decode images, for sets too large to be held in memory.
     memory_gib
         Sets up to this size are decoded once and held in memory; 0 decodes every batch anew.
     events
         Recordings of an event camera instead of images.
+    text
+        Text instead of images.
 
     Raises
     ------
     ConfigError
-        A number out of range, or one split for training and for the test.
+        A number out of range, events and text at once, or one split for training and for the test.
     """
 
     source: str = "digits"
@@ -141,6 +181,7 @@ class DataSettings:
     workers: int = 0
     memory_gib: float = 2.0
     events: EventSettings = field(default_factory=EventSettings)
+    text: TextSettings = field(default_factory=TextSettings)
 
     def __post_init__(self) -> None:
         size, limits = self.image_size, (self.limit_train, self.limit_test)
@@ -161,6 +202,11 @@ class DataSettings:
                 "test_split",
                 self.test_split != self.train_split,
                 "another split than train_split, of images that are not trained on,",
+            ),
+            (
+                "text",
+                self.text.context == 0 or self.events.frames == 0,
+                "no context where data.events.frames are given, since data are one or the other,",
             ),
         )
 

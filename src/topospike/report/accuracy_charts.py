@@ -1,9 +1,10 @@
-"""Charts of accuracy and energy: trajectories over time as plotly panels."""
+"""Charts of accuracy, or another metric, and energy: trajectories over time as plotly panels."""
 
 from __future__ import annotations
 
 from topospike.report.chart import (
     Figure,
+    Layout,
     LegendEntry,
     Panel,
     Table,
@@ -12,7 +13,6 @@ from topospike.report.chart import (
     line,
     log_axis,
     plain_text,
-    share_axis,
     time_axis,
 )
 from topospike.report.labels import (
@@ -24,8 +24,9 @@ from topospike.report.labels import (
     series_name,
     series_style,
 )
+from topospike.report.measured import Measured
 from topospike.report.simulation import Trajectory, on_front
-from topospike.report.units import energy, percent, round_energy
+from topospike.report.units import energy, round_energy
 
 MARKED_SIZE, USUAL_SIZE = 12.0, 5.0
 # The close-up: networks that end within five points of the best ANN, and a point below them.
@@ -35,11 +36,12 @@ NEAR, CLOSE_MARGIN = 0.05, 0.01
 def point_texts(trajectory: Trajectory) -> list[str]:
     """Return what a reader sees when pointing at each time step of a trajectory."""
     name = plain_text(series_name(trajectory.network, trajectory.method))
+    measured = trajectory.measured
     return [
-        f"<b>{name}</b><br>t = {timestep}<br>accuracy {percent(accuracy)}<br>"
-        f"energy {energy(joules)} per image"
-        for timestep, accuracy, joules in zip(
-            trajectory.timesteps, trajectory.accuracy, trajectory.energy_joule, strict=True
+        f"<b>{name}</b><br>t = {timestep}<br>{measured.words} {measured.written(value)}<br>"
+        f"energy {energy(joules)} per {measured.example}"
+        for timestep, value, joules in zip(
+            trajectory.timesteps, trajectory.values, trajectory.energy_joule, strict=True
         )
     ]
 
@@ -59,19 +61,26 @@ def trajectory_legend(lines: tuple[Trajectory, ...]) -> list[LegendEntry]:
 
 
 def ann_references(lines: tuple[Trajectory, ...]) -> list[tuple[str, float, float]]:
-    """List (network, ANN accuracy, ANN energy in joules), each distinct one once."""
+    """List (network, value of the ANN, its energy in joules), each distinct one once."""
     return list(
-        dict.fromkeys((item.network, item.ann_accuracy, item.ann_energy_joule) for item in lines)
+        dict.fromkeys((item.network, item.ann_value, item.ann_energy_joule) for item in lines)
     )
 
 
+def values_of(lines: tuple[Trajectory, ...]) -> list[float]:
+    """List all values that a figure shows, of ANNs too."""
+    return [value for item in lines for value in (*item.values, item.ann_value)]
+
+
 def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
-    """Draw accuracy over energy, time running along each curve, with the ANNs as stars."""
+    """Draw the metric over energy, time running along each curve, with the ANNs as stars."""
     networks, methods = names_of(lines)
+    measured = lines[0].measured
     traces = [pareto_trace(item, networks=networks, methods=methods) for item in lines]
     traces += [saturation_ring(item, networks) for item in lines if item.saturation_time]
-    for network, accuracy, joules in ann_references(lines):
-        traces.append(star(network, accuracy, joules, network_colour(network, networks)))
+    for network, value, joules in ann_references(lines):
+        colour = network_colour(network, networks)
+        traces.append(star(network, (joules, value), colour, measured))
     marked = marked_label(lines)
     legend = [
         *trajectory_legend(lines),
@@ -83,12 +92,13 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
         Panel(
             key="pareto",
             title="",
-            label="Accuracy over energy per image for every time step of every converted network, "
-            "energy on a logarithmic axis. The numbers are in the table below the figure.",
+            label=f"{measured.title} over energy per {measured.example} for every time step of "
+            "every converted network, energy on a logarithmic axis. The numbers are in the table "
+            "below the figure.",
             traces=tuple(traces),
             layout=layout(
-                log_axis("energy per image", energies_above(lines, 0.0), written=round_energy),
-                share_axis("test accuracy"),
+                energy_axis([*energies_of(lines)], measured),
+                measured.axis(values_of(lines)),
             ),
             height=420,
         ),
@@ -97,11 +107,12 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
     caption = (
         "Each curve is one converted network; time runs from left to right, one marker a time "
         f"step. The large marker is {marked}, the ring the saturation time T0, the star the "
-        "network run once as an ANN. Better is up and to the left."
+        f"network run once as an ANN. Better is {'down' if measured.lower_is_better else 'up'} and "
+        "to the left."
     )
     return Figure(
         "pareto",
-        "Accuracy against energy",
+        f"{measured.title} against energy",
         caption,
         panels,
         tuple(legend),
@@ -110,40 +121,47 @@ def pareto_figure(lines: tuple[Trajectory, ...]) -> Figure:
     )
 
 
-def energies_above(lines: tuple[Trajectory, ...], accuracy: float) -> list[float]:
-    """List the energies, of ANNs too, of all points with at least this accuracy."""
+def energy_axis(energies: list[float], measured: Measured) -> Layout:
+    """Return the logarithmic axis of energies."""
+    return log_axis(f"energy per {measured.example}", energies, written=round_energy)
+
+
+def energies_of(lines: tuple[Trajectory, ...], least: float | None = None) -> list[float]:
+    """List the energies, of ANNs too, of all points, or of those with at least this value."""
     points = [
         point
         for item in lines
         for point in (
-            *zip(item.energy_joule, item.accuracy, strict=True),
-            (item.ann_energy_joule, item.ann_accuracy),
+            *zip(item.energy_joule, item.values, strict=True),
+            (item.ann_energy_joule, item.ann_value),
         )
     ]
-    return [joules for joules, reached in points if reached >= accuracy]
+    return [joules for joules, reached in points if least is None or reached >= least]
 
 
 def close_up(lines: tuple[Trajectory, ...], traces: tuple[Trace, ...]) -> tuple[Panel, ...]:
     """Enlarge the region near the best ANN, where the curves of good conversions lie together.
 
-    Nothing when the curves stay there anyway. A network that ends more than ``NEAR`` below the
-    best ANN does not widen the region.
+    Nothing when the curves stay there anyway, or are no shares. A network that ends more than
+    ``NEAR`` below the best ANN does not widen the region.
     """
-    best = max(item.ann_accuracy for item in lines)
-    ends = [value for item in lines for value in (item.ann_accuracy, item.accuracy[-1])]
-    low = min(value for value in ends if value >= best - NEAR) - CLOSE_MARGIN
-    top = max(best, *(max(item.accuracy) for item in lines)) + CLOSE_MARGIN / 3
-    if min(min(item.accuracy) for item in lines) >= low:
+    measured = lines[0].measured
+    if not measured.is_share:
         return ()
-    energies = energies_above(lines, low)
+    best = max(item.ann_value for item in lines)
+    ends = [value for item in lines for value in (item.ann_value, item.values[-1])]
+    low = min(value for value in ends if value >= best - NEAR) - CLOSE_MARGIN
+    top = max(best, *(max(item.values) for item in lines)) + CLOSE_MARGIN / 3
+    if min(min(item.values) for item in lines) >= low:
+        return ()
     panel = Panel(
         key="pareto-near",
         title="Close-up near the ANN",
-        label="The same curves, enlarged to the accuracies near the best ANN.",
+        label="The same curves, enlarged to what is near the best ANN.",
         traces=traces,
         layout=layout(
-            log_axis("energy per image", energies, written=round_energy),
-            share_axis("test accuracy", range=[low, top]),
+            energy_axis(energies_of(lines, low), measured),
+            {**measured.axis(()), "range": [low, top]},
         ),
         height=320,
     )
@@ -163,7 +181,7 @@ def pareto_trace(item: Trajectory, *, networks: list[str], methods: list[str]) -
     return line(
         f"{item.network}|{item.method}",
         item.energy_joule,
-        item.accuracy,
+        item.values,
         style=series_style(item.network, item.method, networks=networks, methods=methods),
         hover=point_texts(item),
         marker_size=[MARKED_SIZE if t == item.marked else USUAL_SIZE for t in item.timesteps],
@@ -179,7 +197,7 @@ def saturation_ring(item: Trajectory, networks: list[str]) -> Trace:
         "mode": "markers",
         "legendgroup": "t0",
         "x": [item.energy_joule[place]],
-        "y": [item.accuracy[place]],
+        "y": [item.values[place]],
         "text": [text],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
@@ -191,18 +209,19 @@ def saturation_ring(item: Trajectory, networks: list[str]) -> Trace:
     }
 
 
-def star(network: str, accuracy: float, joules: float, colour: str) -> Trace:
-    """Return the reference point of one ANN."""
+def star(network: str, place: tuple[float, float], colour: str, measured: Measured) -> Trace:
+    """Return the reference point of one ANN at (energy, value)."""
+    joules, value = place
     text = (
-        f"<b>{plain_text(display_name(network))} · ANN</b><br>accuracy {percent(accuracy)}<br>"
-        f"energy {energy(joules)} per image"
+        f"<b>{plain_text(display_name(network))} · ANN</b><br>{measured.words} "
+        f"{measured.written(value)}<br>energy {energy(joules)} per {measured.example}"
     )
     return {
         "type": "scatter",
         "mode": "markers",
         "legendgroup": "ann",
         "x": [joules],
-        "y": [accuracy],
+        "y": [value],
         "text": [text],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": colour, "symbol": "star", "size": 14},
@@ -215,30 +234,32 @@ def trajectory_table(item: Trajectory, index: int, lines: tuple[Trajectory, ...]
     rows = tuple(
         (
             str(timestep),
-            percent(item.accuracy[place]),
+            item.measured.written(item.values[place]),
             energy(item.energy_joule[place]),
             "yes" if (index, place) in front else "",
         )
         for place, timestep in enumerate(item.timesteps)
     )
     return Table(
-        series_name(item.network, item.method), ("t", "accuracy", "energy", "on the front"), rows
+        series_name(item.network, item.method),
+        ("t", item.measured.words, "energy", "on the front"),
+        rows,
     )
 
 
 def accuracy_figure(lines: tuple[Trajectory, ...]) -> Figure:
-    """Draw accuracy over the time step, with the ANN's accuracy as a thin level."""
+    """Draw the metric over the time step, with the ANN's value as a thin level."""
     networks, methods = names_of(lines)
-    traces = []
-    for network, accuracy, _ in ann_references(lines):
+    measured, traces = lines[0].measured, []
+    for network, value, _ in ann_references(lines):
         last = max(item.timesteps[-1] for item in lines)
         name = plain_text(display_name(network))
         level = line(
             "ann",
             [1, last],
-            [accuracy, accuracy],
+            [value, value],
             style=Style(network_colour(network, networks), "dot"),
-            hover=[f"<b>{name} · ANN</b><br>accuracy {percent(accuracy)}"] * 2,
+            hover=[f"<b>{name} · ANN</b><br>{measured.words} {measured.written(value)}"] * 2,
             width=1.2,
             markers=False,
         )
@@ -246,21 +267,21 @@ def accuracy_figure(lines: tuple[Trajectory, ...]) -> Figure:
     for item in lines:
         style = series_style(item.network, item.method, networks=networks, methods=methods)
         key = f"{item.network}|{item.method}"
-        traces.append(
-            line(key, item.timesteps, item.accuracy, style=style, hover=point_texts(item))
-        )
+        traces.append(line(key, item.timesteps, item.values, style=style, hover=point_texts(item)))
     panel = Panel(
         key="accuracy",
         title="",
-        label="Test accuracy of every converted network at every time step, with the accuracy of "
+        label=f"Test {measured.words} of every converted network at every time step, with that of "
         "its ANN. The numbers are in the table of the previous figure.",
         traces=tuple(traces),
         layout=layout(
-            time_axis(max(item.timesteps[-1] for item in lines)), share_axis("test accuracy")
+            time_axis(max(item.timesteps[-1] for item in lines)), measured.axis(values_of(lines))
         ),
         height=360,
     )
     level_entry = LegendEntry("ANN", "line", Style(NEUTRAL_COLOUR, "dot", "none"), "ann")
     caption = "How fast each spiking network reaches its ANN (dotted level). Time is logarithmic."
     legend = (*trajectory_legend(lines), level_entry)
-    return Figure("accuracy", "Accuracy over time", caption, (panel,), legend, shape="wide")
+    return Figure(
+        "accuracy", f"{measured.title} over time", caption, (panel,), legend, shape="wide"
+    )

@@ -43,7 +43,11 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """One network converted by one method, as ``summary.json`` states it."""
+    """One network converted by one method, as ``summary.json`` states it.
+
+    ``ann_value`` and ``snn_value`` are those of another metric than accuracy, where one was asked
+    for; of a text, accuracy is the share of next tokens that are right.
+    """
 
     network: str
     method: str
@@ -55,6 +59,16 @@ class SummaryRow:
     ann_energy_joule: Amount
     saturation_time: Order | None
     sparsity: Share
+    metric: str = "accuracy"
+    ann_value: float | None = None
+    snn_value: float | None = None
+
+    @property
+    def values(self) -> tuple[float | None, float | None]:
+        """What the metric says of the ANN and of the spiking network."""
+        if self.metric == "accuracy":
+            return self.ann_accuracy, self.snn_accuracy
+        return self.ann_value, self.snn_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,11 @@ class Run:
     def recipe(self) -> Mapping[str, Any]:
         """The resolved recipe, empty when there is no record."""
         return self.record.get("recipe", {})
+
+    @property
+    def example(self) -> str:
+        """What one example of the data is called: an image, or a context of a text."""
+        return "context" if (self.record.get("data") or {}).get("context") else "image"
 
     @property
     def sparse(self) -> Network | None:

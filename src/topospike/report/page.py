@@ -88,7 +88,9 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
     found: list[tuple[str, str]] = []
     if "train" in data:
         images = " / ".join(count(data.get(part)) for part in ("train", "validation", "test"))
-        found.append(("train / validation / test images", images))
+        found.append((f"train / validation / test {run.example}s", images))
+    if data.get("context"):
+        found.append(("tokens of a context", count(data["context"])))
     if run.sparse is not None:
         found.append(("sparse training", display_name(run.sparse.name)))
     if run.methods:
@@ -114,11 +116,12 @@ def result_group(run: Run) -> Group:
 
 
 def energy_group(run: Run) -> Group:
-    """Show accuracy against energy, and against time, and what saves energy."""
+    """Show what was measured against energy and against time, and what saves energy."""
     lines = trajectories(run)
     if not lines:
         absent = ("No spiking network was evaluated, so there is no curve of accuracy or energy.",)
         return Group("energy", "Accuracy and energy", absent)
+    measured = lines[0].measured
     figures = (pareto_figure(lines), accuracy_figure(lines))
     if arriving := arrivals(run):
         figures = (*figures, arrivals_figure(arriving))
@@ -130,10 +133,21 @@ def energy_group(run: Run) -> Group:
         folds += (Fold("On a simulated chip", tables=(chips,), open=True),)
     return Group(
         "energy",
-        "Accuracy and energy",
-        sentences=cost_sentences(run),
+        f"{measured.title} and energy",
+        sentences=(*text_sentences(run), *cost_sentences(run)),
         figures=figures,
         folds=folds,
+    )
+
+
+def text_sentences(run: Run) -> tuple[str, ...]:
+    """Say what an image is where the data are text."""
+    tokens = (run.record.get("data") or {}).get("context")
+    if not tokens:
+        return ()
+    return (
+        f"The data are text: what is counted per image or context is for all {count(tokens)} "
+        f"tokens of a context together, and a token costs 1/{count(tokens)} of it.",
     )
 
 
@@ -164,11 +178,12 @@ def training_group(run: Run) -> Group:
     absent, figures = [], []
     curves, histories = learning_curves(run), topology_histories(run)
     if curves:
-        figures.append(training_figure(curves))
+        figures.append(training_figure(curves, of_text=run.example == "context"))
     else:
         absent.append("There is no training log in this folder.")
     if histories:
-        figures.append(updates_figure(histories))
+        unit = run.recipe.get("sparsity", {}).get("update_unit", "epoch")
+        figures.append(updates_figure(histories, unit=unit))
     else:
         absent.append("No topology update was logged: the topology did not change in training.")
     return Group("training", "Training", tuple(absent), figures=tuple(figures))
@@ -224,8 +239,8 @@ def convention_group(run: Run) -> Group:
         name,
         formula=energy_formula(evaluation.conventions),
         sentences=(
-            "Energies and counts are averages per test image and accumulate over the time steps "
-            "1 to t. A synaptic operation (SOP) is one spike crossing one existing link.",
+            f"Energies and counts are averages per test {run.example} and accumulate over the time "
+            "steps 1 to t. A synaptic operation (SOP) is one spike crossing one existing link.",
         ),
         tables=(convention_table(evaluation.conventions),),
         table_kind="words",

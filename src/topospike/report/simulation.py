@@ -1,4 +1,4 @@
-"""Data of the figures about accuracy, energy and spikes; arithmetic only, nothing drawn.
+"""Data of the figures about accuracy or perplexity, energy and spikes; nothing is drawn here.
 
 Every record keeps the numbers of ``evaluation.json`` as they are: joules, shares, counts per
 image. Rounding happens where text is written.
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from topospike.contracts import Evaluation, LayerOperations
 from topospike.measure.pareto import front_of
 from topospike.report.folder import Run
+from topospike.report.measured import Measured
 
 REFERENCE_TIMESTEP = 8
+ACCURACY = Measured()
 MAC_INPUTS = frozenset({"image", "graded"})
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """Accuracy and energy of one converted network at every time step.
+    """Accuracy, or what else was measured, and energy of one converted network at every time step.
 
     ``marked`` is the time step of the summary table, ``saturation_time`` is T0.
     """
@@ -26,12 +28,13 @@ class Trajectory:
     network: str
     method: str
     timesteps: tuple[int, ...]
-    accuracy: tuple[float, ...]
+    values: tuple[float, ...]
     energy_joule: tuple[float, ...]
-    ann_accuracy: float
+    ann_value: float
     ann_energy_joule: float
     marked: int
     saturation_time: int | None
+    measured: Measured = ACCURACY
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +89,36 @@ def evaluations(run: Run) -> list[tuple[str, str, Evaluation]]:
 
 
 def trajectories(run: Run) -> tuple[Trajectory, ...]:
-    """Return one accuracy-energy trajectory per converted network."""
+    """Return one trajectory per converted network, of what was measured first.
+
+    A run whose networks were measured by different things is shown by the first network's.
+    """
+    found = [(*place, result) for *place, result in evaluations(run) if result.metrics]
+    if not found:
+        return ()
+    measured = measured_in(run, found[0][-1])
     return tuple(
         Trajectory(
             network=network,
             method=method,
             timesteps=result.timesteps,
-            accuracy=result.accuracy,
+            values=result.metrics[measured.name],
             energy_joule=result.energy_joule,
-            ann_accuracy=result.ann_accuracy,
+            ann_value=result.ann_metrics[measured.name],
             ann_energy_joule=result.ann_energy_joule,
             marked=marked_timestep(run, network, method, result),
             saturation_time=result.saturation_time,
+            measured=measured,
         )
-        for network, method, result in evaluations(run)
-        if result.accuracy
+        for network, method, result in found
+        if measured.name in result.metrics
     )
+
+
+def measured_in(run: Run, result: Evaluation) -> Measured:
+    """Return what an evaluation measured first."""
+    name = next(iter(result.metrics))
+    return Measured(name, name in result.lower_is_better, run.example)
 
 
 def cost_sentences(run: Run) -> tuple[str, ...]:
@@ -117,10 +134,13 @@ def on_front(lines: tuple[Trajectory, ...]) -> frozenset[tuple[int, int]]:
     """Return the Pareto-optimal points as (index of the trajectory, index of the time step).
 
     A point is on the front when no other point has more accuracy for no more energy, nor the
-    same accuracy for less.
+    same accuracy for less; of other metrics, a better value.
     """
-    places = [(i, k) for i, line in enumerate(lines) for k in range(len(line.accuracy))]
-    points = [(lines[i].energy_joule[k], lines[i].accuracy[k]) for i, k in places]
+    places = [(i, k) for i, line in enumerate(lines) for k in range(len(line.values))]
+    points = [
+        (lines[i].energy_joule[k], lines[i].measured.goodness(lines[i].values[k]))
+        for i, k in places
+    ]
     return frozenset(places[point] for point in front_of(points))
 
 

@@ -29,6 +29,7 @@ from topospike.report.labels import (
     shortened,
     time_ticks,
 )
+from topospike.report.measured import Measured
 from topospike.report.network_charts import layer_names
 from topospike.report.simulation import LayerBars, Trajectory, layer_bars, trajectories
 
@@ -103,23 +104,23 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def draw_pareto(lines: tuple[Trajectory, ...]) -> Figure:
-    """Draw accuracy over energy, time running along the curves."""
-    from matplotlib.ticker import EngFormatter, PercentFormatter
+    """Draw the metric over energy, time running along the curves."""
+    from matplotlib.ticker import EngFormatter
 
     networks, methods = names_of(lines)
     figure, axes = new_axes(6.4, 4.0)
     for item in lines:
         look = series_style(item.network, item.method, networks=networks, methods=methods)
         name = series_name(item.network, item.method)
-        plot_line(axes, item.energy_joule, item.accuracy, look, name)
+        plot_line(axes, item.energy_joule, item.values, look, name)
         place = item.timesteps.index(item.marked)
-        point = (item.energy_joule[place], item.accuracy[place])
+        point = (item.energy_joule[place], item.values[place])
         axes.plot(*point, MARKERS[look.symbol], color=look.colour, markersize=8)
     for network in networks:
         item = next(line for line in lines if line.network == network)
         axes.plot(
             item.ann_energy_joule,
-            item.ann_accuracy,
+            item.ann_value,
             "*",
             color=network_colour(network, networks),
             markersize=12,
@@ -127,35 +128,44 @@ def draw_pareto(lines: tuple[Trajectory, ...]) -> Figure:
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter("J"))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set(xlabel="energy per image", ylabel="test accuracy")
+    scale(axes, lines[0].measured)
+    axes.set(xlabel=f"energy per {lines[0].measured.example}")
     axes.set_title(verbatim(f"large marker: {marked_label(lines)}"), fontsize=8, loc="left")
     axes.legend()
     return figure
 
 
 def draw_accuracy(lines: tuple[Trajectory, ...]) -> Figure:
-    """Draw accuracy over the time step, with the ANN as a level."""
-    from matplotlib.ticker import PercentFormatter
-
+    """Draw the metric over the time step, with the ANN as a level."""
     networks, methods = names_of(lines)
     figure, axes = new_axes(6.4, 3.6)
     for network in networks:
         item = next(line for line in lines if line.network == network)
         colour = network_colour(network, networks)
         name = verbatim(f"{display_name(network)} · ANN")
-        axes.axhline(item.ann_accuracy, color=colour, linestyle=":", linewidth=1, label=name)
+        axes.axhline(item.ann_value, color=colour, linestyle=":", linewidth=1, label=name)
     for item in lines:
         look = series_style(item.network, item.method, networks=networks, methods=methods)
         name = series_name(item.network, item.method)
-        plot_line(axes, item.timesteps, item.accuracy, look, name)
+        plot_line(axes, item.timesteps, item.values, look, name)
     ticks = time_ticks(max(item.timesteps[-1] for item in lines))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set(xlabel="time step t", ylabel="test accuracy")
+    scale(axes, lines[0].measured)
+    axes.set(xlabel="time step t")
     axes.legend()
     return figure
+
+
+def scale(axes: Axes, measured: Measured) -> None:
+    """Write the axis of the metric: shares in per cent, perplexities on a logarithmic scale."""
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_ylabel(f"test {measured.words}")
+    if measured.is_share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    elif measured.name == "perplexity":
+        axes.set_yscale("log")
 
 
 def plot_line(

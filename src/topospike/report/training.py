@@ -18,6 +18,7 @@ class LearningCurve:
     train_loss: tuple[float, ...]
     train_accuracy: tuple[float, ...]
     validation_accuracy: tuple[float | None, ...]
+    validation_loss: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def learning_curve(network: str, epochs: tuple[Epoch, ...]) -> LearningCurve:
         train_loss=tuple(line.train_loss for line in epochs),
         train_accuracy=tuple(line.train_accuracy for line in epochs),
         validation_accuracy=tuple(line.validation_accuracy for line in epochs),
+        validation_loss=tuple(line.validation_loss for line in epochs),
     )
 
 

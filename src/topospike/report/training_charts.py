@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from topospike.report.labels import (
 from topospike.report.training import LearningCurve, TopologyHistory
 from topospike.report.units import count, percent, plain
 
+LARGEST_LOSS = 100.0
 CHANGE_SYMBOLS = {"removed": "circle", "percolated": "square", "grown": "diamond"}
 SHARE_STYLES = {
     "sparsity": ("sparsity", Style("#5f7d9c")),
@@ -34,21 +36,33 @@ SHARE_STYLES = {
 }
 
 
-def epoch_axis() -> dict[str, object]:
-    """Return the axis of epochs, whole numbers only."""
-    return axis("epoch", tickformat="d", nticks=8)
+def epoch_axis(unit: str = "epoch") -> dict[str, object]:
+    """Return the axis of epochs, or of optimizer steps, whole numbers only."""
+    return axis(unit, tickformat="d", nticks=8)
 
 
-def training_figure(curves: tuple[LearningCurve, ...]) -> Figure:
-    """Draw loss and accuracy over the epochs of every network."""
+def perplexities(losses: Sequence[float | None]) -> tuple[float | None, ...]:
+    """Return the exponential of every cross-entropy, ``None`` where it is too large to write."""
+    return tuple(None if loss is None or loss > LARGEST_LOSS else math.exp(loss) for loss in losses)
+
+
+def training_figure(curves: tuple[LearningCurve, ...], *, of_text: bool = False) -> Figure:
+    """Draw loss, and accuracy or (of text) perplexity, over the epochs of every network."""
     networks = [curve.network for curve in curves]
-    loss, accuracy = [], []
+    name = "perplexity" if of_text else "accuracy"
+    loss, quality = [], []
     for curve in curves:
         colour = network_colour(curve.network, networks)
+        train, validation = (
+            (perplexities(curve.train_loss), perplexities(curve.validation_loss))
+            if of_text
+            else (curve.train_accuracy, curve.validation_accuracy)
+        )
+        written = plain if of_text else percent
         columns = (
             (loss, "training loss", curve.train_loss, Style(colour), plain),
-            (accuracy, "training accuracy", curve.train_accuracy, Style(colour, "dot"), percent),
-            (accuracy, "validation accuracy", curve.validation_accuracy, Style(colour), percent),
+            (quality, f"training {name}", train, Style(colour, "dot"), written),
+            (quality, f"validation {name}", validation, Style(colour), written),
         )
         for panel, what, values, style, written in columns:
             texts = [
@@ -69,11 +83,11 @@ def training_figure(curves: tuple[LearningCurve, ...]) -> Figure:
             layout(epoch_axis(), axis("loss", rangemode="tozero")),
         ),
         Panel(
-            "learning-accuracy",
-            "Accuracy",
-            "Training and validation accuracy of every network over the epochs.",
-            tuple(accuracy),
-            layout(epoch_axis(), share_axis("accuracy")),
+            f"learning-{name}",
+            name.capitalize(),
+            f"Training and validation {name} of every network over the epochs.",
+            tuple(quality),
+            layout(epoch_axis(), axis(name, type="log") if of_text else share_axis(name)),
         ),
     )
     legend = [
@@ -85,16 +99,20 @@ def training_figure(curves: tuple[LearningCurve, ...]) -> Figure:
         )
         for name in networks
     ]
-    legend.append(LegendEntry("on training images", "line", Style(NEUTRAL_COLOUR, "dot", "none")))
+    kind = "text" if of_text else "images"
+    legend.append(LegendEntry(f"on training {kind}", "line", Style(NEUTRAL_COLOUR, "dot", "none")))
     caption = (
-        "The networks as ANNs, before conversion. Accuracy on validation images is solid, on "
-        "training images dotted."
+        f"The networks as ANNs, before conversion. {name.capitalize()} on validation {kind} is "
+        f"solid, on training {kind} dotted."
     )
     return Figure("learning", "Learning curves", caption, panels, tuple(legend))
 
 
-def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
-    """Draw links changed by every topology update, and the shares they lead to."""
+def updates_figure(histories: tuple[TopologyHistory, ...], *, unit: str = "epoch") -> Figure:
+    """Draw links changed by every topology update, and the shares they lead to.
+
+    ``unit`` is what the updates are numbered by, ``epoch`` or ``step``.
+    """
     panels: list[Panel] = []
     for history in histories:
         name = display_name(history.network)
@@ -104,10 +122,12 @@ def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
                 "Links changed by each update",
                 f"Links removed, percolated and grown by every topology update of {name}.",
                 tuple(
-                    share_line(kind, history, getattr(history, kind), style, written=count)
+                    share_line(
+                        kind, history, getattr(history, kind), style, written=count, unit=unit
+                    )
                     for kind, style in change_styles().items()
                 ),
-                layout(epoch_axis(), axis("links", rangemode="tozero", tickformat="~s")),
+                layout(epoch_axis(unit), axis("links", rangemode="tozero", tickformat="~s")),
             )
         )
         panels.append(
@@ -117,10 +137,12 @@ def updates_figure(histories: tuple[TopologyHistory, ...]) -> Figure:
                 f"Sparsity, share of active neurons and share of positions ever active, after "
                 f"every topology update of {name}.",
                 tuple(
-                    share_line(what, history, getattr(history, kind), style, written=percent)
+                    share_line(
+                        what, history, getattr(history, kind), style, written=percent, unit=unit
+                    )
                     for kind, (what, style) in SHARE_STYLES.items()
                 ),
-                layout(epoch_axis(), share_axis("share", rangemode="tozero")),
+                layout(epoch_axis(unit), share_axis("share", rangemode="tozero")),
             )
         )
     legend = [LegendEntry(kind, "line", style, kind) for kind, style in change_styles().items()]
@@ -143,10 +165,11 @@ def share_line(
     style: Style,
     *,
     written: Callable[[Any], str],
+    unit: str,
 ) -> dict[str, object]:
-    """Return one quantity over the epochs of the updates."""
+    """Return one quantity over the epochs, or steps, of the updates."""
     texts = [
-        f"epoch {epoch}<br>{what} {written(value)}"
+        f"{unit} {epoch}<br>{what} {written(value)}"
         for epoch, value in zip(history.epochs, values, strict=True)
     ]
     # Removed and grown often coincide: the broad line stays visible under the thin one.

@@ -6,19 +6,11 @@ from topospike.contracts import Evaluation
 from topospike.report.chart import Table
 from topospike.report.folder import Run, SummaryRow
 from topospike.report.labels import display_name, series_name
+from topospike.report.measured import Measured
 from topospike.report.units import NO_VALUE, energy, percent, plain, points
 
 TRAINED = "direct"
 """What the report of a network trained through time calls its method."""
-SUMMARY_COLUMNS = (
-    "network",
-    "ANN accuracy",
-    "SNN accuracy",
-    "energy per image",
-    "ratio to dense",
-    "T0",
-    "sparsity",
-)
 
 
 def headline(run: Run) -> str:
@@ -33,8 +25,7 @@ def headline(run: Run) -> str:
         subject = f"the {display_name(row.network)} network, {percent(row.sparsity, 1)} sparse and"
     parts = [
         f"At time step {row.timesteps} {subject} converted by {display_name(row.method)}, "
-        f"classifies {percent(row.snn_accuracy)} of the test images correctly, "
-        f"{against_ann(row)}, for {energy(row.energy_joule)} per image"
+        f"{achievement(row, run)}, for {energy(row.energy_joule)} per {run.example}"
     ]
     if row.energy_ratio is not None and row.network != "dense":
         parts.append(f"{percent(row.energy_ratio, 1)} of the energy of its dense twin")
@@ -44,6 +35,22 @@ def headline(run: Run) -> str:
 def headline_row(run: Run) -> SummaryRow | None:
     """Return the row the headline speaks of: the first sparse one, else the first."""
     return next((row for row in run.rows if row.network != "dense"), next(iter(run.rows), None))
+
+
+def achievement(row: SummaryRow, run: Run) -> str:
+    """Say what a spiking network reaches, and how far that is from its ANN."""
+    measured = Measured(row.metric, example=run.example)
+    ann, snn = row.values
+    if row.metric == "accuracy":
+        return (
+            f"classifies {percent(row.snn_accuracy)} of the test images correctly, "
+            f"{against_ann(row)}"
+        )
+    reached = f"has a {measured.words} of {measured.written(snn)} on the test data"
+    if ann is None or snn is None:
+        return reached
+    side = "above" if snn > ann else "below"
+    return f"{reached}, {measured.distance(snn - ann)} {side} its ANN"
 
 
 def against_ann(row: SummaryRow) -> str:
@@ -56,11 +63,15 @@ def against_ann(row: SummaryRow) -> str:
 
 def summary_table(run: Run) -> Table:
     """Return the table dense versus sparse, one row per network and conversion."""
+    measured = Measured(run.rows[0].metric, example=run.example)
+    columns = (
+        *("network", f"ANN {measured.words}", f"SNN {measured.words}"),
+        *(f"energy per {measured.example}", "ratio to dense", "T0", "sparsity"),
+    )
     rows = tuple(
         (
             row_name(row, run),
-            percent(row.ann_accuracy),
-            percent(row.snn_accuracy),
+            *map(measured.written, row.values),
             energy(row.energy_joule),
             plain(row.energy_ratio),
             NO_VALUE if row.saturation_time is None else str(row.saturation_time),
@@ -68,7 +79,7 @@ def summary_table(run: Run) -> Table:
         )
         for row in run.rows
     )
-    return Table(summary_caption(run), SUMMARY_COLUMNS, rows)
+    return Table(summary_caption(run), columns, rows)
 
 
 def row_name(row: SummaryRow, run: Run) -> str:
@@ -86,14 +97,15 @@ def summary_caption(run: Run) -> str:
     steps = {row.timesteps for row in run.rows}
     at = f"t = {steps.pop()}" if len(steps) == 1 else "the time step t of the row"
     images = next((e.images for n in run.networks for e in n.evaluations.values()), None)
-    on = f" on {images} test images" if images else ""
+    on = f" on {images} test {run.example}s" if images else ""
+    words = Measured(run.rows[0].metric).words
     conversions = (report for network in run.networks for report in network.conversions.values())
     trained = any(report.method == TRAINED for report in conversions)
     own = " A network trained through time has no ANN; there its own is shown." if trained else ""
     return (
-        f"SNN accuracy and energy at {at}{on}. Ratio is the energy over that of the dense twin "
-        "converted by the same method; T0 the time step by which accuracy has stopped improving; "
-        f"sparsity the share of absent links among all weights.{own}"
+        f"SNN {words} and energy at {at}{on}. Ratio is the energy over that of the dense twin "
+        f"converted by the same method; T0 the time step by which {words} has stopped "
+        f"improving; sparsity the share of absent links among all weights.{own}"
     )
 
 

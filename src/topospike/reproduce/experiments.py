@@ -35,6 +35,7 @@ BASES: Mapping[tuple[str, str], str] = {
     ("CIFAR-100", "ResNet-18"): "cifar100-resnet18",
     ("CIFAR-100", "6Conv2FC"): "cifar100-conv6fc2",
     ("ImageNet-1K", "ViT-B"): "imagenet-vit-b",
+    ("OpenWebText", "LLaMA-60M"): "openwebtext-llama-60m",
 }
 # Weights of 6Conv2FC's hidden linear layer; the classifier's 512 per class stay dense.
 HIDDEN_WEIGHTS, CLASSIFIER_WEIGHTS = 32768 * 512, 512
@@ -113,7 +114,8 @@ def experiment(row: PublishedRow, *, scale: str = "full", seed: int = 0) -> Expe
     base = BASES[dataset, network]
     evolved = "cht" if method == "initial" else method
     # Every dataset is the same embedded one at that scale, so equal rows share a run.
-    subject = f"digits-{slug(network)}" if scale == "smoke" else base
+    embedded = "topics" if network == "LLaMA-60M" else "digits"
+    subject = f"{embedded}-{slug(network)}" if scale == "smoke" else base
     parts = [subject, evolved, *particulars(row)]
     return Experiment(
         name="-".join(parts),
@@ -162,13 +164,31 @@ def particulars(row: PublishedRow) -> list[str]:
 
 
 def dense(row: PublishedRow) -> Changes:
-    """Train the dense network alone."""
-    return together({"sparse_twin": False}, dropout_of(row))
+    """Train the dense network alone; of language models, without warming up again."""
+    restarts = {"train": {"restart_every_epochs": 0.0, "restart_warmup_epochs": 0.0}}
+    own = restarts if row.labels["network"] == "LLaMA-60M" else {}
+    return together({"sparse_twin": False}, dropout_of(row), own)
 
 
 def cht(row: PublishedRow) -> Changes:
     """Train the network with an evolving topology alone, at the row's sparsity."""
     return together({"dense_twin": False}, dropout_of(row), sparsity_of(row), schedule_of(row))
+
+
+def evolved(row: PublishedRow) -> Changes:
+    """Train a language model with links that change by the row's rule, at its sparsity.
+
+    The published baselines start from random links and remove the smallest weights.
+    """
+    rule = row.labels["method"]
+    share = float(row.labels["sparsity"].removesuffix(" %")) / 100
+    own: Changes = {"rule": rule, "linear": share}
+    if rule == "chtss":  # from half of the links, over four fifths of the run
+        own = {**own, "initial_linear": 0.5, "stop_fraction": 0.8}
+    if rule in ("set", "rigl"):
+        zeta = 0.3 if rule == "rigl" else 0.1
+        own = {**own, "initial_topology": "er", "removal": None, "zeta": zeta}
+    return {"dense_twin": False, "sparsity": own}
 
 
 def dropout_of(row: PublishedRow) -> Changes:
@@ -226,6 +246,8 @@ def epochs_of(row: PublishedRow) -> int:
 def conversions_of(row: PublishedRow) -> Changes:
     """Return the conversions of a row's trained network, those of its neighbours included."""
     if row.labels["method"] in THROUGH_TIME:
+        return {}
+    if row.labels["network"] == "LLaMA-60M":
         return {}
     if row.labels["network"] == "ViT-B":
         # Where operands are converted the method's own defaults are the paper's: n = 8, c = 4 and
@@ -295,6 +317,7 @@ METHODS: Registry[Method] = Registry(
         "cht": cht,
         "initial": cht,
         "depgraph": depgraph,
+        **dict.fromkeys(("set", "rigl", "chts", "chtss"), evolved),
         **dict.fromkeys(ONE_SHOT, one_shot),
         **dict.fromkeys(THROUGH_TIME, through_time),
     },

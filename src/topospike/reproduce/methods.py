@@ -19,7 +19,7 @@ import torch
 from topospike.contracts import Evaluation, to_json, write_atomically
 from topospike.conversion import METHODS, Method, convert
 from topospike.conversion.layer_by_layer import TimedMethod
-from topospike.data import Batches, DataBundle, load_data
+from topospike.data import DataBundle, SplitBatches, load_data
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
 from topospike.pipeline.api import run_recipe
@@ -236,7 +236,9 @@ def last_of_each(rows: Sequence[MethodRow], timesteps: int) -> MethodRow:
     return replace(rows[-1], **{name: curve(name) for name in names})
 
 
-def with_silence(row: MethodRow, snn: SpikingNetwork, images: Batches | EvenlySpread) -> MethodRow:
+def with_silence(
+    row: MethodRow, snn: SpikingNetwork, images: SplitBatches | EvenlySpread
+) -> MethodRow:
     """Add after how many steps nothing fires, where that happens."""
     if not snn.settles:
         return row

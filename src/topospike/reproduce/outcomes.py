@@ -104,14 +104,19 @@ def topology_of(run: Run, experiment: Experiment) -> TopologyReport | None:
 
 
 def values_of(evaluation: Evaluation, timesteps: int | None) -> dict[str, float]:
-    """Return accuracy and energy at the row's time step, and the saturation time."""
+    """Return accuracy, perplexity and energy at the row's time step, and the saturation time."""
     values = {"ann_accuracy": 100 * evaluation.ann_accuracy}
+    perplexities = evaluation.metrics.get("perplexity", ())
+    if perplexities:
+        values["ann_perplexity"] = evaluation.ann_metrics["perplexity"]
     if evaluation.saturation_time is not None:
         values["saturation_time"] = evaluation.saturation_time
     if timesteps in evaluation.timesteps:
         place = evaluation.timesteps.index(timesteps)
         values["snn_accuracy"] = 100 * evaluation.accuracy[place]
         values["energy_joule"] = evaluation.energy_joule[place]
+        if perplexities:
+            values["snn_perplexity"] = perplexities[place]
     return values
 
 

@@ -2,9 +2,10 @@
 
 ``published.json`` holds every table and every quantified figure of Bao, Gu, Lyu, Cannistraci (2026)
 as printed: accuracies in per cent, energies in micro- or millijoules per image, sparse rows as
-differences from their dense row; and the results of CH-SNN, with a source of their own. `read_rows`
-adds what follows from the print, so that each row can be compared in absolute values too. Nothing
-measured by us is in that file.
+differences from their dense row; and, with sources of their own, the results of CH-SNN and the
+perplexities of Zhang et al. (2025) for LLaMA-60M. `read_rows` adds what follows from the
+print, so that each row can be compared in absolute values too. Nothing measured by us is in that
+file.
 """
 
 from __future__ import annotations

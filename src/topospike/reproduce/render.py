@@ -23,6 +23,8 @@ TITLES: Mapping[str, str] = {
     "network_sparsity": "network sparsity (%)",
     "ann_accuracy": "ANN accuracy (%)",
     "snn_accuracy": "SNN accuracy (%)",
+    "ann_perplexity": "ANN perplexity",
+    "snn_perplexity": "SNN perplexity",
     "snn_accuracy_delta": "SNN accuracy against dense (points)",
     "energy_joule": "energy per image",
     "energy_reduction_percent": "energy saved against dense (%)",
@@ -155,12 +157,12 @@ def introduction(target: Target, lines: Sequence[Line], *, scale: str) -> str:
         "full": "the published setting",
         "cpu": "reduced networks and epochs, so levels differ and only what does not depend on "
         "the size of a network is compared",
-        "smoke": "tiny networks on the digits of scikit-learn, which shows only that it runs",
+        "smoke": "tiny networks on embedded data, which shows only that it runs",
     }
     return (
         f"{done} of {len(lines)} rows were run, at scale {scale}: {meaning[scale]}. Published: "
-        f"{target.table.source}. Energies are per image of the test split; differences are ours "
-        "less published, ratios for energies."
+        f"{target.table.source}. Energies are per image (or context of a text) of the test split; "
+        "differences are ours less published, ratios for energies."
     )
 
 

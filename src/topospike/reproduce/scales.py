@@ -100,6 +100,51 @@ SMOKE: dict[str, Changes] = {
         "sparsity": {"update_interval": 1, "start_fraction": 0.0},
     },
 }
+TOPICS: Changes = {
+    "source": "pydoc-topics",
+    "text": {"context": 128, "tokenizer": None, "test_fraction": 0.1},
+    "validation_fraction": 0.1,
+    "limit_train": None,
+    "limit_test": None,
+    "augment": ["shift"],
+    "batch_size": 32,
+    "eval_batch_size": 64,
+}
+BY_EPOCH: Changes = {"update_unit": "epoch", "update_interval": 1}
+CPU["LLaMA-60M"] = {
+    "data": TOPICS,
+    "model": {"widths": [128], "blocks": [5], "hidden": [344], "heads": 4},
+    "train": {
+        "epochs": 10,
+        "learning_rate": 2e-3,
+        "weight_decay": 0.1,
+        "warmup_epochs": 1,
+        "restart_every_epochs": 0.0,
+        "restart_warmup_epochs": 0.0,
+        "gradient_clip": 1.0,
+        "bf16": False,
+    },
+    "sparsity": BY_EPOCH,
+    "measure": {"images": 128},
+}
+SMOKE["LLaMA-60M"] = {
+    "data": {
+        **TOPICS,
+        "text": {**TOPICS["text"], "context": 16},
+        "limit_train": 64,
+        "limit_test": 16,
+    },
+    "model": {"widths": [16], "blocks": [1], "hidden": [24], "heads": 2},
+    "train": {
+        "epochs": 3,
+        "learning_rate": 1e-3,
+        "warmup_epochs": 0.5,
+        "restart_every_epochs": 0.0,
+        "restart_warmup_epochs": 0.0,
+        "bf16": False,
+    },
+    "sparsity": BY_EPOCH,
+}
 # Trained through time: eight steps forward and back cost about ten times what an ANN does.
 DIRECT: Mapping[str, Changes] = {
     "cpu": {
@@ -151,7 +196,7 @@ def changes_of(scale: str, network: str, *, method: str) -> Changes:
     if method in THROUGH_TIME:
         return DIRECT.get(scale, {})
     changes = dict(own.get(network, {}))
-    if scale in QUANTISED and network != "ViT-B":
+    if scale in QUANTISED and network not in ("ViT-B", "LLaMA-60M"):
         changes["quantise"] = QUANTISED[scale]
     if scale in TOLERANCES and method == "depgraph":
         changes["prune"] = {"tolerance": TOLERANCES[scale]}

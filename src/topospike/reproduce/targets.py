@@ -72,6 +72,7 @@ TARGETS: Registry[Target] = Registry(
             Target("figA1", COMPARED, has_curves=True),
             Target("tableA4", ("saturation_time",)),
             Target(ch_snn.NAME, SPARSE, own=ch_snn.table(), plan=ch_snn.plan),
+            Target("llama60m", ("ann_perplexity", "snn_perplexity", "energy_joule")),
         )
     },
 )

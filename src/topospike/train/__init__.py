@@ -16,9 +16,12 @@ from topospike.train.distributed import wrap as wrap
 from topospike.train.epoch import evaluate_accuracy as evaluate_accuracy
 from topospike.train.finite import check_weights as check_weights
 from topospike.train.loop import fit as fit
+from topospike.train.optim import CLASSIFICATION as CLASSIFICATION
+from topospike.train.optim import NEXT_TOKEN as NEXT_TOKEN
 from topospike.train.optim import TrainingMethod as TrainingMethod
 from topospike.train.optim import build_optimizer as build_optimizer
 from topospike.train.optim import learning_rate_at as learning_rate_at
+from topospike.train.optim import optimizer_steps as optimizer_steps
 from topospike.train.protocols import ImageBatches as ImageBatches
 from topospike.train.protocols import SharedController as SharedController
 from topospike.train.protocols import TopologyController as TopologyController
@@ -27,6 +30,8 @@ from topospike.train.resume import FitResult as FitResult
 from topospike.train.resume import MetricsLog as MetricsLog
 
 __all__ = [
+    "CLASSIFICATION",
+    "NEXT_TOKEN",
     "CheckpointWarning",
     "CompactLayers",
     "FitResult",
@@ -49,6 +54,7 @@ __all__ = [
     "load_checkpoint",
     "load_latest",
     "on_links",
+    "optimizer_steps",
     "process_group",
     "save_checkpoint",
     "wrap",

@@ -1,4 +1,4 @@
-"""Stage train: one pass over the training batches, and the accuracy over any.
+"""Stage train: one pass over the training batches, and loss and accuracy over any.
 
 A batch is forward (in bf16 if asked), the method's loss, backward; after one
 batch, or as many as gradients are accumulated over: mask the gradients, clip, step. The gradient is
@@ -35,7 +35,9 @@ from topospike.train.resume import Run, Trainee
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """Means over the images of one epoch, seen while the weights moved.
+    """Means over the answers of one epoch, seen while the weights moved.
+
+    An image has one answer, a text one for every token.
 
     ``train_loss`` is in the unit of the loss (nats, label smoothing included, for cross-entropy),
     ``train_accuracy`` a fraction, ``learning_rate`` that of the last step; ``compact_layers`` ran
@@ -58,7 +60,7 @@ def train_epoch(
     NonFiniteError
         The loss of a batch is NaN or infinite; the weights are still those before the batch.
     ShapeError
-        The model does not return one logit per image and class.
+        The model does not return one logit per label and class.
     ConfigError
         The data gave another number of batches than their ``len()``; or layers cannot run on their
         links alone, as was asked.
@@ -97,8 +99,8 @@ def train_epoch(
             f"the training batches announced {batches} (their len()) but gave {seen} in epoch "
             f"{epoch}; the learning-rate schedule needs the two to agree."
         )
-    loss, correct, images = totals.over(processes)
-    return EpochSummary(loss / images, correct / images, learning_rate, names)
+    loss, correct, answers = totals.over(processes)
+    return EpochSummary(loss / answers, correct / answers, learning_rate, names)
 
 
 def backward(
@@ -122,7 +124,7 @@ def backward(
         averaging = nullcontext() if is_last else without_averaging(trainee.network)
         with whole_batch_norm(model, processes, counted, images=len(whole)), averaging:
             logits = forward(trainee.network, x, settings)
-            check_logits(logits, batch=len(y), classes=run.data.classes, model=model)
+            check_logits(logits, y, classes=run.data.classes, model=model)
             loss = run.method.loss(logits.float(), y, settings)
             guard.watch(loss)
             (loss * (counted * processes.count / images)).backward()
@@ -156,23 +158,23 @@ def change_topology(trainee: Trainee, run: Run, number: int) -> None:
 
 
 class Totals:
-    """Sums over the images of this process, on the device: reading a number would make it wait."""
+    """Sums over the answers of this process, on the device: reading a number would make it wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.images = 0
+        self.answers = 0
 
-    def add(self, logits: Tensor, y: Tensor, *, counted: int, loss: Tensor | None = None) -> None:
-        """Take up a batch, of whose images the first ``counted`` count."""
+    def add(self, logits: Tensor, y: Tensor, *, counted: int, loss: Tensor) -> None:
+        """Take up a batch and its mean loss; the first ``counted`` images or texts count."""
+        answers = class_numbers(y[:counted]).numel()
         self.correct += count_correct(logits[:counted], y[:counted]).to(self.correct.device)
-        self.images += counted
-        if loss is not None:
-            self.loss += loss.detach().double() * counted
+        self.loss += loss.detach().double() * answers
+        self.answers += answers
 
     def over(self, processes: Processes) -> list[float]:
-        """Return loss, correct images and images of all processes."""
-        own = [float(self.loss), float(self.correct), float(self.images)]
+        """Return loss, correct answers and answers of all processes."""
+        own = [float(self.loss), float(self.correct), float(self.answers)]
         return processes.sum(torch.tensor(own, dtype=torch.float64)).tolist()
 
 
@@ -187,8 +189,8 @@ def groups(
 
 def order_of(labels: Tensor) -> Tensor:
     """Compute a number that changes when labels change places."""
-    places = torch.arange(1, len(labels) + 1, device=labels.device)
-    return (class_numbers(labels) * places).sum()
+    classes = class_numbers(labels).flatten()
+    return (classes * torch.arange(1, len(classes) + 1, device=labels.device)).sum()
 
 
 def move(x: Tensor, device: torch.device, settings: TrainSettings) -> Tensor:
@@ -226,21 +228,30 @@ def trained_parameters(trainee: Trainee) -> list[Tensor]:
     return [p for group in trainee.optimizer.param_groups for p in group["params"]]
 
 
+@dataclass(frozen=True)
+class Score:
+    """Mean loss over the answers to some batches, and the share of right ones."""
+
+    loss: float
+    accuracy: float
+
+
 def evaluate_accuracy(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     processes: Processes = ALONE,
 ) -> float:
-    """Compute the share of images whose largest logit is the label's.
+    """Compute the share of images, or of tokens, whose largest logit is the label's.
 
     Parameters
     ----------
     model
-        Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``. Evaluated in eval
-        mode, on the device of its first parameter; every module gets its own mode back.
+        Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``, or tokens
+        ``(batch, token)`` to ``(batch, token, classes)``. Evaluated in eval mode, on the device of
+        its first parameter; every module gets its own mode back.
     batches
-        Pairs of images and int64 labels ``(batch,)``.
+        Pairs of images and int64 labels ``(batch,)``, or of tokens and labels ``(batch, token)``.
     processes
         Share every batch, the same ones on every process, and add up their counts.
 
@@ -254,7 +265,7 @@ def evaluate_accuracy(
     ConfigError
         There is no image.
     ShapeError
-        The model does not return one row of logits per image.
+        The model does not return one row of logits per label.
 
     Examples
     --------
@@ -263,6 +274,16 @@ def evaluate_accuracy(
     >>> evaluate_accuracy(torch.nn.Identity(), [(images, torch.tensor([0, 1, 1]))])
     0.6666666666666666
     """
+    return score(model, batches, lambda logits, y: logits.new_zeros(()), processes).accuracy
+
+
+def score(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    processes: Processes = ALONE,
+) -> Score:
+    """Compute accuracy, as `evaluate_accuracy` does, and the mean of a loss (logits, labels)."""
     device = next((parameter.device for parameter in model.parameters()), None)
     totals = Totals(torch.device("cpu") if device is None else device)
     with evaluating(model), torch.no_grad():
@@ -271,40 +292,43 @@ def evaluate_accuracy(
             x, y = (t.to(device or t.device, non_blocking=True) for t in (x, y))
             with whole_batch_norm(model, processes, counted, images=len(whole)):
                 logits = model(x)
-            check_logits(logits, batch=len(y), classes=None, model=model)
-            totals.add(logits, y, counted=counted)
-    _, correct, images = totals.over(processes)
-    if images == 0:
+            check_logits(logits, y, classes=None, model=model)
+            totals.add(logits, y, counted=counted, loss=loss(logits.float(), y))
+    total, correct, answers = totals.over(processes)
+    if answers == 0:
         raise ConfigError("there are no images to evaluate on: give at least one batch.")
-    return correct / images
+    return Score(total / answers, correct / answers)
 
 
-def count_correct(logits: Float[Tensor, "batch classes"], labels: Tensor) -> Int[Tensor, ""]:
-    """Count the images whose largest logit is the label's, on the device."""
-    return (logits.detach().argmax(dim=1) == class_numbers(labels)).sum()
+def count_correct(logits: Float[Tensor, "*answers classes"], labels: Tensor) -> Int[Tensor, ""]:
+    """Count the labels that have the largest logit, on the device."""
+    return (logits.detach().argmax(dim=-1) == class_numbers(labels)).sum()
 
 
-def class_numbers(labels: Tensor) -> Int[Tensor, " batch"]:
+def class_numbers(labels: Tensor) -> Int[Tensor, "*answers"]:
     """Return the class of every label; of probabilities of classes, the most probable one."""
-    return labels.argmax(dim=1) if labels.dim() == 2 else labels
+    return labels.argmax(dim=-1) if labels.is_floating_point() else labels
 
 
-def check_logits(logits: object, *, batch: int, classes: int | None, model: nn.Module) -> None:
-    """Refuse an output that is not one logit per image and class, of any number if ``None``.
+def check_logits(logits: object, labels: Tensor, *, classes: int | None, model: nn.Module) -> None:
+    """Refuse an output that is not one logit per label and class, of any number if ``None``.
 
     Raises
     ------
     ShapeError
         Says what came out and what was needed.
     """
-    name, wanted = type(model).__name__, f"({batch}, {classes or 'classes'})"
+    name, answers = type(model).__name__, tuple(class_numbers(labels).shape)
+    wanted = f"({', '.join(map(str, answers))}, {classes or 'classes'})"
     if not isinstance(logits, Tensor):
         raise ShapeError(
             f"{name} returned a {type(logits).__name__}; the logits are needed as a tensor of "
             f"shape {wanted}. Wrap the model so that it returns them."
         )
-    if logits.ndim != 2 or len(logits) != batch or classes not in (None, logits.shape[1]):
+    fits = logits.ndim == len(answers) + 1 and tuple(logits.shape[:-1]) == answers
+    if not fits or classes not in (None, logits.shape[-1]):
+        kind = "images" if len(answers) == 1 else "texts"
         raise ShapeError(
-            f"{name} returned shape {tuple(logits.shape)} for {batch} images; it must be {wanted}. "
-            "Build the model with as many classes as the data have."
+            f"{name} returned shape {tuple(logits.shape)} for {len(labels)} {kind}; it must be "
+            f"{wanted}. Build the model with as many classes as the data have."
         )

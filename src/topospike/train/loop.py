@@ -39,7 +39,7 @@ from topospike.train.distributed import (
     take_buffers,
     wrap,
 )
-from topospike.train.epoch import change_topology, due, evaluate_accuracy, train_epoch
+from topospike.train.epoch import Score, change_topology, due, score, train_epoch
 from topospike.train.finite import check_weights
 from topospike.train.optim import (
     CLASSIFICATION,
@@ -82,9 +82,10 @@ def fit(
     Parameters
     ----------
     model
-        Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``; moved to ``device``,
-        left in eval mode. In a model in training mode, a part in eval mode (a frozen batch norm)
-        stays so. With ``ema_decay`` it ends with the averaged weights.
+        Maps ``(batch, chan, height, width)`` to logits ``(batch, classes)``, or tokens ``(batch,
+        token)`` to ``(batch, token, classes)``; moved to ``device``, left in eval mode. In a model
+        in training mode, a part in eval mode (a frozen batch norm) stays so. With ``ema_decay`` it
+        ends with the averaged weights.
     data
         Train and validation batches, number of classes; with an ``identity`` if other data are to
         be told from these when a run is resumed.
@@ -120,7 +121,7 @@ def fit(
         Settings that cannot be trained with, no training batches, or a topology controller planned
         for another number of epochs or for steps.
     ShapeError
-        The model does not return one logit per image and class.
+        The model does not return one logit per label and class.
     NonFiniteError
         The loss or a weight became NaN or infinite; names the layer, the epoch and the step. The
         last checkpoint stays.
@@ -214,17 +215,21 @@ def train_and_record(
     settle_buffers(trainee)
     if due(trainee, "epoch", epoch):
         change_topology(trainee, run, epoch)
-    accuracy = validate(trainee, run.data)
+    found = validate(trainee, run)
     seconds = time.perf_counter() - started
     history = history.after_epoch(
-        train_loss=summary.train_loss, validation_accuracy=accuracy, seconds=seconds
+        train_loss=summary.train_loss,
+        validation_accuracy=None if found is None else found.accuracy,
+        validation_loss=None if found is None else found.loss,
+        seconds=seconds,
+        best=run.method.best,
     )
+    judged = "validation_accuracy", "validation_loss"
+    best = "best_epoch", "best_validation_accuracy", "best_validation_loss"
     record = {
         "epoch": epoch,
         **dataclasses.asdict(summary),
-        "validation_accuracy": accuracy,
-        "best_epoch": history.best_epoch,
-        "best_validation_accuracy": history.best_validation_accuracy,
+        **{name: getattr(history, name) for name in (*judged, *best)},
         "seconds": seconds,
     }
     run.metrics.write("epoch", record)
@@ -238,12 +243,18 @@ def settle_buffers(trainee: Trainee) -> None:
         take_buffers(trainee.average.module, trainee.processes)
 
 
-def validate(trainee: Trainee, data: TrainingData) -> float | None:
-    """Measure the accuracy on the validation images, of the averaged weights if there are any."""
-    if len(data.validation) == 0:
+def validate(trainee: Trainee, run: Run) -> Score | None:
+    """Measure accuracy and loss of validation, of the averaged weights if there are any."""
+    if len(run.data.validation) == 0:
         return None
     model = trainee.model if trainee.average is None else trainee.average.module
-    return evaluate_accuracy(model, data.validation, processes=trainee.processes)
+    plain = dataclasses.replace(run.settings, label_smoothing=0.0)
+    return score(
+        model,
+        run.data.validation,
+        lambda logits, y: run.method.loss(logits, y, plain),
+        trainee.processes,
+    )
 
 
 def prepare(

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from topospike.registry import Registry
 
 LINEAR_SHARE = 0.9
 
-# From float32 logits (batch, classes) and labels (batch,) to the mean loss of a batch.
+# From float32 logits (batch, ..., classes) and labels (batch, ...) to the mean loss of a batch.
 Loss = Callable[[Tensor, Tensor, TrainSettings], Tensor]
 # Makes an optimizer over every trainable parameter.
 OptimizerBuilder = Callable[[nn.Module, TrainSettings], torch.optim.Optimizer]
@@ -192,7 +192,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, settings: TrainSettings) -> Tensor:
-    """Return the cross-entropy in nats, with the settings' label smoothing."""
+    """Return the mean cross-entropy of all labels in nats, with the settings' label smoothing.
+
+    Examples
+    --------
+    >>> logits, labels = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64)
+    >>> round(math.exp(cross_entropy(logits, labels, TrainSettings())), 3)
+    4.0
+    """
+    if logits.ndim > 2:
+        logits, labels = logits.flatten(0, -2), labels.flatten()
     return F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
 
 
@@ -204,6 +213,9 @@ class TrainingMethod:
     ----------
     loss, optimizer, learning_rate
         Functions; see `Loss`, `OptimizerBuilder` and `LearningRate`.
+    best
+        What the best epoch is best in: the highest ``accuracy``, or the lowest ``loss`` of
+        validation.
     identity
         Plain values that must be the same when a run is resumed, besides the train settings.
     """
@@ -211,10 +223,13 @@ class TrainingMethod:
     loss: Loss = cross_entropy
     optimizer: OptimizerBuilder = build_optimizer
     learning_rate: LearningRate = learning_rate_at
+    best: Literal["accuracy", "loss"] = "accuracy"
     identity: Mapping[str, object] = field(default_factory=dict)
 
 
 CLASSIFICATION = TrainingMethod()
+NEXT_TOKEN = TrainingMethod(best="loss")
+"""A language model is judged by its cross-entropy, of which perplexity is the exponential."""
 
 
 def weight_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -64,11 +64,13 @@ class FitResult:
     epochs
         Epochs trained, those before an interruption included.
     train_loss
-        Mean loss over the images of the last epoch (in nats for cross-entropy).
-    validation_accuracy
-        Of the last epoch's weights, in [0, 1]; ``None`` without validation images.
-    best_epoch, best_validation_accuracy
-        The first epoch (from 0) with the highest accuracy; its weights are not kept.
+        Mean loss over the answers of the last epoch (in nats for cross-entropy).
+    validation_accuracy, validation_loss
+        Of the last epoch's weights; ``None`` without validation images. Accuracy is in [0, 1], the
+        loss without label smoothing; its exponential is the perplexity of a language model.
+    best_epoch, best_validation_accuracy, best_validation_loss
+        The first epoch (from 0) with the highest accuracy, or lowest loss if the method is judged
+        by it, and what it reached; its weights are not kept.
     seconds
         Time spent in epochs, those before an interruption included.
     folder
@@ -82,16 +84,45 @@ class FitResult:
     best_validation_accuracy: float | None = None
     seconds: float = 0.0
     folder: Path | None = None
+    validation_loss: float | None = None
+    best_validation_loss: float | None = None
 
     def after_epoch(
-        self, *, train_loss: float, validation_accuracy: float | None, seconds: float
+        self,
+        *,
+        train_loss: float,
+        validation_accuracy: float | None,
+        seconds: float,
+        validation_loss: float | None = None,
+        best: Literal["accuracy", "loss"] = "accuracy",
     ) -> FitResult:
-        """Return the history with one more epoch; of equal accuracies the earlier one is best."""
-        best, best_epoch = self.best_validation_accuracy, self.best_epoch
-        if validation_accuracy is not None and (best is None or validation_accuracy > best):
-            best, best_epoch = validation_accuracy, self.epochs
-        spent = self.seconds + seconds
-        return FitResult(self.epochs + 1, train_loss, validation_accuracy, best_epoch, best, spent)
+        """Return the history with one more epoch; of equally good epochs the earlier is best."""
+        history = dataclasses.replace(
+            self,
+            epochs=self.epochs + 1,
+            train_loss=train_loss,
+            validation_accuracy=validation_accuracy,
+            validation_loss=validation_loss,
+            seconds=self.seconds + seconds,
+        )
+        if not self.is_beaten_by(validation_accuracy, validation_loss, best):
+            return history
+        return dataclasses.replace(
+            history,
+            best_epoch=self.epochs,
+            best_validation_accuracy=validation_accuracy,
+            best_validation_loss=validation_loss,
+        )
+
+    def is_beaten_by(
+        self, accuracy: float | None, loss: float | None, best: Literal["accuracy", "loss"]
+    ) -> bool:
+        """Say whether an epoch is better than the best so far."""
+        if best == "accuracy":
+            known = self.best_validation_accuracy
+            return accuracy is not None and (known is None or accuracy > known)
+        known = self.best_validation_loss
+        return loss is not None and (known is None or loss < known)
 
 
 class MetricsLog:

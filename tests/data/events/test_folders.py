@@ -153,7 +153,7 @@ def test_settings_that_do_not_fit_are_refused(change, words):
 
 
 def test_images_have_no_frames():
-    with pytest.raises(ConfigError, match="images, which have no frames"):
+    with pytest.raises(ConfigError, match="images or text, which have no frames"):
         _ = load_data(DataSettings(), seed=0).over_time
 
 
