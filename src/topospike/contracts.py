@@ -144,6 +144,7 @@ class ConversionReport:
 
     ``options`` are those of the method, every one; ``None`` where the kind of site decides.
     ``input`` says what the network is shown: an ``image``, or ``frames`` or ``events`` over time.
+    ``uncounted`` names what is evaluated on decoded values and is in no count, by module.
     """
 
     method: str
@@ -159,6 +160,7 @@ class ConversionReport:
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     input: str = "image"
+    uncounted: tuple[str, ...] = ()
 
     @property
     def settings(self) -> str:
@@ -269,14 +271,13 @@ class Evaluation:
     ``metrics`` holds every metric that was measured, by name and step, ``ann_metrics`` the ANN's
     values; ``accuracy`` repeats the one of that name and is empty, ``ann_accuracy`` nan (null in
     the file), where another was measured. ``saturation_time`` is that of the first metric.
-    ``advice`` are sentences on what the figures mean. ``settling`` says when single images fell
-    silent and what each cost, of networks that do. Of input that changes with time,
+    ``settling`` says when single images fell silent and what each cost. Of input over time,
     ``ann_metrics_per_step`` holds what the ANN says of what has arrived by t (up to the last
     frame), and ``input_events``, where frames are counts, the events that have entered by t.
 
-    ``macs`` is what the spiking network spends in multiply-accumulates per image over the whole
-    run, ``macs_per_step`` its cumulative course; ``ann_energy_joule`` prices the same network run
-    once as an ANN on its existing links, ``ann_dense_energy_joule`` with every link present.
+    ``macs`` is what the spiking network spends in multiply-accumulates per image over the run,
+    ``macs_per_step`` its course; ``ann_energy_joule`` prices it run once as an ANN on its existing
+    links, ``ann_dense_energy_joule`` on all. ``tokens``: real tokens of an image (sentence), or 0.
     """
 
     timesteps: tuple[Order, ...]
@@ -301,6 +302,12 @@ class Evaluation:
     ann_metrics_per_step: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     input_events: tuple[float, ...] = ()
     wider: WiderCost | None = None
+    tokens: Amount = 0.0
+
+    @property
+    def energy_per_token_joule(self) -> tuple[float, ...]:
+        """Energy up to each step for one real token; empty where the input holds no tokens."""
+        return tuple(joule / self.tokens for joule in self.energy_joule) if self.tokens else ()
 
     @property
     def ann_accuracy_per_step(self) -> tuple[float, ...]:
@@ -319,6 +326,7 @@ class Evaluation:
         if not steps or self.timesteps != tuple(range(1, steps + 1)):
             raise ShapeError("timesteps do not count from 1, one by one")
         curves = {name: getattr(self, name) for name in ("energy_joule", "sops", "macs_per_step")}
+        curves |= {"accuracy": self.accuracy} if self.accuracy else {}
         curves |= dict(self.metrics)
         for layer in self.layers:
             curves |= {f"sops of {layer.name}": layer.sops, f"MACs of {layer.name}": layer.snn_macs}
@@ -326,8 +334,6 @@ class Evaluation:
         for name, curve in curves.items():
             if len(curve) != steps:
                 raise ShapeError(f"{name} has {len(curve)} values for {steps} time steps")
-        if self.accuracy and len(self.accuracy) != steps:
-            raise ShapeError(f"accuracy has {len(self.accuracy)} values for {steps} time steps")
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON, atomically."""

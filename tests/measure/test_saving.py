@@ -137,7 +137,7 @@ def test_every_convention_at_once_equals_each_alone():
     x, y = torch.randn(6, 2, 4, 4), torch.arange(6) % 5
     snn = convert(model, calibration=[x])
     together = evaluate_conventions(snn, [(x[:4], y[:4]), (x[4:], y[4:])], 3)
-    assert len(together) == len(EVERY_CONVENTION) == 10
+    assert len(together) == len(EVERY_CONVENTION) == 11
     for chosen, run in zip(EVERY_CONVENTION, together, strict=True):
         alone = evaluate(snn, [(x, y)], 3, conventions=chosen)
         assert run.energy_joule == pytest.approx(alone.energy_joule)

@@ -1,16 +1,27 @@
 """Recipes on recordings of events, from files of every raw format to the page."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.data.events.formats import some_events, write_aedat2, write_aedat3, write_bin
+from tests.data.events.formats import (
+    WRITERS,
+    some_events,
+    write_aedat2,
+    write_aedat3,
+    write_bin,
+)
 
 import topospike as ts
+from topospike.cli.main import main
 from topospike.contracts import Evaluation, Raster
 from topospike.errors import ConfigError
+from topospike.pipeline import verify_run
 from topospike.pipeline.names import check_names
 from topospike.recipe.files import resolve
+from topospike.recipe.parts import parts
+from topospike.report.folder import read_run
 
 pytest.importorskip("plotly")
 
@@ -28,12 +39,21 @@ def tiny(recipe, **changes):
     return resolve(recipe, {**together, "analyse": False, "threads": 1})
 
 
-@pytest.mark.slow
-def test_digits_events_at_the_size_of_a_check(tmp_path):
+@pytest.fixture(scope="module")
+def digits_events(tmp_path_factory):
     small = {"batch_size": 16, "limit_train": 120, "limit_test": 40}
-    result = ts.run_recipe(tiny("digits-events", data=small), tmp_path)
-    assert {row.method for row in result.rows} == {"dcgs", "dcgs-frames", "cs-qcfs"}
-    for network in result.networks:
+    folder = tmp_path_factory.mktemp("runs") / "digits-events"
+    return ts.run_recipe(tiny("digits-events", data=small), folder)
+
+
+@pytest.mark.slow
+def test_digits_events_at_the_size_of_a_check(digits_events):
+    folder = digits_events.folder
+    assert {row.method for row in digits_events.rows if row.network != "ch-snn"} == {
+        "dcgs", "dcgs-frames", "cs-qcfs",
+    }  # fmt: skip
+    assert digits_events.networks == (folder / "dense", folder, folder / "direct")
+    for network in digits_events.networks[:2]:
         events, frames = (
             Evaluation.load(network / "conversions" / name / "evaluation.json")
             for name in ("dcgs", "dcgs-frames")
@@ -45,29 +65,45 @@ def test_digits_events_at_the_size_of_a_check(tmp_path):
         assert frames.layers[0].snn_macs[-1] == 8 * frames.layers[0].macs
         assert [e.sops for e in events.layers[1:]] == [f.sops for f in frames.layers[1:]]
         assert events.input_events[7] == events.input_events[-1] > 100
-    drawn = Raster.load(tmp_path / "conversions" / "dcgs" / "raster.json")
+    drawn = Raster.load(folder / "conversions" / "dcgs" / "raster.json")
     assert drawn.rows[0].name == "input"
     assert drawn.rows[0].t
     assert max(drawn.rows[0].t) <= 8
-    page = (tmp_path / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     for words in ("While frames arrive", "One recording", "events that enter the first layer"):
         assert words in page
-    assert (tmp_path / "figures").is_dir()
 
 
 @pytest.mark.slow
-def test_digits_events_trained_through_time(tmp_path):
-    small = {"batch_size": 16, "limit_train": 100, "limit_test": 30}
-    result = ts.run_recipe(tiny("digits-events-ch-snn", data=small), tmp_path)
-    assert [row.method for row in result.rows] == ["direct"]
-    found = Evaluation.load(tmp_path / "conversions" / "direct" / "evaluation.json")
+def test_a_network_trained_through_time_lies_beside_the_converted_ones(digits_events):
+    folder, beside = digits_events.folder, digits_events.folder / "direct"
+    found = Evaluation.load(beside / "conversions" / "direct" / "evaluation.json")
     assert found.conventions["input"] == "events"
     assert found.ann_accuracy_per_step == ()
     assert found.layers[0].input == "events"
     assert found.accuracy[-1] == found.ann_accuracy
-    updates = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert any(entry["kind"] == "topology_update" for entry in updates)
-    assert "While frames arrive" in (tmp_path / "report.html").read_text()
+    lines = [json.loads(line) for line in (beside / "metrics.jsonl").read_text().splitlines()]
+    assert any(entry["kind"] == "topology_update" for entry in lines)
+    # the tables and the page of the whole run have it beside the others
+    row = digits_events.rows[-1]
+    assert (row.network, row.method, row.snn_accuracy) == ("ch-snn", "direct", found.accuracy[-1])
+    assert digits_events.rows == read_run(folder).rows
+    assert [network.name for network in read_run(folder).networks] == ["dense", "chts", "ch-snn"]
+    for page in (folder, beside):
+        text = (page / "report.html").read_text()
+        assert "CH-SNN · direct" in text
+        assert "trained through time has no ANN" in text
+    own = json.loads((folder / "record.json").read_text())["seconds"]
+    shown = read_run(folder).record["seconds"]
+    assert shown.keys() - own.keys() >= {"direct, train ch-snn", "direct, measure ch-snn direct"}
+    # it is a run folder of its own: measured again, it is shown so by the next summary
+    assert "direct/model.safetensors" in {file.name for file in verify_run(folder).files}
+    assert not verify_run(folder).failed
+    assert main(["simulate", str(beside), "--timesteps", "4"]) == 0
+    assert main(["simulate", str(folder), "--method", "dcgs", "--timesteps", "3"]) == 0
+    assert [r.timesteps for r in read_run(folder).rows if r.method in ("dcgs", "direct")] == [
+        3, 3, 4,
+    ]  # fmt: skip
 
 
 def nmnist(folder):
@@ -127,17 +163,43 @@ def test_the_recipes_of_raw_sets_run_on_tiny_files(tmp_path, recipe, write, side
     assert np.isfinite(Evaluation.load(path).accuracy).all()
 
 
+@pytest.mark.slow
+def test_a_recipe_reads_the_own_formats(tmp_path):
+    sensor = (34, 34)
+    for split, count in (("train", 6), ("test", 3)):
+        for label in "ab":
+            place = tmp_path / "set" / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                suffix = (".npz", ".npy", ".h5")[number % 3]
+                events = some_events(number + 50 * (label == "b"), sensor=sensor, count=80)
+                WRITERS[suffix](place / f"{number}{suffix}", events)
+    data = {"source": str(tmp_path / "set"), "batch_size": 4, "events": {"sensor": sensor}}
+    chosen = tiny("nmnist-2conv2fc", data=data)
+    chosen = replace(chosen, dense_twin=False, convert=chosen.convert[:1])
+    (row,) = ts.run_recipe(chosen, tmp_path / "run").rows
+    assert (row.network, row.method) == ("chts", "dcgs")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())["data"]
+    assert (record["train"] + record["validation"], record["test"]) == (12, 6)
+
+
 def test_recipes_that_contradict_themselves_are_refused():
+    def check(recipe):
+        for part in parts(recipe):
+            check_names(part)
+
     frames = {"convert": [{"method": "dcgs", "input": "frames"}]}
     with pytest.raises(ConfigError, match="the data are images"):
-        check_names(resolve("demo", frames))
-    stacked = {"data": {"events": {"stack": True}}, **frames}
+        check(resolve("demo", frames))
+    with pytest.raises(ConfigError, match=r"names dcgs.*set direct\.rule to null"):
+        check(resolve("digits-events", frames))
+    stacked = {"data": {"events": {"stack": True}}, "direct": {"rule": None}, **frames}
     with pytest.raises(ConfigError, match=r"data\.events\.stack off"):
-        check_names(resolve("digits-events", stacked))
+        check(resolve("digits-events", stacked))
     with pytest.raises(ConfigError, match=r"convert\.input"):
         resolve("digits-events", {"convert": [{"method": "dcgs", "input": "event"}]})
     with pytest.raises(ConfigError, match="input_events='counts'"):
-        check_names(resolve("digits-events", {"measure": {"input_events": "counts"}}))
+        check(resolve("digits-events", {"measure": {"input_events": "counts"}}))
     with pytest.raises(ConfigError, match=r"measure\.hold is 0"):
         resolve("digits-events", {"measure": {"hold": 0}})
     with pytest.raises(ConfigError, match=r"data\.events\.clip is 300"):

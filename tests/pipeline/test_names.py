@@ -5,11 +5,13 @@ import pytest
 from topospike.errors import ConfigError
 from topospike.pipeline.names import check_names
 from topospike.recipe.files import packaged_recipes, resolve
+from topospike.recipe.parts import parts
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
 def test_every_name_of_a_packaged_recipe_is_known(name):
-    check_names(resolve(name))
+    for part in parts(resolve(name)):
+        check_names(part)
 
 
 @pytest.mark.parametrize(

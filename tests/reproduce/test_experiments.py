@@ -23,8 +23,8 @@ def recipe_of(target, key, scale="full"):
     [pytest.param(name, marks=() if name == "full" else pytest.mark.slow) for name in SCALES],
 )
 def test_every_row_has_a_recipe_at_every_scale(scale, tmp_path):
-    for _, row in ROWS:
-        job = job_of(row, tmp_path, scale=scale, seed=0)
+    for target, row in ROWS:
+        job = job_of(row, tmp_path, scale=scale, seed=0, plan=target.plan)
         asked = [settings.method for settings in job.recipe.convert]
         assert job.experiment.conversion is None or job.experiment.conversion in asked
 

@@ -40,6 +40,7 @@ from topospike.pipeline.summary import write_summary
 from topospike.progress import say
 from topospike.recipe import Recipe
 from topospike.recipe.files import resolve
+from topospike.recipe.parts import parts
 from topospike.reproduce import (
     COMPARED,
     SCALES,
@@ -124,7 +125,8 @@ def targets_of(name: str, scale: str, recipe: str | None) -> list[Target]:
     """Return the target of a name; ``all`` are those of the paper."""
     if name == CONTROLS:
         return [controls(scale, recipe)]
-    return list(TARGETS.values()) if name == EVERYTHING else [TARGETS[name]]
+    of_paper = [target for target in TARGETS.values() if target.own is None]
+    return of_paper if name == EVERYTHING else [TARGETS[name]]
 
 
 def reproduce_methods(options: Namespace) -> None:
@@ -183,7 +185,7 @@ def job_for(planned: Experiment, folder: Path) -> Job:
 @functools.cache
 def recipe_of(base: str, name: str, changes: str) -> Recipe:
     """Return a packaged recipe with changes, as JSON; checked once for all rows that share it."""
-    return resolve(base, {**json.loads(changes), "name": name})
+    return parts(resolve(base, {**json.loads(changes), "name": name}))[0]
 
 
 def carry_out(job: Job, *, needs_topology: bool, device: str | None) -> bool:

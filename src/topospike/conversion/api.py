@@ -23,7 +23,7 @@ from topospike.conversion.calibrate import (
 )
 from topospike.conversion.fold import fold_batch_norms
 from topospike.conversion.frames import means_of, refuse_frames
-from topospike.conversion.health import advise, site_reports
+from topospike.conversion.health import advise, site_reports, uncounted_operations
 from topospike.conversion.inherit import inherit_masks
 from topospike.conversion.method import Method, method_from
 from topospike.conversion.place import (
@@ -197,6 +197,7 @@ def convert(
             for la in wiring.layers
         ),
         options=chosen.options(),
+        uncounted=uncounted_operations(network),
     )
     snn = SpikingNetwork(network, report, wiring)
     more = (form.leaves(batch) for batch in batches) if chosen.keeps_images else ()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from topospike.contracts import (
     DEAD_LIMIT,
@@ -18,12 +19,14 @@ from topospike.contracts import (
     ConversionReport,
     SiteReport,
 )
-from topospike.conversion.place import Placed
+from topospike.conversion.place import Placed, is_tensor
 from topospike.models.capture import node_module
 from topospike.snn.site import Site, observing
 from topospike.thresholds.statistics import SiteStatistics
 from topospike.wiring.fanout import Population
-from topospike.wiring.layers import Layer
+from topospike.wiring.graph import changing_nodes
+from topospike.wiring.layers import WEIGHT_OPS, Layer
+from topospike.wiring.linear_maps import FILLING, MOVING, UNCHANGED
 
 
 class SaturationObserver:
@@ -114,6 +117,34 @@ def advise(report: ConversionReport, layers: Iterable[Layer]) -> tuple[str, ...]
     return tuple(advice)
 
 
+def uncounted_operations(network: fx.GraphModule) -> tuple[str, ...]:
+    """Name what is evaluated at every step and is in no count: one line a kind of module.
+
+    Norms, softmax, activations, rotary positions, residual sums: everything that computes with
+    numbers that change in time and is neither a weight layer nor a site. What only moves numbers
+    is left out, and so are embeddings and masks, which depend on the input alone.
+
+    Examples
+    --------
+    >>> import topospike as ts
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3))
+    >>> ts.convert(model, calibration=[torch.rand(9, 4)]).report.uncounted
+    ('GELU: gelu', 'LayerNorm: layer_norm')
+    """
+    found: dict[str, set[str]] = {}
+    for node in changing_nodes(network):
+        operation = node.target
+        if not isinstance(operation, OpOverload) or not is_tensor(node):
+            continue
+        if operation in WEIGHT_OPS | UNCHANGED | MOVING - FILLING:
+            continue
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        kind = str(stack[-1][1]).rpartition(".")[2] if stack else "model"
+        found.setdefault(kind, set()).add(operation._schema.name.split("::")[1].strip("_"))
+    return tuple(f"{kind}: {', '.join(sorted(names))}" for kind, names in found.items())
+
+
 def conversion_text(report: ConversionReport) -> str:
     """Return the report as plain text: settings, one line a site, one line a layer, advice."""
     lines = [
@@ -134,5 +165,7 @@ def conversion_text(report: ConversionReport) -> str:
         )
     lines += ["", f"{'layer':<28} {'kind':<8} {'fed by':<8} why"]
     lines += [f"{la.name:<28} {la.kind:<8} {la.input:<8} {la.reason}" for la in report.layers]
+    lines += ["", "not counted, evaluated on decoded values:"] if report.uncounted else []
+    lines += [f"  {name}" for name in report.uncounted]
     lines += ["", *(f"- {sentence}" for sentence in report.advice)] if report.advice else []
     return "\n".join(lines)

@@ -19,7 +19,15 @@ from torch import Tensor, fx, nn
 from topospike.conversion.fold import fold_batch_norms
 from topospike.errors import ConversionError, ShapeError
 from topospike.models.capture import bound, capture, node_module, require_axes
-from topospike.models.inputs import InputForm, Inputs, call, described, evaluation_mode, mapped
+from topospike.models.inputs import (
+    InputForm,
+    Inputs,
+    call,
+    described,
+    evaluation_mode,
+    leaves,
+    mapped,
+)
 from topospike.models.outputs import answer
 from topospike.snn.site import Site
 from topospike.thresholds.solvers import check_thresholds
@@ -72,9 +80,23 @@ def run_model(model: nn.Module, first: Inputs) -> Reference:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ShapeError(
             f"{type(model).__name__} does not run on the calibration images: inputs of "
-            f"{described(first)} ({reason}). Pass batches as in training: batch first, of the same "
-            "size, channels and dtype."
+            f"{described(first)} ({reason}). {what_to_pass(model, first)}"
         ) from error
+
+
+def what_to_pass(model: nn.Module, first: Inputs) -> str:
+    """Say what inputs a model takes that does not run on these."""
+    tables = sorted({m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)})
+    if not tables:
+        return "Pass batches as in training: batch first, of the same size, channels and dtype."
+    given = leaves(first)
+    ranges = [f"{int(x.min())} to {int(x.max())}" for x in given if not x.is_floating_point()]
+    return (
+        f"Its tables of embeddings have {', '.join(map(str, tables))} rows; the whole numbers run "
+        f"from {' and from '.join(ranges) or '(there are none)'}. Token ids are int64, not below 0 "
+        "and below the size of the vocabulary, and a sentence has no more of them than there are "
+        "positions."
+    )
 
 
 def some_rows(tensor: Tensor) -> Tensor:

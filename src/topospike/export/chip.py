@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from topospike.errors import ConfigError, ConversionError, require
+from topospike.export.trained import refuse_trained
 from topospike.export.unfolding import UnfoldedNetwork, unfold
 from topospike.measure.chip import ChipRun
 from topospike.snn.network import SpikingNetwork
@@ -77,7 +78,8 @@ def simulate_chip(
     Raises
     ------
     ConversionError
-        If the network cannot be put on the chip (the message has the sizes), or spikes or synaptic
+        If the network reads frames or was trained through time, if it cannot be put on the chip
+        (the message has the sizes), or if spikes or synaptic
         events of the chip differ from ours.
     ConfigError
         If there is no such architecture, or a number is below 1.
@@ -101,6 +103,13 @@ def simulate_chip(
     (5, 1, 11, 24)
     """
     require("sanafe", purpose="a simulated chip")
+    refuse_trained(snn, "a simulated chip")
+    if snn.report.input != "image":
+        raise ConversionError(
+            f"the network was converted with input={snn.report.input!r}, and the simulated chip is "
+            "given an image, as a constant current. Convert with input='image' and pass the mean "
+            "of the frames (running_means of topospike.snn.frames)."
+        )
     for name, value in (("timesteps", timesteps), ("neurons_per_core", neurons_per_core)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; at least 1 is required.")

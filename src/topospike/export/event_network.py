@@ -5,6 +5,9 @@ The decoded-value engine evaluates the ANN's own graph. Here every pathway is an
 neurons, and for a multi-threshold neuron one call for each of its thresholds, with -1, 0 or 1 (at
 most one of them non-zero for a neuron: the 2n binary axons of Huang et al. 2025, signs merged).
 Counters that hook layers can watch it, and it is the check that folding changed nothing.
+
+Of a network that reads frames every frame enters when it arrives, and the mean of what the frames
+add is decoded; of counts of events each event enters as a one of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from topospike.conversion.method import require_export
 from topospike.errors import ConversionError
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
+from topospike.export.trained import refuse_trained
 from topospike.snn.coding import Coding, Rate, SiteState
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Identity
@@ -155,7 +159,7 @@ def module_of(step: Weights | SumPool) -> nn.Module:
 
 
 class EventNetwork(nn.Module):
-    """The folded event form as a module: image in, logits after T steps out.
+    """The folded event form as a module: image (or frames) in, logits after T steps out.
 
     Parameters
     ----------
@@ -164,13 +168,24 @@ class EventNetwork(nn.Module):
     timesteps
         Length T of a run.
     first_layer : {"once", "per_step"}
-        Whether the layers that read the image are called once a run, or at every step.
+        Whether the layers that read the image are called once a run, or at every step. Frames are
+        read once each.
+    input : {"image", "frames", "events"}
+        What the network was converted for; frames are (frame, batch, ...), shown for a step each.
     """
 
-    def __init__(self, form: EventForm, timesteps: int, *, first_layer: str = "once") -> None:
+    def __init__(
+        self,
+        form: EventForm,
+        timesteps: int,
+        *,
+        first_layer: str = "once",
+        input: str = "image",
+    ) -> None:
         super().__init__()
         self.timesteps = timesteps
         self.first_layer = first_layer
+        self.input = input
         self.names = [population.name for population in form.populations]
         self.neurons = nn.ModuleDict()
         self.axons = nn.ModuleDict()
@@ -220,8 +235,8 @@ def key_of(name: str) -> str:
 class EventRun:
     """One run over one batch: what every population has received so far.
 
-    A population's decoded input is a constant (biases), what the image adds, and what the spikes
-    added, decoded as the coding decodes spikes.
+    A population's decoded input is a constant (biases), what the image adds (or the frames so far
+    do on average), and what the spikes added, decoded as the coding decodes spikes.
     """
 
     def __init__(self, network: EventNetwork, x: Tensor) -> None:
@@ -248,8 +263,7 @@ class EventRun:
         axons = self.network.axons_of(name)
         if t == 1:
             self.constant[name] = total(biases(a, self.source_of(a)) for a in axons)
-        if t == 1 or self.network.first_layer == "per_step":
-            self.image[name] = total(a(self.x) for a in axons if a.source is None)
+        self.look(name, t, [a for a in axons if a.source is None])
         arriving = total(self.arriving(a) for a in axons if a.source is not None)
         if isinstance(arriving, Tensor):
             before = self.received.get(name)
@@ -260,9 +274,23 @@ class EventRun:
             raise RuntimeError(f"nothing reaches {name}")
         return result
 
+    def look(self, name: str, t: int, axons: list[Axons]) -> None:
+        """Bring up to date what a population has of the image, or of the frames."""
+        if self.network.input == "image":
+            if t == 1 or self.network.first_layer == "per_step":
+                self.image[name] = total(a(self.x) for a in axons)
+        elif t <= len(self.x):
+            counted = self.network.input == "events"
+            parts = single_events(self.x[t - 1]) if counted else [self.x[t - 1]]
+            arrived = total(a(part) for a in axons for part in parts)
+            before = self.image.get(name, 0.0)
+            self.image[name] = before + (arrived - before) / t
+
     def source_of(self, axons: Axons) -> Tensor:
-        """Return what a pathway reads at this step: the image or spikes."""
-        return self.x if axons.source is None else self.spikes[axons.source]
+        """Return what a pathway reads at this step: the image, a frame or spikes."""
+        if axons.source is not None:
+            return self.spikes[axons.source]
+        return self.x if self.network.input == "image" else self.x[0]
 
     def arriving(self, axons: Axons) -> Tensor | float:
         """Send the spikes of each size along a pathway."""
@@ -273,6 +301,17 @@ class EventRun:
             axons(torch.where(spikes.abs() == 2.0**-level, spikes.sign(), 0.0)) * 2.0**-level
             for level in range(levels)
         )
+
+
+def single_events(counts: Tensor) -> list[Tensor]:
+    """Return frames of zeros and ones that add up to one of counts, and none for an empty one.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in single_events(torch.tensor([2, 0, 1]))]
+    [[1, 0, 1], [1, 0, 0]]
+    """
+    return [(counts >= number).to(counts.dtype) for number in range(1, int(counts.max()) + 1)]
 
 
 def biases(axons: Axons, like: Tensor) -> Tensor:
@@ -308,5 +347,7 @@ def event_network(
     >>> torch.allclose(event_network(snn, 8)(x), snn(x, timesteps=8)[-1])
     True
     """
+    refuse_trained(snn, "an event network")
     require_export(snn.report, "event-network")
-    return EventNetwork(fold(event_form(snn)), timesteps, first_layer=first_layer).eval()
+    form, shown = fold(event_form(snn)), snn.report.input
+    return EventNetwork(form, timesteps, first_layer=first_layer, input=shown).eval()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+
 from topospike.conversion.method import require_export
 from topospike.errors import ConfigError, require
 from topospike.export.event_network import SpikingPopulation, event_network
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
     from neurobench.models import NeuroBenchModel  # pyright: ignore[reportMissingImports]
 
 FIRST_LAYER = {"mac_once": "once", "mac_per_step": "per_step"}
+
+
+class BatchFirst(nn.Module):
+    """A network that reads frames, given recordings as (batch, frame, ...)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, recordings: Tensor) -> Tensor:
+        """Return the logits of a batch of recordings."""
+        return self.network(recordings.transpose(0, 1))
 
 
 def wrap_for_neurobench(
@@ -37,8 +51,9 @@ def wrap_for_neurobench(
     Returns
     -------
     neurobench.models.TorchModel
-        Takes a batch of images and returns the logits after ``timesteps`` steps. The neurons are
-        registered as activation modules.
+        Takes a batch of images, or of recordings (batch, frame, ...), as NeuroBench's loaders give
+        them, and returns the logits after ``timesteps`` steps. The neurons are registered as
+        activation modules.
 
     Raises
     ------
@@ -58,6 +73,9 @@ def wrap_for_neurobench(
     looks at values, we look at the mask. Its ``Dense`` counts every position of weights written as
     convolutions (groups and shortcuts filled up with zeros), so it is no number of ours.
 
+    Of a network converted with ``input="events"`` each event enters as a one of its own, so the
+    first layer's are ACs too, as under ``input_events="count"``.
+
     NeuroBench keeps the inputs of every call until the batch is counted: use small batches.
 
     Examples
@@ -74,8 +92,8 @@ def wrap_for_neurobench(
     require("neurobench", "snntorch", purpose="a model for NeuroBench")
     from neurobench.models import TorchModel  # pyright: ignore[reportMissingImports]
 
-    network = event_network(snn, timesteps, first_layer=FIRST_LAYER[first_layer])
-    model: Any = TorchModel(network)
+    network: nn.Module = event_network(snn, timesteps, first_layer=FIRST_LAYER[first_layer])
+    model: Any = TorchModel(network if snn.report.input == "image" else BatchFirst(network))
     # the name of this method has changed its spelling before; without it only the activation
     # metrics are missing
     register = getattr(model, "add_activation_module", None)

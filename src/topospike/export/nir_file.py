@@ -19,6 +19,7 @@ from topospike.conversion.method import require_export
 from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
+from topospike.export.trained import refuse_trained
 from topospike.snn.integer import grid_of
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
@@ -105,7 +106,8 @@ def export_nir(
     metadata of every neuron node says so (``reset="subtract"``, ``v_init``,
     ``fires="at_threshold"``); `read_nir` follows it, and other importers need two lines
     (docs/stages/export.md). The logits after T steps are the mean of the output over the steps,
-    with the image presented at each of them.
+    with the image presented at each of them; of a network that reads frames, with frame t at step
+    t, and with the mean of all frames after the last.
 
     Examples
     --------
@@ -121,6 +123,7 @@ def export_nir(
     if neuron not in NEURONS:
         raise ConfigError(f"neuron is {neuron!r}; one of {', '.join(NEURONS)} is required.")
     nir = require_nir()
+    refuse_trained(snn, "a NIR file")
     require_export(snn.report, "nir")
     check_neurons(snn, binary_axons=binary_axons)
     form = fold(event_form(snn))
@@ -178,6 +181,11 @@ def losses(snn: SpikingNetwork, *, binary_axons: bool) -> tuple[str, ...]:
         "the readout has no neurons: the logits after T steps are the mean of the output over "
         "the steps",
     )
+    if snn.report.input != "image":
+        always += (
+            "what follows the last frame: give the mean of all frames at every later step (frame t "
+            "at step t before)",
+        )
     if binary_axons:
         return (
             "the rule of a multi-threshold neuron: at most one of the nodes of a group fires, the "

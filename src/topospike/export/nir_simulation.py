@@ -42,7 +42,8 @@ def simulate_nir(path: str | Path, x: Tensor, *, follow_metadata: bool = True) -
         A NIR file.
     x : Tensor, shape (time, batch, ...)
         The input of each step; its dtype is that of the simulation. For files of ours that is the
-        image at every step (in differential coding only the first is looked at).
+        image at every step; of networks that read frames, frame t at step t, and their mean after
+        the last one.
     follow_metadata
         Whether neurons behave as the metadata of `export_nir` asks, or as NIR defines them.
 
@@ -107,8 +108,8 @@ class Simulation:
             for name, node in self.nodes.items()
             if type(node).__name__ in ("IF", "LIF")
         }
-        # in differential coding the image enters once; a mean takes it up at every step
-        self.image_once = any(not g.coding.averages for g in self.groups.values())
+        # differential coding takes up changes of what is shown; a mean takes it up at every step
+        self.by_changes = any(not g.coding.averages for g in self.groups.values())
 
     def neurons_of(self, node: Any) -> SingleNeurons | AxonGroup:
         """Make the state of a neuron node, shared by the nodes of a group."""
@@ -121,10 +122,12 @@ class Simulation:
         """Simulate every step."""
         outputs: list[Tensor] = []
         spikes: dict[str, list[Tensor]] = {name: [] for name in self.neurons}
-        constants = self.values_at(0, torch.zeros_like(self.x[0]))
+        mean = torch.zeros_like(self.x[0])
+        constants = self.values_at(0, mean)
         for t, image in enumerate(self.x, start=1):
-            blank = self.image_once and t > 1
-            values = self.values_at(t, torch.zeros_like(image) if blank else image, constants)
+            change = image - mean
+            mean = mean + change / t
+            values = self.values_at(t, change if self.by_changes else image, constants)
             outputs.append(values["output"])
             for name, seen in spikes.items():
                 seen.append(values[name])

@@ -15,8 +15,10 @@ from torch.utils import _pytree as pytree
 
 from topospike.contracts import write_atomically
 from topospike.errors import ConversionError, require
+from topospike.export.trained import refuse_trained
 from topospike.models.capture import arguments, bound, two_rows
 from topospike.models.inputs import Inputs, evaluation_mode, mapped
+from topospike.snn.frames import mean_of
 from topospike.snn.network import SpikingNetwork
 from topospike.topology import check_masks
 
@@ -32,7 +34,8 @@ def export_onnx(model: nn.Module, path: str | Path, example: Inputs) -> Path:
     path
         The file, usually ``*.onnx``.
     example
-        Any input of the right shape: a tensor, or a tuple or dictionary of them.
+        Any input of the right shape: a tensor, or a tuple or dictionary of them. For a
+        `SpikingNetwork` that reads frames, frames; the ANN that is written takes their mean.
 
     Returns
     -------
@@ -44,15 +47,16 @@ def export_onnx(model: nn.Module, path: str | Path, example: Inputs) -> Path:
     MissingDependencyError
         If ``onnx`` and ``onnxscript`` are not installed (extra ``onnx``).
     ConversionError
-        If torch cannot express the network in ONNX.
+        If torch cannot express the network in ONNX, or it was trained through time and has no ANN.
     TopologyViolation
         If a masked weight is not zero off its mask.
     """
     require("onnx", "onnxscript", purpose="an ONNX file")
+    refuse_trained(model, "ONNX")
     check_masks(model)
     network, given = model, example
     if isinstance(model, SpikingNetwork):
-        network, given = model.ann, model.inputs.leaves(example)
+        network, given = model.ann, mean_of(model.shown(example, 1).frames)
     rows = mapped(two_rows, given)
     args, kwargs = arguments(rows)
     free = pytree.tree_map(lambda _: {0: torch.export.Dim("batch")}, bound(network, rows))

@@ -38,6 +38,11 @@ CHOICES: dict[str, dict[str, str]] = {
         "where one fires and the other holds a value (the DCGS reference code)",
         "single": "a product of two spiking operands costs an accumulate where both fire",
     },
+    "padding": {
+        "left_out": "of sentences filled up to one length, real tokens alone are counted (where "
+        "attention_mask is not 0), in the ANN as well",
+        "counted": "tokens of padding are counted like real ones",
+    },
     "links": {
         "existing": "links of the topology only (mask true)",
         "dense": "every position of the weight tensor, as if no link were missing",
@@ -56,6 +61,8 @@ class Conventions:
         Of networks whose input is events; the first layer is then no MAC.
     pooled : {"fold", "nonzero", "mac"}
     products : {"auto", "two_term", "three_term", "single"}
+    padding : {"left_out", "counted"}
+        Of networks of tokens that take an ``attention_mask``.
     links : {"existing", "dense"}
 
     Raises
@@ -76,6 +83,7 @@ class Conventions:
     products: str = "auto"
     links: str = "existing"
     input_events: str = "count"
+    padding: str = "left_out"
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():

@@ -15,8 +15,10 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.conventions import CHOICES, Conventions
 from topospike.measure.energy import EnergyModel, cost_advice
 from topospike.measure.energy import energy_model as energy_model_of
+from topospike.measure.firing import images_firing
 from topospike.measure.metrics import Metric, MetricSums, metrics_of
-from topospike.measure.operations import OperationCounter, images_firing
+from topospike.measure.operations import OperationCounter
+from topospike.measure.padding import require_idle_padding
 from topospike.measure.saturation import saturation_time
 from topospike.measure.wider import wider_cost
 from topospike.models.inputs import Batch
@@ -78,9 +80,10 @@ def evaluate(
     ------
     ConfigError
         If ``timesteps`` is below 1, the energy model or a metric is unknown, or a batch has no
-        labels and the metric needs them.
+        labels and the metric needs them; if padding is to be left out and real tokens hear of it.
     ShapeError
-        If labels do not fit the outputs, or one is not among the network's classes.
+        If labels do not fit the outputs, or one is not among the network's classes; if a token is
+        not in the vocabulary, or a batch is all padding.
     MissingDataError
         If there is no batch.
 
@@ -219,6 +222,7 @@ class Tally:
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
         self.active: dict[str, Tensor] = {}
+        self.idle = False
 
     @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
@@ -228,7 +232,10 @@ class Tally:
         for sums in (*self.metrics, *self.of_ann):
             sums.begin_batch(analog, targets, batch)
         for counter in self.counters:
-            counter.begin_batch(len(shown.first[0]))
+            counter.begin_batch(len(shown.first[0]), x)
+        if not self.idle and any(counter.real is not None for counter in self.counters):
+            require_idle_padding(self.snn, x, analog, batch)
+            self.idle = True
         steps = self.snn.watch(
             x, self.timesteps, self.watched, hold=self.hold, executor=self.executor
         )
@@ -241,16 +248,19 @@ class Tally:
                 for sums in self.of_ann:
                     sums.add(t, answer)
             values = dict(zip(self.watched, step.values, strict=True))
+            counted = self.counters[0].counted
             fired = {
-                site: images_firing(spikes, self.populations[name].images)
+                site: images_firing(spikes, lying.images, counted(lying.places))
                 for name, site in self.sites.items()
                 if (spikes := held[name].spikes) is not None
+                for lying in [self.populations[name]]
             }
             if t == self.timesteps:
                 self.add_active(held)
             for counter in self.counters:
                 seen = tuple(values[node] for node in counter.watched)
-                counter.observe(t, seen, held, fired, step.moment)
+                same = (counter.real is None) == (self.counters[0].real is None)
+                counter.observe(t, seen, held, fired if same else {}, step.moment)
             for name, site in self.sites.items():
                 if site in fired:
                     self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
@@ -262,8 +272,10 @@ class Tally:
             # what is taken back leaves no more than rounding
             theta = self.sites[name].threshold
             active = decoded_of(state).abs() > (NOTHING * theta if theta.numel() else 0.0)
-            counted = self.populations[name].images.by_image(active).sum(0, dtype=torch.float64)
-            self.active[name] = self.active.get(name, 0.0) + counted
+            lying = self.populations[name]
+            active, real = lying.images.by_image(active), self.counters[0].counted(lying.places)
+            active = active if real is None else active & real
+            self.active[name] = self.active.get(name, 0.0) + active.sum(0, dtype=torch.float64)
 
     def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
         """Turn the totals, as one counter has them, into the record."""
@@ -303,6 +315,7 @@ class Tally:
                 "first_layer": conventions.first_layer,
                 "pooled": conventions.pooled,
                 "products": conventions.products,
+                **self.of_tokens(conventions),
                 "links": conventions.links,
                 "energy_model": model.name,
                 "mac_joule": model.mac_joule,
@@ -326,8 +339,15 @@ class Tally:
             advice=cost_advice(energy, ann_energy),
             ann_metrics_per_step=arriving,
             input_events=counter.events_per_image(),
+            tokens=counter.real_tokens / images,
         )
         return replace(run, wider=wider_cost(self.snn, run, model, self.active))
+
+    def of_tokens(self, conventions: Conventions) -> dict[str, str]:
+        """Return what is to be known of padding, of networks that are told where it is."""
+        tokens = self.snn.tokens
+        told = tokens is not None and tokens.mask is not None
+        return {"padding": conventions.padding} if told else {}
 
     def of_input(self, conventions: Conventions) -> dict[str, str | float]:
         """Return what is to be known of frames beside the other conventions; nothing of images."""

@@ -17,14 +17,16 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
+from topospike.measure.firing import images_firing, weighted_sum
+from topospike.measure.products import entries_used, factors, meetings, multiplications
 from topospike.snn.coding import SiteState
 from topospike.snn.frames import Moment
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
 from topospike.wiring.fanout import constants_on_path, events_at
 from topospike.wiring.graph import fetch
-from topospike.wiring.images import ImageAxis
-from topospike.wiring.layers import LINEARS, Layer
+from topospike.wiring.images import ImageAxis, Places
+from topospike.wiring.layers import Layer
 
 
 @dataclass(frozen=True)
@@ -61,57 +63,6 @@ def counted(layer: Layer, conventions: Conventions, device: torch.device) -> Cou
     )
 
 
-def meetings(left: Tensor, right: Tensor) -> Tensor:
-    """Return in how many multiplications of ``left @ right`` both factors are true.
-
-    Examples
-    --------
-    >>> one = torch.tensor([[True, False], [True, True]])
-    >>> meetings(one, one).item()
-    4.0
-    """
-    return (left.double().sum(-2) * right.double().sum(-1)).sum()
-
-
-ROWS_AT_ONCE = 8
-"""Images compared at a time on a CPU: the comparison stays in its cache."""
-
-
-FIRST = ImageAxis(0, 1)
-
-
-def images_firing(spikes: Tensor, images: ImageAxis = FIRST) -> Tensor:
-    """Return in how many images of a batch each neuron fired, float32, shape of one image.
-
-    Fifteen times faster than ``count_nonzero(dim=0)``, which adds up eight-byte integers.
-
-    Parameters
-    ----------
-    spikes
-        Spikes of a batch.
-    images
-        How its images lie in them; by default along the first axis.
-
-    Examples
-    --------
-    >>> images_firing(torch.tensor([[0.5, 0.0], [-1.0, 0.0], [0.0, 0.25]])).tolist()
-    [2.0, 1.0]
-    """
-    by_image = images.by_image(spikes)
-    rows = by_image.flatten(1)
-    step = ROWS_AT_ONCE if rows.device.type == "cpu" else max(1, len(rows))
-    fired = torch.empty(rows[:step].shape, dtype=torch.float32, device=rows.device)
-    total = fired.new_zeros(rows.shape[1])
-    for part in rows.split(step):
-        total += torch.ne(part, 0, out=fired[: len(part)]).sum(0)
-    return total.view(by_image.shape[1:])
-
-
-def weighted_sum(counts: Tensor, links: Tensor) -> float:
-    """Return the sum of counts times links, exact in float64."""
-    return float(torch.dot(counts.flatten().double(), links.flatten()))
-
-
 class OperationCounter:
     """Counts operations over batches; feed it after each step of a simulation.
 
@@ -131,6 +82,7 @@ class OperationCounter:
         self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
         self.differential = not any(s.coding.averages for s in snn.sites.values())
         self.input, self.names = snn.report.input, snn.inputs.names
+        self.tokens, self.populations = snn.tokens, snn.populations
         self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
@@ -142,10 +94,15 @@ class OperationCounter:
         self.sops = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
         self.macs = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
         self.arrived = torch.zeros(timesteps, dtype=torch.float64)
+        self.ann_macs = torch.zeros(len(self.layers), 2, dtype=torch.float64)  # existing, all links
+        self.real_tokens = 0.0
         needed = [node for layer in self.layers for node in self._needs(layer)]
         self.watched = list(dict.fromkeys(needed))
         self._before: dict[fx.Node, Tensor] = {}
-        self.images = 0
+        self.images = self._batch = 0
+        self.real: Tensor | None = None
+        self._used: dict[fx.Node, Tensor | None] = {}
+        self._macs: list[float] = []
 
     def _needs(self, layer: CountedLayer) -> list[fx.Node]:
         """Return the nodes whose values must be looked at to count this layer."""
@@ -153,8 +110,12 @@ class OperationCounter:
         looked_at = self.input == "image" and self.conventions.first_layer == "ac"
         if kind == "maxpool" or (kind == "image" and looked_at):
             return [layer.wiring.operand]
+        masks = [mask.node for mask in (*layer.wiring.overwritten, *layer.wiring.silent)]
+        masks = [node for node in masks if node.op != "get_attr"]
         if kind == "product":
-            return [*layer.wiring.operands, *sizes_on_path(layer.wiring)]
+            return [*layer.wiring.operands, *sizes_on_path(layer.wiring), *masks]
+        if layer.wiring.weight is None and (masks or layer.wiring.places is not None):
+            return [*layer.wiring.operands, *masks]
         if kind == "spikes" and not layer.at_sites:
             return sizes_on_path(layer.wiring)
         return []
@@ -169,17 +130,24 @@ class OperationCounter:
         }
         return events_at(wiring, operand, spikes, {**values, **read}) != 0
 
-    def begin_batch(self, images: int) -> None:
-        """Start a new run over ``images`` images."""
+    def begin_batch(self, images: int, inputs: tuple[Tensor, ...] = ()) -> None:
+        """Start a new run over ``images`` images; ``inputs`` say which of their tokens are real."""
         self.images += images
         self._batch = images
-        self._before = {}
+        self._before, self._used, self._macs = {}, {}, []
+        self.real = None
+        if self.tokens is not None and inputs:
+            real = self.tokens.real(dict(zip(self.names, inputs, strict=True)))
+            tokens = images * self.tokens.length if real is None else float(real.sum())
+            self.real_tokens += tokens
+            self.real = real if self.conventions.padding == "left_out" else None
 
     def begin_frame(self, images: int) -> None:
         """Count a new frame of ``images`` streams from nothing; what they hold is kept."""
         self.images = self._batch = images
-        self.sops.zero_()
-        self.macs.zero_()
+        self._used, self._macs = {}, []
+        for counts in (self.sops, self.macs, self.ann_macs):
+            counts.zero_()
 
     def observe(
         self,
@@ -198,10 +166,12 @@ class OperationCounter:
         values = dict(zip(self.watched, watched, strict=True))
         fired = {} if fired is None else fired
         self._held, self._moment = held, moment
+        if not self._macs:
+            self._begin(values)
         if moment is not None and moment.arrived is not None and self.input == "events":
             self.arrived[t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
         for index, layer in enumerate(self.layers):
-            sops, macs = self._operations(layer, t, values, fired)
+            sops, macs = self._operations(index, layer, t, values, fired)
             self.sops[index, t - 1] += float(sops)
             self.macs[index, t - 1] += float(macs)
         # the sites overwrite their outputs at the next step
@@ -213,8 +183,43 @@ class OperationCounter:
         }
         self._before = {node: values[node].clone() for node in kept}
 
+    def _begin(self, values: dict[fx.Node, Any]) -> None:
+        """Find what the ANN would multiply for this batch, and what is left out of products."""
+        for index, layer in enumerate(self.layers):
+            wiring, dense = layer.wiring, layer.wiring.macs_dense * self._batch
+            if wiring.weight is None:
+                existing = dense = self._multiplied(wiring, values)
+            elif self.real is None or wiring.places is None:
+                existing = wiring.macs * self._batch
+            else:
+                counts = wiring.places.of_real(self.real)
+                existing, dense = (
+                    float((counts * links.to(counts.device)).sum())
+                    for links in (wiring.leaving, wiring.leaving_dense)
+                    if links is not None
+                )
+            self._macs.append(existing)
+            self.ann_macs[index] += torch.tensor([existing, dense], dtype=torch.float64)
+
+    def _multiplied(self, wiring: Layer, values: dict[fx.Node, Any]) -> float:
+        """Return the multiplications of a product, and remember which of its entries are used."""
+        masks = (*wiring.overwritten, *wiring.silent)
+        if not masks and (self.real is None or wiring.places is None):
+            return wiring.macs * self._batch
+        known = {
+            m.node: fetch(self.network, m.node) if m.node.op == "get_attr" else values[m.node]
+            for m in masks
+        }
+        left, right = factors(wiring, values.__getitem__)
+        result = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        shapes = left.shape, torch.Size((*result, left.shape[-2], right.shape[-1]))
+        used = entries_used(wiring, known, self.real, self._batch, shapes[1])
+        self._used[wiring.node] = used
+        return multiplications(wiring, known, used, self._batch, shapes)
+
     def _operations(
         self,
+        index: int,
         layer: CountedLayer,
         t: int,
         values: dict[fx.Node, Any],
@@ -222,9 +227,9 @@ class OperationCounter:
     ) -> tuple[Tensor | float, Tensor | float]:
         kind = layer.wiring.fed_by
         if kind == "graded":
-            return 0.0, layer.wiring.macs * self._batch
+            return 0.0, self._macs[index]
         if kind == "image":
-            return self._first_layer(layer, t, values)
+            return self._first_layer(layer, t, values, self._macs[index])
         if kind == "product":
             return self._product(layer.wiring, values), 0.0
         if layer.at_sites:
@@ -237,7 +242,7 @@ class OperationCounter:
         return (0.0, count) if as_mac else (count, 0.0)
 
     def _first_layer(
-        self, layer: CountedLayer, t: int, values: dict[fx.Node, Any]
+        self, layer: CountedLayer, t: int, values: dict[fx.Node, Any], macs: float
     ) -> tuple[Tensor | float, float]:
         convention = self.conventions.first_layer
         if self.input != "image":
@@ -247,7 +252,7 @@ class OperationCounter:
             nonzero = values[layer.wiring.operand] != 0
             return (0.0 if repeated else self._weighted(layer, nonzero)), 0.0
         charged = t == 1 or convention == "mac_per_step"
-        return 0.0, layer.wiring.macs * self._batch if charged else 0.0
+        return 0.0, macs if charged else 0.0
 
     def _frame(self, layer: CountedLayer) -> tuple[float, float]:
         """Count what the frame that is shown costs in a layer that sees the input."""
@@ -271,25 +276,19 @@ class OperationCounter:
 
     def _product(self, wiring: Layer, values: dict[fx.Node, Any]) -> Tensor | float:
         """Count a product of two activations: sum over k of (rows active in k) (columns active)."""
-
-        def side(place: int, active: Tensor) -> Tensor:
-            turned = place == 1 and wiring.node.target in LINEARS  # y W^T
-            return active.mT if turned else active
-
-        operands = tuple(enumerate(wiring.operands))
-        left, right = (side(i, self._events(wiring, operand, values)) for i, operand in operands)
-        kind = self.conventions.products
+        used, kind = self._used.get(wiring.node), self.conventions.products
+        left, right = factors(wiring, lambda operand: self._events(wiring, operand, values))
         if kind == "two_term":
-            held_now = side(1, values[wiring.operands[1]] != 0)
-            count = meetings(left, held_now)
-            if self._before:
-                count = count + meetings(side(0, self._before[wiring.operands[0]] != 0), right)
+            now = factors(wiring, lambda operand: values[operand] != 0)
+            count = meetings(left, now[1], used)
+        else:
+            count = meetings(left, right, used)
+        if kind == "single" or not self._before:
             return count
-        count = meetings(left, right)
-        if kind == "three_term" and self._before:
-            held_left, held_right = (side(i, self._before[operand] != 0) for i, operand in operands)
-            count = count + meetings(left, held_right) + meetings(held_left, right)
-        return count
+        held = factors(wiring, lambda operand: self._before[operand] != 0)
+        if kind == "three_term":
+            count = count + meetings(left, held[1], used)
+        return count + meetings(held[0], right, used)
 
     def _fired(self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor]) -> Tensor:
         """Return in how many images of the batch each neuron of a site fired at this step."""
@@ -297,8 +296,13 @@ class OperationCounter:
         if not images.leading:  # what a caller counts, it counts as if images came one by one
             return images_firing(self._spikes(node), images)
         if site not in fired:
-            fired[site] = images_firing(self._spikes(node), images)
+            counted = self.counted(self.populations[site.name].places)
+            fired[site] = images_firing(self._spikes(node), images, counted)
         return fired[site]
+
+    def counted(self, places: Places | None) -> Tensor | None:
+        """Tell which places of each image belong to real tokens; ``None``: all count."""
+        return None if self.real is None or places is None else places.of_real(self.real)
 
     def _spikes(self, node: fx.Node) -> Tensor:
         spikes = self._held[self.site_of[node].name].spikes
@@ -324,30 +328,31 @@ class OperationCounter:
         rounding = 4 * t * torch.finfo(value.dtype).eps * value.abs().max()
         return stream.abs() > rounding
 
-    @staticmethod
-    def _weighted(layer: CountedLayer, events: Tensor) -> float:
+    def _weighted(self, layer: CountedLayer, events: Tensor) -> float:
         if layer.leaving is None or layer.wiring.images is None:
             raise RuntimeError(f"{layer.wiring.name} has no links to count")
-        return weighted_sum(images_firing(events, layer.wiring.images), layer.leaving)
+        counted = self.counted(layer.wiring.places)
+        return weighted_sum(images_firing(events, layer.wiring.images, counted), layer.leaving)
 
     def per_image(self) -> tuple[LayerOperations, ...]:
         """Return cumulative operations per image for each layer."""
         sops = (self.sops.cumsum(1) / self.images).tolist()
         macs = (self.macs.cumsum(1) / self.images).tolist()
+        of_ann = (self.ann_macs / self.images).tolist()
         return tuple(
             LayerOperations(
                 name=layer.wiring.name,
                 kind=layer.wiring.kind,
                 input=self._fed_by(layer),
-                macs=layer.wiring.macs,
-                macs_dense=layer.wiring.macs_dense,
-                density=(
-                    layer.wiring.macs / layer.wiring.macs_dense if layer.wiring.macs_dense else 0.0
-                ),
+                macs=existing,
+                macs_dense=dense,
+                density=existing / dense if dense else 0.0,
                 sops=tuple(accumulates),
                 snn_macs=tuple(multiplies),
             )
-            for layer, accumulates, multiplies in zip(self.layers, sops, macs, strict=True)
+            for layer, accumulates, multiplies, (existing, dense) in zip(
+                self.layers, sops, macs, of_ann, strict=True
+            )
         )
 
     def _fed_by(self, layer: CountedLayer) -> str:

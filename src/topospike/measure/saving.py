@@ -162,7 +162,8 @@ def saving_text(runs: Mapping[str, Evaluation], timestep: int) -> str:
 
 def conventions_text(run: Evaluation) -> str:
     """Return the conventions of a run on one line."""
-    return ", ".join(f"{key} {value}" for key, value in run.conventions.items())
+    values = run.conventions.items()
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in values)
 
 
 def reprice(run: Evaluation, model: str | EnergyModel) -> Evaluation:

@@ -73,7 +73,7 @@ def settling(
     steps, silent, joule = [], [], []
     spikes = [0.0] * at_most
     for image in single_images(snn, batches, images):
-        counter.begin_batch(1)
+        counter.begin_batch(1, image)
         counter.begin_frame(1)
         last, quiet = 0, False
         for step in snn.watch(image, at_most, counter.watched):

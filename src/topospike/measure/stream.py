@@ -128,7 +128,6 @@ def stream(
     counter = OperationCounter(snn, max(steps, first), conventions or Conventions())
     program = snn.program(chosen, tuple(counter.watched))
     names = [site.name for site in program.sites]
-    ann_energy = prices.joule(macs=sum(layer.macs for layer in snn.wiring), sops=0)
     state, t, sequences = None, 0, None
     for number, frame in enumerate(frames):
         inputs = snn.inputs.leaves(frame)
@@ -161,5 +160,5 @@ def stream(
             sops=sops,
             macs=macs,
             energy_joule=prices.joule(macs=macs, sops=sops),
-            ann_energy_joule=ann_energy,
+            ann_energy_joule=prices.joule(macs=sum(layer.macs for layer in layers), sops=0),
         )

@@ -130,4 +130,10 @@ def wider_text(runs: Mapping[str, Evaluation], timestep: int) -> str:
             f"{wider.ann_memory_joule * 1e6:>10.4g} | {wider.event_rate[at]:>8.2%} "
             f"{wider.break_even_rate[at]:>10.2%} {wider.chip_steps[at]:>10}"
         )
+    lines += [
+        f"{name:<20} {run.energy_per_token_joule[timestep - 1] * 1e6:>10.4g} for each of "
+        f"{run.tokens:.4g} real tokens"
+        for name, run in runs.items()
+        if run.tokens and run.wider is not None
+    ]
     return "\n".join(lines) if len(lines) > 2 else ""

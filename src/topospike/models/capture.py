@@ -49,21 +49,35 @@ def attention_in_two_products(
 ) -> Tensor:
     """Write fused attention as product, softmax, product, so that its operands are visible.
 
-    ``softmax(query key^T scale + mask) value``; the default scale is 1 / sqrt(last axis).
+    ``softmax(query key^T scale + mask) value``; the default scale is 1 / sqrt(last axis). A query
+    that may attend nothing (padding on the left of a causal mask) gets zeros, as from torch.
     """
-    if is_causal or enable_gqa or dropout_p:
+    if dropout_p:
         raise ConversionError(
-            "attention with is_causal, grouped queries or dropout is not supported in a captured "
-            "graph; pass an explicit attn_mask, repeat the keys, and evaluate without dropout."
+            f"attention with dropout_p={dropout_p} draws random numbers even in evaluation mode. "
+            "Write dropout_p=p if self.training else 0.0."
         )
+    if enable_gqa:
+        key, value = (
+            side.repeat_interleave(query.shape[-3] // side.shape[-3], -3) for side in (key, value)
+        )
+    if is_causal:
+        every = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device)
+        attn_mask = every.tril()
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     scores = torch.matmul(query, key.transpose(-2, -1)) * factor
-    if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, float("-inf"))
-        else:
-            scores = scores + attn_mask
-    return torch.matmul(torch.softmax(scores, dim=-1), value)
+    if attn_mask is None:
+        return torch.matmul(torch.softmax(scores, dim=-1), value)
+    if attn_mask.dtype == torch.bool:
+        blocked = ~attn_mask
+        scores = scores.masked_fill(blocked, float("-inf"))
+    else:
+        blocked = attn_mask == float("-inf")
+        scores = scores + attn_mask
+    weights = torch.softmax(scores, dim=-1)
+    if not is_causal:
+        weights = weights.masked_fill(blocked.all(-1, keepdim=True), 0.0)
+    return torch.matmul(weights, value)
 
 
 def linear_layer(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError, NonFiniteError, ShapeError
+from topospike.models.tokens import require_tokens, vocabularies
 from topospike.modes import evaluating
 
 Inputs: TypeAlias = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -280,12 +281,14 @@ def require_finite(tensors: Iterable[Tensor], what: str) -> None:
 class InputForm:
     """What a captured network takes: its placeholders, in order.
 
-    ``names`` are those of ``forward``'s arguments; ``shapes`` are without the batch axis.
+    ``names`` are those of ``forward``'s arguments; ``shapes`` are without the batch axis;
+    ``vocabulary`` is how many rows the table has in which the input's numbers are looked up.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[torch.dtype, ...]
+    vocabulary: tuple[int | None, ...]
 
     @classmethod
     def of(cls, network: fx.GraphModule) -> InputForm:
@@ -296,6 +299,7 @@ class InputForm:
             names=tuple(str(node.target) for node in places),
             shapes=tuple(tuple(int(size) for size in value.shape[1:]) for value in values),
             dtypes=tuple(value.dtype for value in values),
+            vocabulary=tuple(map(vocabularies(network.graph).get, places)),
         )
 
     @property
@@ -316,7 +320,8 @@ class InputForm:
         ConfigError
             If there are more, fewer or others than the network takes.
         ShapeError
-            If a shape, or the kind of numbers, is not the one the network was captured for.
+            If a shape, or the kind of numbers, is not the one the network was captured for; if a
+            token is outside the vocabulary, or the batch is all padding.
         NonFiniteError
             If a value is NaN or infinite.
         """
@@ -350,6 +355,7 @@ class InputForm:
                     "same kind of numbers, or convert again."
                 )
         require_finite(found, "the input")
+        require_tokens(dict(zip(self.names, found, strict=True)), self.vocabulary)
         return found
 
     def split(self, batch: Batch, what: str) -> tuple[tuple[Tensor, ...], Any]:

@@ -2,8 +2,9 @@
 
 data -> train dense, train sparse -> quantised activations, if asked for -> for each method:
 convert, measure -> analyse -> summary -> report. Networks trained through time are measured as they
-are. Stages that are done are skipped; see `topospike.pipeline.run`. Of several processes all train,
-and the main one does the rest.
+are; where a recipe has such a network beside others (`topospike.recipe.parts`) it is a run of its
+own, in the folder ``direct``. Stages that are done are skipped; see `topospike.pipeline.run`. Of
+several processes all train, and the main one does the rest.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from topospike.pipeline.stages import (
 from topospike.pipeline.summary import saving_texts, write_summary
 from topospike.recipe import Recipe
 from topospike.recipe.files import resolve
+from topospike.recipe.parts import parts
 from topospike.report import write_report
-from topospike.report.folder import SummaryRow
+from topospike.report.folder import BESIDE, SummaryRow
 from topospike.train import Processes, process_group
 
 
@@ -41,7 +43,7 @@ class RunResult:
     folder
         The run folder; every network, evaluation and saved spiking network lies there.
     networks
-        The folders of the trained networks, dense first.
+        The folders of the trained networks, dense first, one trained through time beside them last.
     rows
         One for each network and conversion: accuracies, energy, sparsity (``summary.json``).
     savings
@@ -108,31 +110,43 @@ def run_recipe(
         recipe = resolve(str(recipe))
     folder = Path("runs") / recipe.name if folder is None else Path(folder)
     with process_group(choose_device(device)), locked(folder):
-        run = Run(recipe, folder, device=device, overwrite=overwrite)
-        return run_training(run) if train_only else run_everything(run)
+        places = (folder, folder / BESIDE)
+        runs = [
+            Run(part, place, device=device, overwrite=overwrite)
+            for part, place in zip(parts(recipe), places, strict=False)
+        ]
+        return run_training(*runs) if train_only else run_everything(*runs)
 
 
-def run_training(run: Run) -> RunResult:
-    """Train the dense twin, if the recipe has one, and the sparse network."""
-    refuse_changed_settings(run)
-    with run.recorded():
-        train_networks(run)
-    return RunResult(run.folder, folders_of(run) if run.processes.is_main else ())
+def run_training(run: Run, *beside: Run) -> RunResult:
+    """Train the dense twin, if the recipe has one, and the sparse network; and those beside them.
+
+    Every run is asked whether its folder holds other networks before one is trained.
+    """
+    runs = (run, *beside)
+    for each in runs:
+        refuse_changed_settings(each)
+    for each in runs:
+        with each.recorded():
+            train_networks(each)
+    return RunResult(run.folder, folders_of(*runs) if run.processes.is_main else ())
 
 
-def run_everything(run: Run) -> RunResult:
+def run_everything(run: Run, *beside: Run) -> RunResult:
     """Run every stage, and write the summary and the report."""
     require("igraph", "matplotlib", "jinja2", "plotly", purpose="analysis and report of a run")
-    refuse_changed_settings(run)
-    with run.recorded():
-        train_networks(run)
-        if not run.processes.is_main:
-            return RunResult(run.folder)
-        run.processes = Processes()
-        measure_networks(run)
-        if run.recipe.analyse and run.recipe.sparse_twin:
-            analyse_network(run)
-    return closed(run, report=True)
+    trained = run_training(run, *beside)
+    if not run.processes.is_main:
+        return trained
+    for each in (run, *beside):
+        each.processes = Processes()
+        with each.recorded():
+            measure_networks(each)
+            if each.recipe.analyse and each.recipe.sparse_twin:
+                analyse_network(each)
+    for each in beside:  # what it writes, the page of the whole run shows
+        closed(each, report=True)
+    return closed(run, *beside, report=True)
 
 
 def train_networks(run: Run) -> None:
@@ -163,18 +177,20 @@ def measure_networks(run: Run, only: str | None = None, *, convert: bool = True)
             measure_network(run, network, settings)
 
 
-def closed(run: Run, *, report: bool) -> RunResult:
+def closed(run: Run, *beside: Run, report: bool) -> RunResult:
     """Write ``summary.json`` and, if asked for, ``report.html``, and return what there is now."""
-    rows, savings = write_summary(run), tuple(saving_texts(run))
+    runs = (run, *beside)
+    rows = write_summary(run)
+    savings = tuple(text for each in runs for text in saving_texts(each))
     if not report:
-        return RunResult(run.folder, folders_of(run), rows, savings)
+        return RunResult(run.folder, folders_of(*runs), rows, savings)
     started = time.perf_counter()
     path = write_report(run.folder)
     seconds = {**run.ledger.seconds, "report": round(time.perf_counter() - started, 3)}
     run.record.write(seconds=seconds)
-    return RunResult(run.folder, folders_of(run), rows, savings, path)
+    return RunResult(run.folder, folders_of(*runs), rows, savings, path)
 
 
-def folders_of(run: Run) -> tuple[Path, ...]:
-    """Return where the networks of a run lie."""
-    return tuple(network.folder for network in run.networks)
+def folders_of(*runs: Run) -> tuple[Path, ...]:
+    """Return where the networks of runs lie."""
+    return tuple(network.folder for run in runs for network in run.networks)

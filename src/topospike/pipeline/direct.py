@@ -48,8 +48,6 @@ from topospike.recipe.files import to_plain
 from topospike.topology import Topology, saved_series
 from topospike.train import TopologyController, fit
 
-METHOD = "direct"
-
 
 def is_direct(run: Run) -> bool:
     """Tell whether the recipe trains spiking networks instead of converting ANNs."""

@@ -91,7 +91,9 @@ def check_direct(recipe: Recipe) -> None:
     if methods != ["direct"]:
         raise ConfigError(
             f"direct.rule is {recipe.direct.rule!r}, which trains spiking networks, and convert "
-            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is required."
+            f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is "
+            "required, for `topospike run` and `train` also beside other methods. To convert "
+            "alone, set direct.rule to null."
         )
     for name in ("conv", "linear"):
         check_neuron(getattr(recipe.direct, name))

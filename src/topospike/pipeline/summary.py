@@ -15,13 +15,13 @@ from topospike.models import build_model
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import SUMMARY, conversion_folder, show_first_conversion
 from topospike.recipe import ConversionSettings
-from topospike.report.folder import SummaryRow
+from topospike.report.folder import SummaryRow, rows_beside
 from topospike.report.labels import display_name
 from topospike.topology import weight_layers
 
 
 def write_summary(run: Run) -> tuple[SummaryRow, ...]:
-    """Collect the rows of every evaluation that is there, and write them.
+    """Collect the rows of every evaluation that is there, and of a run beside, and write them.
 
     The files of the recipe's first conversion are copied to the top of each network's folder.
 
@@ -42,6 +42,7 @@ def write_summary(run: Run) -> tuple[SummaryRow, ...]:
         for network in run.networks
         if (network.name, settings.label) in evaluations
     )
+    rows += rows_beside(run.folder, [network.name for network in run.networks])
 
     def action() -> list[Path]:
         path = run.folder / "summary.json"

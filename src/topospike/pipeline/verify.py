@@ -24,9 +24,11 @@ from topospike.files.seal import (
 )
 from topospike.pipeline.ledger import Ledger
 from topospike.pipeline.lock import locked
+from topospike.report.folder import BESIDE
 from topospike.train.checkpoint import list_checkpoints, load_checkpoint
 
 ACCEPTED = "accepted"
+CHECKPOINT = "checkpoint"
 NOT_THE_RUNS = (CHANGED, MISSING)
 
 
@@ -120,7 +122,20 @@ def verify_run(folder: str | Path, *, accept: bool = False) -> Verification:
         ledger = Ledger(folder, writes=False)
         read_run_record(folder)
     own = [CheckedFile(name, "all", own_file_state(folder / name)) for name in (FILE, RECORD)]
-    return Verification(folder, (*own, *stage_files(ledger), *checkpoints(folder)))
+    beside = files_beside(folder, accept=accept)
+    return Verification(folder, (*own, *stage_files(ledger), *beside, *checkpoints(folder)))
+
+
+def files_beside(folder: Path, *, accept: bool) -> list[CheckedFile]:
+    """Return what the run beside answers for, without its checkpoints."""
+    if not (folder / BESIDE / FILE).is_file():
+        return []
+    found = verify_run(folder / BESIDE, accept=accept).files
+    return [
+        CheckedFile(f"{BESIDE}/{file.name}", f"{BESIDE}, {file.stage}", file.state)
+        for file in found
+        if file.stage != CHECKPOINT
+    ]
 
 
 def accept_edits(folder: Path) -> None:
@@ -153,12 +168,12 @@ def stage_files(ledger: Ledger) -> list[CheckedFile]:
 def checkpoints(folder: Path) -> list[CheckedFile]:
     """Return the checkpoints of a folder, which hold their own digests, and their state."""
     files = []
-    for place in sorted(folder.rglob("checkpoint")):
+    for place in sorted(folder.rglob(CHECKPOINT)):
         for _, path in list_checkpoints(place):
             try:
                 load_checkpoint(path)
                 state = INTACT
             except CheckpointError:
                 state = CHANGED
-            files.append(CheckedFile(str(path.relative_to(folder)), "checkpoint", state))
+            files.append(CheckedFile(str(path.relative_to(folder)), CHECKPOINT, state))
     return files

@@ -68,6 +68,10 @@ class DirectSettings:
     range_layers, regrow, patience
         SD-SNN: layers whose weight ranges adapt (``all``, or ``linear`` as released), whether
         synapses grow again, and the epochs a condition must last.
+    changes
+        What of ``train``, ``sparsity`` and ``measure`` is otherwise for the network trained through
+        time than for the networks that are converted beside it (`topospike.recipe.parts`), such as
+        ``{train: {epochs: 12}}``.
     """
 
     rule: str | None = None
@@ -86,6 +90,7 @@ class DirectSettings:
     range_layers: str = "all"
     regrow: bool = True
     patience: int = 18
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -93,6 +98,11 @@ class DirectSettings:
             self,
             ("timesteps", self.timesteps >= 1, "1 or more"),
             ("patience", self.patience >= 1, "1 or more"),
+            (
+                "changes",
+                {*self.changes} <= {"train", "sparsity", "measure"},
+                "a mapping of train, sparsity and measure, or less,",
+            ),
         )
 
 

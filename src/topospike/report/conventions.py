@@ -11,6 +11,7 @@ from topospike.report.units import NARROW
 CONVENTION_NAMES: Mapping[str, str] = {
     "first_layer": "first layer",
     "pooled": "average pools",
+    "padding": "padding tokens",
     "links": "links counted",
     "energy_model": "energy model",
     "mac_joule": "one multiply-accumulate (MAC)",

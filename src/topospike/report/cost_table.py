@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topospike.contracts import Evaluation
 from topospike.files.reading import read_optional
 from topospike.measure.chip import ChipRun
 from topospike.report.chart import Table
@@ -44,7 +45,7 @@ def cost_table(run: Run) -> Table | None:
             (
                 series_name(network, method),
                 str(step),
-                energy(result.energy_joule[at]),
+                energy(result.energy_joule[at]) + of_token(result, at),
                 energy(wider.update_joule[at]) if wider.update_joule else NO_VALUE,
                 energy(wider.memory_joule[at]),
                 energy(wider.int8_ann_joule),
@@ -55,6 +56,13 @@ def cost_table(run: Run) -> Table | None:
             )
         )
     return Table(CAPTION, COLUMNS, tuple(rows)) if rows else None
+
+
+def of_token(result: Evaluation, at: int) -> str:
+    """Write the energy of one real token behind that of a sentence; nothing for images."""
+    if not result.tokens:
+        return ""
+    return f" ({energy(result.energy_per_token_joule[at])} a token)"
 
 
 CHIP_COLUMNS = (
@@ -82,7 +90,7 @@ def chip_table(run: Run) -> Table | None:
     rows = []
     for network in run.networks:
         folder = run.folder / DENSE if network.is_dense else run.folder
-        for method in run.methods:
+        for method in network.conversions:
             found = read_optional(folder / "conversions" / method / "chip.json", ChipRun)
             if found is not None:
                 rows.append((series_name(network.name, method), *chip_row(found)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,11 +26,14 @@ from topospike.contracts import (
 from topospike.errors import MissingDataError
 from topospike.files.ranges import Amount, Order, Share
 from topospike.files.reading import read_optional
+from topospike.files.record import FILE as RECORD
 from topospike.files.record import read_run_record
 from topospike.files.seal import ChangedFileWarning, stages_of
 from topospike.metrics_log import Epoch, TrainingLog, read_log
 
 DENSE = "dense"
+BESIDE = "direct"
+"""Folder of the run beside: of a network trained through time, where the others are converted."""
 SHOWN = (".json", ".jsonl")
 REMEDY = (
     "A report needs the file as the run wrote it; repeat that stage of the run, or delete the file "
@@ -95,6 +98,7 @@ class Network:
 class Run:
     """A run folder: the record, the summary, the networks (dense first), the topology analysis.
 
+    The networks of a run beside come last, and the record's seconds hold its stages as well.
     ``history`` holds the measures of the topologies saved over the updates.
     ``notes`` are sentences about files that were only partly readable.
     """
@@ -133,6 +137,11 @@ class Run:
         """The first network that is not the dense twin."""
         return next((network for network in self.networks if not network.is_dense), None)
 
+    @property
+    def sparse_first(self) -> tuple[Network, ...]:
+        """The networks with the dense twin last."""
+        return tuple(sorted(self.networks, key=lambda network: network.is_dense))
+
 
 def read_run(folder: str | Path) -> Run:
     """Read every file of a run folder that the page shows.
@@ -170,7 +179,38 @@ def read_run(folder: str | Path) -> Run:
             "evaluation.json, conversion.json, topology_report.json: it is not a run folder. "
             "Give the folder written by `topospike run`."
         )
-    return replace(run, notes=(*notes, *seal_notes(folder)))
+    run = replace(run, notes=(*notes, *seal_notes(folder)))
+    return with_beside(run) if (folder / BESIDE / RECORD).is_file() else run
+
+
+def with_beside(run: Run) -> Run:
+    """Return a run with the networks, the seconds and the notes of the run beside it."""
+    other = read_run(run.folder / BESIDE)
+    taken = [network.name for network in run.networks]
+    networks = (replace(n, name=name_beside(n.name, taken)) for n in other.networks)
+    stages = {f"{BESIDE}, {name}": s for name, s in other.record.get("seconds", {}).items()}
+    record = {**run.record, "seconds": {**run.record.get("seconds", {}), **stages}}
+    notes = (f"{BESIDE}: {note}" for note in other.notes)
+    return replace(
+        run, record=record, networks=(*run.networks, *networks), notes=(*run.notes, *notes)
+    )
+
+
+def rows_beside(folder: Path, taken: Collection[str]) -> tuple[SummaryRow, ...]:
+    """Return the summary of the run beside, its networks named as `read_run` names them."""
+    rows = read_summary(folder / BESIDE / "summary.json")
+    return tuple(replace(row, network=name_beside(row.network, taken)) for row in rows)
+
+
+def name_beside(name: str, taken: Collection[str]) -> str:
+    """Return the name of a network of a run beside, where the other networks have names too.
+
+    Examples
+    --------
+    >>> name_beside("ch-snn", ["dense", "chts"]), name_beside("chts", ["dense", "chts"])
+    ('ch-snn', 'chts-direct')
+    """
+    return f"{name}-{BESIDE}" if name in taken else name
 
 
 @contextmanager

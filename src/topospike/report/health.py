@@ -50,7 +50,7 @@ def health_folds(run: Run) -> tuple[Fold, ...]:
     """Return one block per conversion, the sparse network's first one open."""
     pairs = [
         (network.name, method, network.conversions[method], network.comparisons.get(method))
-        for network in reversed(run.networks)
+        for network in run.sparse_first
         for method in run.methods
         if method in network.conversions
     ]

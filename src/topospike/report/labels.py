@@ -35,6 +35,7 @@ KNOWN_NAMES: Mapping[str, str] = {
     "cht": "CHT",
     "chts": "CHTs",
     "chtss": "CHTss",
+    "ch-snn": "CH-SNN",
     "set": "SET",
     "rigl": "RigL",
     "mest": "MEST",

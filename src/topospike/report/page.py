@@ -167,7 +167,7 @@ def activity_group(run: Run) -> Group:
         figures.append(settling_figure(quiet))
     figures += [
         raster_figure(network.name, method, drawn)
-        for network in run.networks[-1:]
+        for network in run.sparse_first[:1]
         for method, drawn in list(network.rasters.items())[:1]
     ]
     return Group("activity", "Layers and spikes", tuple(absent), figures=tuple(figures))

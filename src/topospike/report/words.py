@@ -9,6 +9,9 @@ from topospike.report.labels import display_name, series_name
 from topospike.report.measured import Measured
 from topospike.report.units import NO_VALUE, energy, percent, plain, points
 
+TRAINED = "direct"
+"""What the report of a network trained through time calls its method."""
+
 
 def headline(run: Run) -> str:
     """State the result of the run in one sentence."""
@@ -96,11 +99,13 @@ def summary_caption(run: Run) -> str:
     images = next((e.images for n in run.networks for e in n.evaluations.values()), None)
     on = f" on {images} test {run.example}s" if images else ""
     words = Measured(run.rows[0].metric).words
+    conversions = (report for network in run.networks for report in network.conversions.values())
+    trained = any(report.method == TRAINED for report in conversions)
+    own = " A network trained through time has no ANN; there its own is shown." if trained else ""
     return (
         f"SNN {words} and energy at {at}{on}. Ratio is the energy over that of the dense twin "
         f"converted by the same method; T0 the time step by which {words} has stopped "
-        "improving; "
-        "sparsity the share of absent links among all weights."
+        f"improving; sparsity the share of absent links among all weights.{own}"
     )
 
 
@@ -119,4 +124,4 @@ def missing_sentences(run: Run) -> tuple[str, ...]:
 
 def first_evaluation(run: Run) -> Evaluation | None:
     """Return the evaluation whose conventions the page states."""
-    return next((e for n in reversed(run.networks) for e in n.evaluations.values()), None)
+    return next((e for n in run.sparse_first for e in n.evaluations.values()), None)

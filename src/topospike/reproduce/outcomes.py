@@ -14,6 +14,7 @@ from typing import Any
 
 from topospike.analysis.report import TopologyReport
 from topospike.contracts import Evaluation
+from topospike.errors import MissingDataError
 from topospike.files.reading import read_optional
 from topospike.report.folder import Run, read_run
 from topospike.reproduce.experiments import Experiment
@@ -23,6 +24,7 @@ DONE, FAILED, NOT_RUN = "done", "failed", "not run"
 PLAIN = "dcgs"  # converts the trained network as it is
 INITIAL_REPORT = "initial_topology_report.json"
 FAILURES = "failures.json"
+WITHOUT_DATA = f"{MissingDataError.__name__}:"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def read_outcome(folder: Path, experiment: Experiment, *, timesteps: int | None)
     """
     failures = read_optional(folder / FAILURES, dict[str, str]) or {}
     if experiment.part in failures:
-        return Outcome(FAILED, failures[experiment.part])
+        reason = failures[experiment.part]
+        return Outcome(NOT_RUN if reason.startswith(WITHOUT_DATA) else FAILED, reason)
     if not (folder / "record.json").is_file():
         return Outcome(NOT_RUN)
     run = read_run(folder)

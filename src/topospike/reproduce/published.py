@@ -1,10 +1,11 @@
 """Reproduce: the published numbers, read from one data file that comes with the package.
 
 ``published.json`` holds every table and every quantified figure of Bao, Gu, Lyu, Cannistraci (2026)
-as printed, and the perplexities of Zhang et al. (2025) for LLaMA-60M: accuracies in per cent,
-energies in micro- or millijoules per image, sparse rows as differences from their dense row.
-`published_rows` adds what follows from the print, so that each row can be compared in absolute
-values too. Nothing measured by us is in that file.
+as printed: accuracies in per cent, energies in micro- or millijoules per image, sparse rows as
+differences from their dense row; and, with sources of their own, the results of CH-SNN and the
+perplexities of Zhang et al. (2025) for LLaMA-60M. `read_rows` adds what follows from the
+print, so that each row can be compared in absolute values too. Nothing measured by us is in that
+file.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A published table or figure: its name, title, label columns, lines, and who published it."""
+    """A published table or figure: its name, title, label columns, lines, and their source."""
 
     name: str
     title: str
@@ -69,6 +70,7 @@ def slug(label: str) -> str:
     ('cifar10', 'imagenet', '90.62', 'cs-qcfs')
     """
     known = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet-1K": "imagenet"}
+    known |= {"N-MNIST": "nmnist", "DVS128 Gesture": "dvs-gesture"}
     networks = {
         "VGG-16": "vgg16",
         "ResNet-18": "resnet18",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from topospike.errors import ConfigError
 from topospike.registry import Registry, suggestion
+from topospike.reproduce import ch_snn
 from topospike.reproduce.experiments import Experiment, experiment
 from topospike.reproduce.published import PublishedRow, PublishedTable, published, slug
 
@@ -30,7 +31,7 @@ class Target:
     has_disks
         Whether the topologies are drawn in the hyperbolic disk.
     own
-        The rows of a comparison that was not published.
+        The rows of a comparison that was not published, or has rows of ours beside the print.
     plan
         From a row, ``scale`` and ``seed`` to how it is trained.
     """
@@ -70,6 +71,7 @@ TARGETS: Registry[Target] = Registry(
             Target("fig5", COMPARED, has_curves=True),
             Target("figA1", COMPARED, has_curves=True),
             Target("tableA4", ("saturation_time",)),
+            Target(ch_snn.NAME, SPARSE, own=ch_snn.table(), plan=ch_snn.plan),
             Target("llama60m", ("ann_perplexity", "snn_perplexity", "energy_joule")),
         )
     },

@@ -32,6 +32,7 @@ from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import Population, Wiring, wire
 from topospike.wiring.graph import site_calls
 from topospike.wiring.layers import Layer
+from topospike.wiring.tokens import Tokens
 
 if TYPE_CHECKING:
     from topospike.measure.stream import FrameRecord
@@ -122,11 +123,15 @@ class SpikingNetwork(nn.Module):
         """The neurons of each site by its name: how many, and where a batch has its images."""
         return self._wired().populations
 
+    @property
+    def tokens(self) -> Tokens | None:
+        """The tokens that the network reads, if it does, and which input says what is padding."""
+        return self._wired().tokens
+
     def _wired(self) -> Wiring:
         if self._wiring is None:
-            self._wiring = wire(self.ann)
-            if self.report.input != "image":
-                self._wiring = with_arrivals(self._wiring, self.ann)
+            found = wire(self.ann)
+            self._wiring = with_arrivals(found, self.ann) if self.sees_mean else found
         return self._wiring
 
     def reset(self) -> None:
@@ -174,9 +179,7 @@ class SpikingNetwork(nn.Module):
         """
         if isinstance(timesteps, str):
             if timesteps != "silent":
-                raise ConfigError(
-                    f"timesteps is {timesteps!r}; a whole number or 'silent' is required."
-                )
+                raise ConfigError(f"timesteps is {timesteps!r}; a number or 'silent' is required.")
             return self.settle(x, hold=hold, executor=executor).logits
         shown = self.shown(x, timesteps, hold=hold)
         chosen, parts = executor_for(self, executor, x, timesteps), 1

@@ -19,9 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from topospike.errors import ConversionError
+from topospike.models.inputs import InputForm
 from topospike.wiring.graph import nodes_downstream_of_input, site_calls, timeless_nodes
-from topospike.wiring.images import BATCHES, ImageAxis, Probe, axis_of, image_axes
+from topospike.wiring.images import (
+    BATCHES,
+    ImageAxis,
+    Places,
+    Probe,
+    Probes,
+    axis_of,
+    image_axes,
+    mixed_images,
+    sizes_of,
+)
 from topospike.wiring.layers import (
     CONVOLUTIONS,
     LINEARS,
@@ -42,6 +52,8 @@ from topospike.wiring.linear_maps import (
     push,
 )
 from topospike.wiring.links import Links
+from topospike.wiring.products import with_products
+from topospike.wiring.tokens import TokenLabels, Tokens, token_labels, tokens_among
 
 aten = torch.ops.aten
 
@@ -67,20 +79,24 @@ class Population:
         How many there are for one image.
     sources : tuple of str
         The weight layers nearest upstream, in execution order.
+    places : Places or None
+        Which token each neuron belongs to.
     """
 
     node: fx.Node
     images: ImageAxis
     neurons: int
     sources: tuple[str, ...]
+    places: Places | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """All weight layers of a network in execution order, and the populations of its sites."""
+    """All weight layers in execution order, the populations of the sites, the tokens it reads."""
 
     layers: tuple[Layer, ...]
     populations: dict[str, Population]
+    tokens: Tokens | None = None
 
 
 @torch.inference_mode(False)
@@ -109,46 +125,41 @@ def wire(network: fx.GraphModule) -> Wiring:
     changing = {n for n in network.graph.nodes if n in from_image or n not in timeless}
     probes = tuple(Probe(network, images, changing) for images in BATCHES)
     links = Links(network, probes[0])
+    tokens = tokens_among(InputForm.of(network))
+    labels = TokenLabels({}) if tokens is None else token_labels(network.graph, tokens, probes[0])
     populations = {
-        str(network.get_submodule(str(node.target)).name): population(node, probes)
+        str(network.get_submodule(str(node.target)).name): population(node, probes, labels)
         for node in site_calls(network)
     }
     names = {population.node: name for name, population in populations.items()}
-    found = find_weight_layers(network)
-    layers = tuple(measured(layer, links, probes, names) for layer in found)
-    return Wiring(layers, populations)
+    layers = tuple(
+        measured(layer, links, probes, names, timeless, labels)
+        for layer in find_weight_layers(network)
+    )
+    (answer,) = next(iter(network.graph.find_nodes(op="output"))).all_input_nodes
+    tokens = None if tokens is None else replace(tokens, answer=labels.places(answer, probes))
+    return Wiring(layers, populations, tokens)
 
 
-Probes = tuple[Probe, ...]
-
-
-def sizes_of(node: fx.Node, probes: Probes) -> tuple[torch.Size, ...]:
-    """Return the shapes of a node's value for the batches probed."""
-    return tuple(probe.values[node].shape for probe in probes)
-
-
-def population(node: fx.Node, probes: Probes) -> Population:
+def population(node: fx.Node, probes: Probes, labels: TokenLabels) -> Population:
     """Describe the neurons of one site."""
     sizes = sizes_of(node, probes)
     images = axis_of(sizes)
     if images is None:
         raise mixed_images(f"the site {node.target}", sizes)
     sources = tuple(dict.fromkeys(weight_name(layer) for layer in nearest_layers(node)))
-    return Population(node, images, sizes[0].numel() // BATCHES[0], sources)
+    places = labels.places(node, probes)
+    return Population(node, images, sizes[0].numel() // BATCHES[0], sources, places)
 
 
-def mixed_images(place: str, sizes: tuple[torch.Size, ...]) -> ConversionError:
-    """Return the error for a place where nothing can be counted per image."""
-    shapes = " and ".join(str(tuple(size)) for size in sizes)
-    return ConversionError(
-        f"{place} has values of shape {shapes} for batches of {BATCHES[0]} and {BATCHES[1]} "
-        "images: the images of a batch cannot be told apart there, or influence one another, so "
-        "nothing can be counted per image. Keep one axis for the images and compute nothing "
-        "across it."
-    )
-
-
-def measured(layer: Layer, links: Links, probes: Probes, names: dict[fx.Node, str]) -> Layer:
+def measured(
+    layer: Layer,
+    links: Links,
+    probes: Probes,
+    names: dict[fx.Node, str],
+    timeless: set[fx.Node],
+    labels: TokenLabels,
+) -> Layer:
     """Add links, link counts, fan-outs and sizes to the description of a layer."""
     images = BATCHES[0]
     layer = replace(
@@ -157,10 +168,11 @@ def measured(layer: Layer, links: Links, probes: Probes, names: dict[fx.Node, st
             size.numel() // images for size, _ in (sizes_of(o, probes) for o in layer.operands)
         ),
         outputs=sizes_of(layer.node, probes)[0].numel() // images,
+        places=labels.places(layer.node if layer.weight is None else layer.operand, probes),
     )
     weight = layer.weight
     if weight is None:
-        return with_products(layer, probes)
+        return with_products(layer, probes, timeless)
     everything = torch.ones((), dtype=torch.bool).expand(probes[0].values[weight].shape)
     constant = weight not in probes[0].changing
     existing = links.of(weight) if constant else everything
@@ -197,23 +209,6 @@ def graded(layer: Layer, reason: str) -> Layer:
 def share_of_zeros(weight: Tensor, links: Tensor) -> float:
     """Return the share of existing links whose weight is exactly 0."""
     return int((links & (weight == 0)).sum()) / max(int(links.sum()), 1)
-
-
-def with_products(layer: Layer, probes: Probes) -> Layer:
-    """Add the multiplications of a product of two activations."""
-    left, right = layer.operands
-    macs = []
-    for probe in probes:
-        output, factor = probe.values[layer.node], probe.values[right]
-        macs.append(output.numel() * summands(layer, probe.values[left], factor) / probe.images)
-    if macs[0] != macs[1]:
-        raise mixed_images(f"the product {layer.name}", sizes_of(layer.node, probes))
-    return replace(layer, macs=macs[0], macs_dense=macs[0])
-
-
-def summands(layer: Layer, left: Tensor, right: Tensor) -> int:
-    """Return how many products each output of a layer adds up."""
-    return right[0].numel() if layer.node.target in CONVOLUTIONS else left.shape[-1]
 
 
 Values = Mapping[fx.Node, Any]

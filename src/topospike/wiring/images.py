@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_map
 
+from topospike.errors import ConversionError
+
 BATCHES = (2, 3)
 """Images a graph is probed with. Not one: what was captured with several need not run on one."""
 
@@ -55,6 +57,41 @@ class ImageAxis:
             return images.movedim(0, self.axis)
         place = self.axis if self.leading else self.axis + 1
         return images.movedim(0, place).flatten(self.axis, self.axis + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The token that each number of a value belongs to (`topospike.wiring.tokens`).
+
+    Attributes
+    ----------
+    images
+        How the images of a batch lie in the value.
+    token : Tensor, int64, broadcastable to the value of one image
+        The place of the token in its sentence, -1 for a number that belongs to none.
+    """
+
+    images: ImageAxis
+    token: Tensor
+
+    def of_real(self, real: Tensor) -> Tensor:
+        """Tell which numbers count, given which tokens are real, (batch, tokens): by image.
+
+        Examples
+        --------
+        >>> places = Places(ImageAxis(0, 1), torch.tensor([[0], [1], [-1]]))
+        >>> places.of_real(torch.tensor([[True, False]]))[0, :, 0].tolist()
+        [True, False, True]
+        """
+        token = self.token.to(real.device)
+        return real[:, token.clamp_min(0)] | (token < 0)
+
+    def within(self, real: Tensor, shape: torch.Size) -> Tensor:
+        """Return `of_real` as the value itself lies, broadcastable to its shape."""
+        found = self.of_real(real)
+        if self.images.within > 1:
+            found = found.expand(self.images.by_image(torch.empty(shape, device="meta")).shape)
+        return self.images.together(found)
 
 
 def axis_of(sizes: tuple[torch.Size, ...]) -> ImageAxis | None:
@@ -137,3 +174,22 @@ def blank(node: fx.Node, images: int, parameters: list[Any]) -> Tensor:
     like = parameters[0] if parameters else torch.zeros(())
     dtype = like.dtype if recorded.is_floating_point() else recorded.dtype
     return torch.zeros(images, *recorded.shape[1:], dtype=dtype, device=like.device)
+
+
+Probes = tuple[Probe, ...]
+
+
+def sizes_of(node: fx.Node, probes: Probes) -> tuple[torch.Size, ...]:
+    """Return the shapes of a node's value for the batches probed."""
+    return tuple(probe.values[node].shape for probe in probes)
+
+
+def mixed_images(place: str, sizes: tuple[torch.Size, ...]) -> ConversionError:
+    """Return the error for a place where nothing can be counted per image."""
+    shapes = " and ".join(str(tuple(size)) for size in sizes)
+    return ConversionError(
+        f"{place} has values of shape {shapes} for batches of {BATCHES[0]} and {BATCHES[1]} "
+        "images: the images of a batch cannot be told apart there, or influence one another, so "
+        "nothing can be counted per image. Keep one axis for the images and compute nothing "
+        "across it."
+    )

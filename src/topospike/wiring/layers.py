@@ -24,8 +24,9 @@ from torch import Tensor, fx
 
 from topospike.models.capture import node_module
 from topospike.wiring.graph import is_site, nodes_downstream_of_input, timeless_nodes
-from topospike.wiring.images import ImageAxis
+from topospike.wiring.images import ImageAxis, Places
 from topospike.wiring.linear_maps import AVERAGES, is_linear, is_number
+from topospike.wiring.masking import Overwriting
 
 aten = torch.ops.aten
 
@@ -111,6 +112,11 @@ class Layer:
         Numbers read and written for one image.
     zeros : float
         Share of the links whose weight is exactly 0 now.
+    places : Places or None
+        Which token each position of the operand belongs to, of a product each entry of the result.
+    overwritten, silent : tuple of Overwriting
+        Of a product: the masks that overwrite its entries, and those that make entries of its left
+        factor 0.
     """
 
     name: str
@@ -134,6 +140,9 @@ class Layer:
     inputs: int = 0
     outputs: int = 0
     zeros: float = 0.0
+    places: Places | None = None
+    overwritten: tuple[Overwriting, ...] = ()
+    silent: tuple[Overwriting, ...] = ()
 
     @property
     def operand(self) -> fx.Node:
