@@ -66,6 +66,7 @@ from topospike.reproduce import (
 from topospike.reproduce.controls import NAME as CONTROLS
 from topospike.reproduce.methods import TARGET as CONVERSION_METHODS
 from topospike.reproduce.outcomes import FAILED, FAILURES, INITIAL_REPORT
+from topospike.reproduce.published import PAPER
 from topospike.train import Processes, current_processes, process_group
 
 EVERYTHING = "all"
@@ -125,7 +126,7 @@ def targets_of(name: str, scale: str, recipe: str | None) -> list[Target]:
     """Return the target of a name; ``all`` are those of the paper."""
     if name == CONTROLS:
         return [controls(scale, recipe)]
-    of_paper = [target for target in TARGETS.values() if target.own is None]
+    of_paper = [target for target in TARGETS.values() if target.table.source == PAPER]
     return of_paper if name == EVERYTHING else [TARGETS[name]]
 
 
