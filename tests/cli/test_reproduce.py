@@ -7,6 +7,7 @@ import pytest
 
 from topospike.cli.main import main
 from topospike.reproduce import TARGETS
+from topospike.reproduce.published import PAPER
 
 ROW = ["--row", "cifar10/90.62"]
 
@@ -86,13 +87,19 @@ def test_every_row_of_every_target_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("all")
     assert reproduce("all", folder) == 0
     for name, target in TARGETS.items():
-        if target.own is not None:  # not the paper's
+        if target.table.source != PAPER:
             continue
         text = (folder / "smoke" / f"{name}.md").read_text()
         assert f"{len(target.table.rows)} of {len(target.table.rows)} rows were run" in text
         assert "failed" not in text
     for figure in ("figA1-cifar10-vgg16-dcgs", "fig5-imagenet-vit-b-dcgs", "fig3-cht"):
         assert (folder / "smoke" / f"{figure}.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_language_model_run(tmp_path):
+    assert reproduce("llama60m", tmp_path) == 0
+    assert "8 of 8 rows were run" in (tmp_path / "smoke" / "llama60m.md").read_text()
 
 
 ASKED = ["dcgs", "cs-qcfs", "sigma-delta", "phase", "slip-relu"]
