@@ -131,7 +131,8 @@ class SpikingNetwork(nn.Module):
     def _wired(self) -> Wiring:
         if self._wiring is None:
             found = wire(self.ann)
-            self._wiring = with_arrivals(found, self.ann) if self.sees_mean else found
+            of_frames = self.report.input != "image"
+            self._wiring = with_arrivals(found, self.ann) if of_frames else found
         return self._wiring
 
     def reset(self) -> None:
