@@ -130,9 +130,8 @@ class SpikingNetwork(nn.Module):
 
     def _wired(self) -> Wiring:
         if self._wiring is None:
-            found = wire(self.ann)
-            of_frames = self.report.input != "image"
-            self._wiring = with_arrivals(found, self.ann) if of_frames else found
+            found, by_frames = wire(self.ann), self.report.input != "image"
+            self._wiring = with_arrivals(found, self.ann) if by_frames else found
         return self._wiring
 
     def reset(self) -> None:
