@@ -32,12 +32,8 @@ def to_json(record: Any) -> Any:
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write ``content`` beside ``path``, flush it to disk, then rename it over ``path``.
 
-    A reader sees the old file or the new one, never a half-written one.
-
-    Raises
-    ------
-    CheckpointError
-        The file cannot be written.
+    A reader sees the old file or the new one, never a half-written one. Where it cannot be written
+    a `CheckpointError` says why.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -201,6 +197,10 @@ class ActivationComparison:
     sites: tuple[SiteComparison, ...]
     jump: str | None = None
     advice: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({tuple(site.site for site in self.at(t)) for t in self.timesteps}) != 1:
+            raise ShapeError("the sites compared are not the same at every time step")
 
     def at(self, t: int) -> tuple[SiteComparison, ...]:
         """Return the sites in execution order after t steps."""

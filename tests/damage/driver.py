@@ -227,6 +227,8 @@ def work(root: Path, arguments: argparse.Namespace) -> dict[str, object]:
             if name.startswith("checkpoint"):
                 (run / "checkpoint/touched").touch()
             accepted = bool(arguments.seal) and number % arguments.seal == 0 and sealed(run)
+            # what a user hands over has no seal: other numbers are other frames
+            accepted |= name == "frames.npy"
             end = judge(call(command, run), untouched[" ".join(command)], sealed=accepted)
         ends[end.split(":")[0]] += 1
         if end.startswith("BAD"):

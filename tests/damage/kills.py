@@ -12,6 +12,7 @@ same, bit for bit, but for times: weights, topologies, metrics, checkpoints, eva
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -77,6 +78,13 @@ def command(kind: str, recipe: Path, folder: Path) -> list[str]:
     return [*start, "topospike", action, str(recipe), "--folder", str(folder), "--device", "cpu"]
 
 
+def family(pid: int) -> list[int]:
+    """Return a process and all that it has started, also in sessions of their own."""
+    tasks = Path(f"/proc/{pid}/task")
+    started = [int(word) for each in tasks.glob("*/children") for word in each.read_text().split()]
+    return [pid, *(member for child in started for member in family(child))]
+
+
 def carry_out(arguments: list[str], seconds: float | None) -> tuple[bool, float]:
     """Run a command, killed with its children after some seconds; tell whether it ended itself."""
     started = time.monotonic()
@@ -87,7 +95,9 @@ def carry_out(arguments: list[str], seconds: float | None) -> tuple[bool, float]
         try:
             _, said = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            for member in family(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
             process.communicate()
             return False, time.monotonic() - started
     if process.returncode:

@@ -106,3 +106,12 @@ def test_no_folder_and_no_run_in_it_are_told_apart(tmp_path):
         read_run(tmp_path / "absent")
     with pytest.raises(MissingDataError, match="is not a run folder"):
         read_run(tmp_path)
+
+
+def test_a_comparison_that_misses_a_site_at_a_step_is_refused(run_writer):
+    path = run_writer() / "conversions" / "qcfs" / "activations.json"
+    plain = json.loads(path.read_text())
+    plain["sites"][-1]["site"] = "another"
+    path.write_text(json.dumps(plain))
+    with pytest.raises(CheckpointError, match="not the same at every time step"):
+        ActivationComparison.load(path)
