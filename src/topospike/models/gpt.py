@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topospike.errors import ConfigError, ShapeError
-from topospike.models.sizes import check_dropout, check_positive, only_value
+from topospike.models.sizes import check_dropout, check_positive, sizes_of_blocks
 
 
 @torch.fx.wrap  # a symbolic trace keeps the call, and does not look inside
@@ -184,10 +184,7 @@ def gpt(
         heads=heads,
     )
     check_dropout("gpt", dropout)
-    width, depth, inner = (
-        only_value("gpt", name, values)
-        for name, values in (("widths", widths), ("blocks", blocks), ("hidden", hidden))
-    )
+    width, depth, inner = sizes_of_blocks("gpt", widths=widths, blocks=blocks, hidden=hidden)
     if width % heads:
         raise ConfigError(f"gpt: heads = {heads} must divide the width {width}")
     return GPT(

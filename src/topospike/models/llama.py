@@ -14,7 +14,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, require
-from topospike.models.sizes import check_positive, only_value
+from topospike.models.sizes import check_positive, sizes_of_blocks
 
 
 def llama(
@@ -68,10 +68,7 @@ def llama(
         hidden=hidden,
         heads=heads,
     )
-    width, depth, inner = (
-        only_value("llama", name, values)
-        for name, values in (("widths", widths), ("blocks", blocks), ("hidden", hidden))
-    )
+    width, depth, inner = sizes_of_blocks("llama", widths=widths, blocks=blocks, hidden=hidden)
     if width % (2 * heads):
         raise ConfigError(f"llama: 2 x heads = {2 * heads} must divide the width {width}")
     network, config = causal_classes()

@@ -28,20 +28,21 @@ def check_dropout(model: str, dropout: float) -> None:
         raise ConfigError(f"{model}: dropout = {dropout} must be at least 0 and below 1")
 
 
-def only_value(model: str, option: str, values: Sequence[int]) -> int:
-    """Return the one value of an option that other networks have one a stage of.
+def sizes_of_blocks(model: str, **options: Sequence[int]) -> list[int]:
+    """Return the one value of each option that other networks have one a stage of.
 
     Examples
     --------
-    >>> only_value("vit", "widths", (96,))
-    96
+    >>> sizes_of_blocks("vit", widths=(96,), blocks=(4,))
+    [96, 4]
     """
-    if len(values) != 1:
-        raise ConfigError(
-            f"{model}: {option} = {tuple(values)} has {len(values)} values; all blocks of a "
-            "transformer are alike, so give one"
-        )
-    return values[0]
+    for option, values in options.items():
+        if len(values) != 1:
+            raise ConfigError(
+                f"{model}: {option} = {tuple(values)} has {len(values)} values; all blocks of a "
+                "transformer are alike, so give one"
+            )
+    return [values[0] for values in options.values()]
 
 
 def pooled_size(model: str, image_size: tuple[int, int], pools: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError, require
-from topospike.models.sizes import check_positive, only_value
+from topospike.models.sizes import check_positive, sizes_of_blocks
 
 
 def vit(
@@ -79,10 +79,7 @@ def vit(
         heads=heads,
         patch=patch,
     )
-    width, depth, inner = (
-        only_value("vit", name, values)
-        for name, values in (("widths", widths), ("blocks", blocks), ("hidden", hidden))
-    )
+    width, depth, inner = sizes_of_blocks("vit", widths=widths, blocks=blocks, hidden=hidden)
     check_fit(width, heads, image_size, patch)
     network, config = transformer_classes()
     return network(
