@@ -53,7 +53,7 @@ def thorough(tmp_path_factory):
 @pytest.mark.distributed
 def test_ordinary_steps_send_gradients_and_no_mask(quick):
     for found in quick["messages"]:
-        assert found["collectives"] == ["gloo:all_reduce"]
+        assert found["collectives"] == ["c10d::allreduce_"]
 
 
 @pytest.mark.distributed
