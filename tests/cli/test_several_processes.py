@@ -21,7 +21,7 @@ def test_only_the_main_process_writes_the_ledger(tmp_path):
 
 def test_only_the_main_process_writes_the_record(tmp_path):
     for rank in (1, 0):
-        record = RunRecord(tmp_path, Recipe(), device="cpu", rank=rank, processes=2)
+        record = RunRecord(Ledger(tmp_path, writes=rank == 0), Recipe(), device="cpu", processes=2)
         record.write(data={"classes": 10})
         assert record.data == {"classes": 10}
         assert (tmp_path / "record.json").exists() is (rank == 0)

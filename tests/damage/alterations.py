@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 
 Alteration = Callable[[Path, random.Random, Path], None]
 DIGITS = "9" * 5000
+EARLIER = "earlier"
+"""Folder beside a file, with what the file was before the last stages."""
 
 
 def content(change: Callable[[bytes], bytes]) -> Alteration:
@@ -48,7 +51,15 @@ def sparse(path: Path, rng: random.Random, other: Path) -> None:
 
 
 def of_another_run(path: Path, rng: random.Random, other: Path) -> None:
-    path.write_bytes(other.read_bytes() if other.is_file() else b"{}")
+    if other.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(other, path)
+    else:
+        path.write_bytes(other.read_bytes() if other.is_file() else b"{}")
+
+
+def of_the_same_run_earlier(path: Path, rng: random.Random, other: Path) -> None:
+    path.write_bytes((path.parent / EARLIER / path.name).read_bytes())
 
 
 GENERAL: dict[str, Alteration] = {
@@ -235,7 +246,13 @@ TENSORS: dict[str, Alteration] = {
 }
 
 
+OF_A_RUN = ("record.json", "stages.json")
+
+
 def alterations(path: str) -> dict[str, Alteration]:
-    """Return every way for a kind of file, by its name."""
+    """Return every way for a kind of file, by its name; folders and several files are replaced."""
+    if not Path(path).suffix or "+" in path:
+        return {"of another run": of_another_run}
     kinds = {".json": JSON, ".jsonl": JSON, ".npz": NPZ, ".safetensors": TENSORS}
-    return GENERAL | kinds.get(Path(path).suffix, {})
+    earlier = {"of the same run, earlier": of_the_same_run_earlier} if path in OF_A_RUN else {}
+    return GENERAL | earlier | kinds.get(Path(path).suffix, {})

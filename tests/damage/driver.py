@@ -35,7 +35,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from alterations import alterations
+from alterations import EARLIER, OF_A_RUN, alterations
 
 from topospike.cli.main import main as topospike
 from topospike.errors import TopospikeError
@@ -58,6 +58,10 @@ LONGEST = 4000
 # What a page says of files that are not the run's.
 MARKS = (
     "was changed",
+    "was not written by a stage",
+    "There is no stages.json",
+    "Begun and not ended",
+    "are not sealed",
     "There is no record.json",
     "is incomplete and was left out",
     "though a stage of the run wrote it",
@@ -75,6 +79,7 @@ SHOWN, ANALYSE = ["simulate", "{run}"], ["analyse", "{run}"]
 ANEW = ["analyse", "{run}", "--nulls", "1", "--figures"]
 VERIFY = ["verify", "{run}"]
 CONVERSION = "conversions/sigma-delta"
+FOLDER = [REPORT, SHOWN, CONVERT, SHOW, ANALYSE, ANEW, MEASURE, CSR, PRUNE, AGAIN, VERIFY]
 READERS: dict[str, list[list[str]]] = {
     "record.json": [REPORT, SHOWN, CONVERT, ANALYSE, CSR, PRUNE, AGAIN, VERIFY],
     "stages.json": [REPORT, SHOWN, AGAIN, PRUNE, VERIFY],
@@ -96,6 +101,15 @@ READERS: dict[str, list[list[str]]] = {
     "pruned/prune.json": [PRUNED],
     "recipe.yaml": [["run", "{run}/recipe.yaml", "--print_config"]],
     "frames.npy": [STREAM],
+    # Several files at once, and whole folders, with their own seals.
+    "record.json+stages.json": FOLDER,
+    "record.json+stages.json+summary.json+model.safetensors+topology.npz": FOLDER,
+    "stages.json+evaluation.json+conversion.json+topology_report.json": FOLDER,
+    CONVERSION: FOLDER,
+    "conversions": FOLDER,
+    "dense": FOLDER,
+    "topologies": [ANEW, VERIFY],
+    "conversions/dcgs": [REPORT, VERIFY],
 }
 
 
@@ -105,12 +119,18 @@ def make_runs(root: Path) -> tuple[Path, Path]:
     for seed in (0, 1):
         recipe = resolve("demo", {**SETTINGS, "seed": seed})
         folder = root / f"run{seed}"
+        run_recipe(recipe, folder, device="cpu", train_only=True)
+        (folder / EARLIER).mkdir()
+        for name in OF_A_RUN:
+            shutil.copy(folder / name, folder / EARLIER)
         run_recipe(recipe, folder, device="cpu")
         (folder / "recipe.yaml").write_text(to_yaml(recipe))
         frames = np.random.default_rng(seed).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
         np.save(folder / "frames.npy", frames)
         assert call(PRUNED, folder)[0] == 0
         runs.append(folder)
+    # a conversion that the first run has not, with its copy in the other run alone
+    shutil.copytree(runs[1] / CONVERSION, runs[1] / "conversions/dcgs")
     return runs[0], runs[1]
 
 
@@ -173,7 +193,10 @@ def judge(result: tuple[int | str, str, str], untouched: str, *, sealed: bool) -
         return "error" if len(errors) == 1 else f"BAD: unclear: {said[:300]}"
     if shown == untouched:
         return "harmless"
-    if "was changed" in said or "not what the run wrote" in said:
+    if (
+        any(remark in said for remark in ("was changed", "was not written by"))
+        or "not what the run wrote" in said
+    ):
         return "warned"
     if sealed or any(remark in shown for remark in MARKS):
         return "marked"
@@ -218,10 +241,11 @@ def work(root: Path, arguments: argparse.Namespace) -> dict[str, object]:
     limit_memory()
     for number, (name, way, command) in enumerate(chosen):
         with copied(original, root) as run:
-            path = placed(name, run)
             rng = random.Random(f"{arguments.seed} {name} {way}")
             try:
-                alterations(path.name)[way](path, rng, placed(name, other))
+                for part in name.split("+"):
+                    path = placed(part, run)
+                    alterations(path.name)[way](path, rng, placed(part, other))
             except (ValueError, KeyError, StopIteration):
                 continue
             if name.startswith("checkpoint"):

@@ -10,6 +10,7 @@ import pytest
 
 import topospike
 from topospike.errors import CheckpointError, MissingDataError
+from topospike.pipeline.ledger import Ledger
 from topospike.pipeline.record import (
     RunRecord,
     collecting_warnings,
@@ -24,7 +25,7 @@ from topospike.recipe.files import resolve
 
 @pytest.fixture
 def record(tmp_path):
-    return RunRecord(tmp_path, resolve("demo"), device="cpu")
+    return RunRecord(Ledger(tmp_path), resolve("demo"), device="cpu")
 
 
 def test_a_record_gives_its_recipe_back(record, tmp_path):
@@ -38,7 +39,9 @@ def test_a_record_gives_its_recipe_back(record, tmp_path):
 
 def test_the_start_and_the_data_of_an_earlier_call_are_kept(record, tmp_path):
     record.write(started="2026-01-01T00:00:00+00:00", data={"classes": 10})
-    again = RunRecord(tmp_path, resolve("demo", {"measure": {"timesteps": 4}}), device="cpu")
+    again = RunRecord(
+        Ledger(tmp_path), resolve("demo", {"measure": {"timesteps": 4}}), device="cpu"
+    )
     assert again.data == {"classes": 10}
     again.write()
     assert read_record(tmp_path)["started"] == "2026-01-01T00:00:00+00:00"
@@ -47,7 +50,7 @@ def test_the_start_and_the_data_of_an_earlier_call_are_kept(record, tmp_path):
 def test_data_of_another_dataset_are_not_taken_over(record, tmp_path):
     record.write(data={"classes": 10})
     other = resolve("demo", {"data": {"limit_train": 100}})
-    assert RunRecord(tmp_path, other, device="cpu").data is None
+    assert RunRecord(Ledger(tmp_path), other, device="cpu").data is None
 
 
 def test_packages_are_those_the_project_requires():

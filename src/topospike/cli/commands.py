@@ -22,6 +22,7 @@ from topospike.cli.display import (
     output,
     pruning_table,
     results_table,
+    show_text,
     stream_table,
     topology_table,
     verification_table,
@@ -93,7 +94,7 @@ def show(result: RunResult) -> None:
     if result.rows:
         output().print(results_table(result.rows))
     for text in result.savings:
-        print(f"\n{text}")
+        show_text(f"\n{text}")
     if result.report is not None:
         print(f"report: {result.report}")
 
@@ -145,7 +146,7 @@ def convert(options: Namespace) -> None:
                 compared = conversion_folder(network, settings) / "activations.json"
                 if os.path.lexists(compared):  # folders of earlier versions have none
                     text += f"\n\n{comparison_text(ActivationComparison.load(compared))}"
-                print(f"{network.name}\n{text}\n")
+                show_text(f"{network.name}\n{text}\n")
 
 
 def simulate(options: Namespace) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from topospike.analysis import ComparisonRow, TopologyReport
 from topospike.analysis.null import NullComparison
+from topospike.files.reading import shortened
 from topospike.pipeline.streaming import ShownFrame
 from topospike.pipeline.verify import Verification
 from topospike.pruning import PruneReport
@@ -22,12 +23,22 @@ from topospike.report.measured import Measured
 from topospike.report.units import count, energy, percent, plain
 
 PLAIN_WIDTH = 120
+MOST_LINES, LONGEST_LINE = 2000, 2000
 
 
 def output() -> Console:
     """Return the console results are printed on: without colours or wrapping off a terminal."""
     terminal = sys.stdout.isatty()
     return Console(file=sys.stdout, width=None if terminal else PLAIN_WIDTH, highlight=False)
+
+
+def show_text(text: str) -> None:
+    """Print a text that was made of what files hold, however much that is."""
+    lines = text.split("\n")
+    for line in lines[:MOST_LINES]:
+        print(line if len(line) <= LONGEST_LINE else shortened(line, LONGEST_LINE))
+    if len(lines) > MOST_LINES:
+        print(f"... ({len(lines) - MOST_LINES} more lines)")
 
 
 def results_table(rows: Sequence[SummaryRow]) -> Table:
@@ -85,8 +96,8 @@ def topology_table(report: TopologyReport) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column("what")
     table.add_column("value")
-    table.add_row("layers", f"{' -> '.join(report.chain)} ({report.chain_kind} graph)")
-    table.add_row("neurons", " - ".join(str(size) for size in graph.sizes))
+    table.add_row("layers", f"{shortened(' -> '.join(report.chain))} ({report.chain_kind} graph)")
+    table.add_row("neurons", shortened(" - ".join(str(size) for size in graph.sizes)))
     table.add_row("links", f"{count(graph.links)}, density {percent(graph.density)}")
     table.add_row("active neurons", percent(report.anp))
     table.add_row("gamma", gamma_text(report))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,7 @@ DAMAGE = (
     RuntimeError,
     MemoryError,
     SyntaxError,
+    tokenize.TokenError,
     SafetensorError,
 )
 

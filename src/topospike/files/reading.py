@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,10 @@ from topospike.files.seal import MOST_BYTES, digest, warn_if_changed
 R = TypeVar("R")
 
 SHOWN = 300
+MOST_TEXT = 2000
+"""Characters of one text in a record; what it prints is then no longer than a screen."""
+
+TEXTS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 RESTORE = "Restore the file, or delete it and repeat the command that wrote it."
 
 
@@ -134,7 +139,7 @@ def file_kind(mode: int) -> str:
 
 
 def decoded(
-    content: bytes | str,
+    content: bytes,
     kind: type[R] | GenericAlias,
     path: str | Path,
     *,
@@ -150,10 +155,25 @@ def decoded(
     """
     try:
         if prepare is None:
-            return decoder(kind).decode(content)
-        return msgspec.convert(prepare(msgspec.json.decode(content)), kind)
+            found = decoder(kind).decode(content)
+        else:
+            found = msgspec.convert(prepare(msgspec.json.decode(content)), kind)
+        require_short_texts(content)
+        return found
     except UNREADABLE as error:
         raise damaged(path, f"is damaged ({reason(error)})", remedy) from error
+
+
+def require_short_texts(content: bytes) -> None:
+    """Raise `ValueError` if some text in (valid) JSON is too long to be shown."""
+    if len(content) <= MOST_TEXT:
+        return
+    long = (text[0] for text in TEXTS.finditer(content) if len(text[0]) > MOST_TEXT)
+    longest = max((len(msgspec.json.decode(text)) for text in long), default=0)
+    if longest > MOST_TEXT:
+        raise ValueError(
+            f"it holds a text of {longest} characters; at most {MOST_TEXT} belong there"
+        )
 
 
 def converted(

@@ -1,20 +1,24 @@
-"""``record.json`` of a run folder, read in one place: who ran what, where, and for how long.
+"""``record.json`` and ``stages.json`` of a run folder, each read in one place.
 
-It stays a mapping, since a page shows every entry of it; what anything is computed from or depends
-on is checked here. A recipe in it is read by `topospike.recipe.files`.
+The record says who ran what, where, and for how long. It stays a mapping, since a page shows every
+entry of it; what anything is computed from or depends on is checked here. A recipe in it is read by
+`topospike.recipe.files`.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, TypedDict
 
 from topospike.files.ranges import Amount, Count, Order
 from topospike.files.reading import converted, read_optional
-from topospike.files.seal import own_digest_checked
+from topospike.files.seal import FILE, OWN, RECORD, Stage, own_digest_checked, require_intact
 
-FILE = "record.json"
 REMEDY = "Delete it and repeat the command that made the run; finished stages are kept."
+STAGES_REMEDY = (
+    "Delete it to let every stage run again; training goes on from its checkpoints all the same."
+)
 
 
 class Settings(TypedDict, total=False):
@@ -82,16 +86,25 @@ class Recorded(TypedDict, total=False):
 def read_run_record(folder: Path, *, strict: bool = False) -> dict[str, Any] | None:
     """Read the record of a run folder, ``None`` where there is none.
 
-    ``strict``: a record that was changed after it was written is an error, not a warning.
+    ``strict``: one that was changed after it was written, or is of another run, is an error.
 
     Raises
     ------
     CheckpointError
         The file cannot be read, or an entry is not what it must be.
     """
-    path = folder / FILE
-    prepare = own_digest_checked(path, strict=strict)
-    plain = read_optional(path, dict[str, Any], remedy=REMEDY, prepare=prepare)
+    path = folder / RECORD
+    if strict and os.path.lexists(path):
+        require_intact(path)
+    plain = read_optional(path, dict[str, Any], remedy=REMEDY)
     if plain is not None:
+        plain.pop(OWN, None)  # records of earlier versions hold their own digest
         converted(plain, Recorded, path, remedy=REMEDY)
     return plain
+
+
+def read_stages(folder: Path) -> dict[str, Stage]:
+    """Read the stages of a folder; none when the file is missing."""
+    path = folder / FILE
+    prepare = own_digest_checked(path)
+    return read_optional(path, dict[str, Stage], remedy=STAGES_REMEDY, prepare=prepare) or {}

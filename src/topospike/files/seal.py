@@ -1,10 +1,11 @@
 """What a run folder says of its own files: ``stages.json`` holds the SHA-256 of every output.
 
-A file that was changed since its stage wrote it is an error where numbers are computed from it
-(weights, masks, topologies, networks: `require_intact`) and a `ChangedFileWarning` where it is
-shown (`warn_if_changed`). A seal tells accidents and edits from results; it is no signature:
-whoever can write the folder can also write the seal. Folders of versions before the seal are read
-as they are. Each file is hashed once a command.
+``record.json`` is such an output too, so that neither of the two passes for that of another run. A
+file that was changed since its stage wrote it, or that no stage of the folder wrote, is an error
+where numbers are computed from it (weights, masks, topologies, networks: `require_intact`) and a
+`ChangedFileWarning` where it is shown (`warn_if_changed`). A seal tells accidents, edits and files
+of other runs from results; it is no signature: whoever can write the folder can also write the
+seal. Folders of versions before the seal are read as they are. Each file is hashed once a command.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,16 @@ from topospike.errors import CheckpointError
 from topospike.files.ranges import Amount, Count
 
 FILE = "stages.json"
+RECORD = "record.json"
+"""File that says what the run was; also the name of the stage that seals it."""
+# Where stages write: folders, files at the top, and the kinds of files that are read again.
+FOLDERS = ("dense", "pretrained", "quantised", "conversions", "topologies")
+NAMES = (
+    *(RECORD, "summary.json", "metrics.jsonl", "model.safetensors", "topology.npz", "prune.json"),
+    *("conversion.json", "activations.json", "evaluation.json"),
+    *("topology_report.json", "topology_history.json"),
+)
+SUFFIXES = (".json", ".jsonl", ".npz", ".safetensors")
 OWN = "sha256"
 """Key under which a JSON file holds the digest of everything else in it."""
 
@@ -101,11 +112,8 @@ def with_own_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, OWN: digest_of_plain(plain)}
 
 
-def own_digest_checked(path: str | Path, *, strict: bool = False) -> Callable[[Any], Any]:
-    """Return what takes the digest out of a file's plain values, and warns if it does not fit.
-
-    ``strict``: raises a `CheckpointError` instead.
-    """
+def own_digest_checked(path: str | Path) -> Callable[[Any], Any]:
+    """Return what takes the digest out of a file's plain values, and warns if it does not fit."""
 
     def check(plain: Any) -> Any:
         if not isinstance(plain, Mapping):
@@ -116,8 +124,6 @@ def own_digest_checked(path: str | Path, *, strict: bool = False) -> Callable[[A
                 "command that made the run, which keeps finished stages. If the change is meant: "
                 f"topospike verify {Path(path).parent} --accept."
             )
-            if strict:
-                raise CheckpointError(complaint)
             warnings.warn(complaint, ChangedFileWarning, stacklevel=5)
         return {key: value for key, value in plain.items() if key != OWN}
 
@@ -159,15 +165,50 @@ def digest_of(path: Path) -> str:
 
 def stages_naming(path: Path) -> tuple[Path, str, Stage] | None:
     """Return (run folder, name of the stage, the stage) that wrote a file, if one did."""
-    path = Path(os.path.abspath(path))  # noqa: PTH100  # links are not followed: the name counts
+    return next((found for found in origins(path) if found[1] is not None), None)
+
+
+def origins(path: Path) -> Iterator[tuple[Path, str | None, Stage | None]]:
+    """Yield every run folder that a file is in, the nearest first, and its stage that wrote it."""
+    path = absolute(path)
     for folder in path.parents:
-        if (folder / FILE).is_file():
-            inside = path.relative_to(folder).as_posix()
-            for name, stage in known_stages(folder).items():
-                if stage.seconds is not None and inside in stage.outputs:
-                    return folder, name, stage
-            return None
-    return None
+        if not (folder / FILE).is_file():
+            continue
+        inside = path.relative_to(folder).as_posix()
+        ended = ((n, s) for n, s in known_stages(folder).items() if s.seconds is not None)
+        yield folder, *next(((n, s) for n, s in ended if inside in s.outputs), (None, None))
+
+
+def absolute(path: Path) -> Path:
+    """Return where a path leads from the root; links are not followed, since the name counts."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def is_of_run(name: str) -> bool:
+    """Tell whether stages write at this place of a run folder; all else in it is the user's.
+
+    Examples
+    --------
+    >>> is_of_run("dense/conversions/qcfs/evaluation.json"), is_of_run("mine/evaluation.json")
+    (True, False)
+    """
+    place, suffix = PurePosixPath(name), PurePosixPath(name).suffix
+    inside = place.parts[0] in FOLDERS if len(place.parts) > 1 else place.name in NAMES
+    return inside and suffix in SUFFIXES and "checkpoint" not in place.parts
+
+
+def of_no_stage(folder: Path, name: str) -> str | None:
+    """Say that a file is at a place where stages write, and that none did; ``None`` if not so.
+
+    While the record is being written no stage has it, and none had it in earlier versions.
+    """
+    stages = stages_of(folder)
+    if not is_of_run(name) or not any(stage.sha256 for stage in stages.values()):
+        return None
+    if name == RECORD and (RECORD not in stages or stages[RECORD].seconds is None):
+        return None
+    begun = [name for name, stage in stages.items() if stage.seconds is None]
+    return f"the stage {begun[0]!r} has not ended" if begun else "it may be of another run"
 
 
 def known_stages(folder: Path) -> Mapping[str, Stage]:
@@ -190,19 +231,26 @@ def stages_of(folder: Path) -> Mapping[str, Stage]:
 
 
 def changed_since(path: Path, found: str | None = None) -> str | None:
-    """Say which stage wrote a file that was changed since, ``None`` if none did or it was not."""
-    origin = stages_naming(path)
-    if origin is None:
-        return None
-    folder, name, stage = origin
-    inside = Path(os.path.abspath(path)).relative_to(folder).as_posix()  # noqa: PTH100
-    if stage.state(folder, inside, found) != CHANGED:
-        return None
-    return (
-        f"{path} was changed since the stage {name!r} wrote it. Restore it, or delete it and "
-        "repeat the command that made the run, which repeats that stage. If the change is meant: "
-        f"topospike verify {folder} --accept."
-    )
+    """Say what a run folder has against a file in it; ``None`` if nothing, or if it is in none.
+
+    The file of a run beside has to do for both folders.
+    """
+    for number, (folder, name, stage) in enumerate(origins(path)):
+        inside = absolute(path).relative_to(folder).as_posix()
+        if stage is not None and stage.state(folder, inside, found) == CHANGED:
+            complaint = (
+                f"was changed since the stage {name!r} wrote it, or it or {FILE} is of another run"
+            )
+        elif stage is None and number == 0 and (why := of_no_stage(folder, inside)):
+            complaint = f"was not written by a stage that has ended: {why}"
+        else:
+            continue
+        return (
+            f"{path} {complaint}. Restore it, or delete it and repeat the command that made the "
+            "run, which repeats that stage. If it is meant to be so: "
+            f"topospike verify {folder} --accept."
+        )
+    return None
 
 
 def require_intact(path: str | Path, found: str | None = None) -> None:

@@ -129,6 +129,8 @@ def run_training(run: Run, *beside: Run) -> RunResult:
     for each in runs:
         with each.recorded():
             train_networks(each)
+    for each in beside:
+        run.always(BESIDE, lambda each=each: trained_files(each))
     return RunResult(run.folder, folders_of(*runs) if run.processes.is_main else ())
 
 
@@ -147,6 +149,12 @@ def run_everything(run: Run, *beside: Run) -> RunResult:
     for each in beside:  # what it writes, the page of the whole run shows
         closed(each, report=True)
     return closed(run, *beside, report=True)
+
+
+def trained_files(run: Run) -> list[Path]:
+    """Return what the training of a run wrote, by which another one beside it knows it again."""
+    stages = (run.ledger.stages[network.stage] for network in run.networks)
+    return [run.folder / name for stage in stages for name in stage.outputs]
 
 
 def train_networks(run: Run) -> None:

@@ -15,20 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from topospike.contracts import to_json, write_json
-from topospike.files.reading import read_optional
-from topospike.files.seal import (
-    CHANGED,
-    FILE,
-    Stage,
-    digest_of,
-    own_digest_checked,
-    with_own_digest,
-)
+from topospike.files.record import read_stages
+from topospike.files.seal import CHANGED, FILE, Stage, digest_of, with_own_digest
 
 Settings = Mapping[str, Any]
-REMEDY = (
-    "Delete it to let every stage run again; training goes on from its checkpoints all the same."
-)
+ACCEPTED = "accepted"
+"""State of a file that was edited and sealed as it is; also the stage of those that none wrote."""
 
 
 class Ledger:
@@ -90,9 +82,8 @@ class Ledger:
         self.stages[stage] = dataclasses.replace(sealed, seconds=round(seconds, 3))
         self._write()
 
-    def accept(self) -> list[str]:
-        """Seal the files of every stage that ended as they are; return those that were not so."""
-        edited = []
+    def accept(self, foreign: Iterable[str] = ()) -> None:
+        """Seal the files of every stage that ended as they are, and ``foreign`` ones, of none."""
         for name, stage in self.stages.items():
             if stage.seconds is None:
                 continue
@@ -102,9 +93,11 @@ class Ledger:
             accepted = tuple(dict.fromkeys((*stage.accepted, *new)))
             outputs = {**stage.outputs, **sealed.outputs}
             self.stages[name] = dataclasses.replace(sealed, outputs=outputs, accepted=accepted)
-            edited += new
+        if foreign := tuple(foreign):
+            known = self.stages.get(ACCEPTED, Stage({}, {}, 0.0))
+            names = (*known.outputs, *foreign)
+            self.stages[ACCEPTED] = dataclasses.replace(self._sealed(known, names), accepted=names)
         self._write()
-        return edited
 
     def adopt(self, other: Ledger, stages: Iterable[str]) -> None:
         """Take over stages that ended in another folder, whose files were copied to this one."""
@@ -117,6 +110,14 @@ class Ledger:
             self.stages.pop(stage, None)
         self._write()
 
+    def discard(self, *stages: str) -> None:
+        """Remove stages, and delete the files they wrote."""
+        for name in [
+            n for stage in stages if stage in self.stages for n in self.stages[stage].outputs
+        ]:
+            (self.folder / name).unlink(missing_ok=True)
+        self.forget(*stages)
+
     def _sealed(self, stage: Stage, outputs: Iterable[str]) -> Stage:
         paths = {name: self.folder / name for name in outputs}
         sizes = {name: size_of(path) for name, path in paths.items()}
@@ -128,13 +129,6 @@ class Ledger:
         if self.writes:
             content = {name: to_json(stage) for name, stage in self.stages.items()}
             write_json(self.folder / FILE, with_own_digest(content))
-
-
-def read_stages(folder: Path) -> dict[str, Stage]:
-    """Read the stages of a folder; none when the file is missing."""
-    path = folder / FILE
-    prepare = own_digest_checked(path)
-    return read_optional(path, dict[str, Stage], remedy=REMEDY, prepare=prepare) or {}
 
 
 def size_of(path: Path) -> int | None:

@@ -206,18 +206,27 @@ def prune_run(source: Path, folder: Path, recipe: Recipe, *, device: str | None)
 
 def copy_dense(source: Path, run: Run, known: Ledger) -> None:
     """Copy the dense network, with what was measured of it, unless it is there."""
-    target = run.folder / "dense"
     if source.resolve() == run.folder.resolve():
         return
-    if target.is_dir():
+    if (run.folder / WEIGHTS).is_file():
         if not filecmp.cmp(source / WEIGHTS, run.folder / WEIGHTS, shallow=False):
             raise ConfigError(
                 f"{run.folder} holds the pruning of another dense network than {source} has now; "
                 "choose another folder by --to, or delete that one."
             )
         return
-    for path in (source / "dense").rglob("*"):
-        if not path.is_dir():
-            require_regular(path)  # a device would be copied without end
-    shutil.copytree(source / "dense", target, ignore=shutil.ignore_patterns("checkpoint"))
-    run.ledger.adopt(known, [stage for stage in known.seconds if "dense" in stage.split()])
+    stages = [stage for stage in known.seconds if "dense" in stage.split()]
+    names = {name for stage in stages for name in known.stages[stage].outputs}
+    for name in sorted(names - {WEIGHTS}):
+        copy_whole(source / name, run.folder / name)
+    run.ledger.adopt(known, stages)
+    copy_whole(source / WEIGHTS, run.folder / WEIGHTS)  # last: they say that all are there
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a regular file; a command that is killed leaves a whole copy or none."""
+    require_regular(source)  # a device would be copied without end
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}")
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(target)

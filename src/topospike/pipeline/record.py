@@ -23,21 +23,24 @@ from typing import Any
 import topospike
 from topospike.contracts import write_json
 from topospike.errors import CheckpointError, MissingDataError
-from topospike.files.record import FILE, read_run_record
-from topospike.files.seal import ChangedFileWarning, with_own_digest
+from topospike.files.reading import MOST_TEXT, shortened
+from topospike.files.record import read_run_record
+from topospike.files.seal import FILE as STAGES
+from topospike.files.seal import RECORD, ChangedFileWarning, stages_of
+from topospike.pipeline.ledger import Ledger
 from topospike.recipe import Recipe
 from topospike.recipe.files import recipe_from, to_plain
 
+LONGEST = MOST_TEXT - 100
+"""Characters of a text that is kept, and of the remark that it was cut."""
+
 
 class RunRecord:
-    """The growing contents of ``record.json`` of one folder, written by process 0 of ``n``."""
+    """The growing contents of ``record.json``, which the ledger of the folder seals."""
 
-    def __init__(
-        self, folder: Path, recipe: Recipe, *, device: str, rank: int = 0, processes: int = 1
-    ) -> None:
-        earlier = earlier_record(folder)
-        self.path = folder / FILE
-        self.writes = rank == 0
+    def __init__(self, ledger: Ledger, recipe: Recipe, *, device: str, processes: int = 1) -> None:
+        earlier = earlier_record(ledger.folder)
+        self.ledger = ledger
         self._content: dict[str, Any] = {
             "recipe": to_plain(recipe),
             "topospike": topospike.__version__,
@@ -48,7 +51,7 @@ class RunRecord:
             "device": device,
             "processes": processes,
             "started": earlier.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
-            "command": sys.argv[1:],
+            "command": [shortened(argument, LONGEST) for argument in sys.argv[1:]],
             "seconds": {},
             "data": earlier.get("data") if same_data(earlier, recipe) else None,
             "topology_digest": earlier.get("topology_digest"),
@@ -61,11 +64,13 @@ class RunRecord:
         return self._content["data"]
 
     def write(self, **changes: Any) -> None:
-        """Replace some entries and write the file."""
+        """Replace some entries, and write and seal the file."""
         self._content |= changes
-        if not self.writes:
+        if not self.ledger.writes:
             return
-        write_json(self.path, with_own_digest(self._content))
+        self.ledger.begin(RECORD, {})
+        write_json(self.ledger.folder / RECORD, self._content)
+        self.ledger.end(RECORD, outputs=[RECORD], seconds=0.0)
 
     def add_warning(self, message: str) -> None:
         """Keep a warning, once."""
@@ -97,14 +102,14 @@ def read_record(folder: Path, *, strict: bool = False) -> dict[str, Any]:
     CheckpointError
         The file cannot be read.
     """
-    path = folder / FILE
+    path = folder / RECORD
     if not folder.is_dir():
         raise MissingDataError(
             f"no folder {str(folder)!r}; give the folder that `topospike run` or `train` wrote."
         )
     if not os.path.lexists(path):
         raise MissingDataError(
-            f"{str(folder)!r} is not a run folder: it has no {FILE}. Give the folder that "
+            f"{str(folder)!r} is not a run folder: it has no {RECORD}. Give the folder that "
             "`topospike run` or `train` wrote."
         )
     return read_run_record(folder, strict=strict) or {}
@@ -113,13 +118,29 @@ def read_record(folder: Path, *, strict: bool = False) -> dict[str, Any]:
 def recorded_recipe(folder: Path) -> Recipe:
     """Return the recipe a run folder was made with, which its other stages are computed by.
 
+    A record of an earlier version, which nothing seals, is used with a warning.
+
     Raises
     ------
     CheckpointError
-        The record was changed after it was written.
+        The record was changed after it was written, or is of another run.
+    MissingDataError
+        The folder holds no record, or nothing that could say whether it is the run's.
     """
     content = read_record(folder, strict=True)
-    return recipe_from(content.get("recipe", {}), source=f"the recipe in {folder / FILE}")
+    if not os.path.lexists(folder / STAGES):
+        raise MissingDataError(
+            f"{str(folder)!r} has no {STAGES}, so that nothing says whether its files are of one "
+            "run. Restore it, or repeat the command that made the run."
+        )
+    if RECORD not in stages_of(folder):
+        message = (
+            f"{folder / RECORD} is not sealed: whether it is the run's cannot be told. Look "
+            f"at it, then seal it: topospike verify {folder} --accept. Or repeat the command that "
+            "made the run."
+        )
+        warnings.warn(message, ChangedFileWarning, stacklevel=2)
+    return recipe_from(content.get("recipe", {}), source=f"the recipe in {folder / RECORD}")
 
 
 def commit() -> str | None:
@@ -184,6 +205,7 @@ def collecting_warnings(record: RunRecord, show: Callable[[str], None]) -> Itera
     seen: set[str] = set()
 
     def take(message: str) -> None:
+        message = shortened(message, LONGEST)
         record.add_warning(message)
         if message not in seen:
             seen.add(message)
@@ -192,7 +214,7 @@ def collecting_warnings(record: RunRecord, show: Callable[[str], None]) -> Itera
     def take_warning(
         message: Warning | str, category: type[Warning], *_: Any, **__: Mapping[str, Any]
     ) -> None:
-        take(f"{category.__name__}: {' '.join(str(message).split())}")
+        take(f"{category.__name__}: {message}")
 
     class Taker(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -93,11 +93,7 @@ class Run:
         self.processes = current_processes()
         self.ledger = Ledger(folder, writes=self.processes.is_main, defaults=DEFAULTS)
         self.record = RunRecord(
-            folder,
-            recipe,
-            device=str(self.device),
-            rank=self.processes.rank,
-            processes=self.processes.count,
+            self.ledger, recipe, device=str(self.device), processes=self.processes.count
         )
         self.processes.wait()  # What the folder held is known to all before one writes to it.
         self.spiking: dict[tuple[str, str], SpikingNetwork] = {}

@@ -54,12 +54,13 @@ from topospike.train import fit, optimizer_steps
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
+LATER = ("measure", "chip", "stream")
+"""Stages that run what was converted."""
 RASTER = "raster.json"
 SUMMARY = "summary"
 COMPARED_IMAGES = 128
 SETTLED_IMAGES = 64
 """Test images run one by one until silence, where a network falls silent."""
-RESULT_FILES = (*CONVERSION_FILES, RASTER, "topology_report.json", HISTORY_FILE)
 CORRELATED_IMAGES = 20_000
 
 
@@ -128,14 +129,12 @@ def refuse_changed_settings(run: Run) -> None:
 
 def remove_results(run: Run, network: Network) -> None:
     """Delete what was computed from a network that is about to be trained again."""
-    folders = [network.folder, *network.folder.glob("conversions/*")]
-    for path in (folder / name for folder in folders for name in RESULT_FILES):
-        path.unlink(missing_ok=True)
     for path in saved_series(network.folder).values():
         path.unlink()
-    later = [name for name in run.ledger.stages if name.split()[1:2] == [network.name]]
-    later = [name for name in later if name.split()[0] in ("convert", "measure")]
-    run.ledger.forget(*later, *(("analyse",) if network.is_sparse else ()), SUMMARY)
+    ours = [stage for stage in run.ledger.stages if stage.split()[1:2] == [network.name]]
+    later = [stage for stage in ours if stage.split()[0] in ("convert", *LATER)]
+    analyses = [stage for stage in run.ledger.stages if stage.split()[0] == "analyse"]
+    run.ledger.discard(*later, *(analyses if network.is_sparse else ()), SUMMARY)
 
 
 def correlated_pixels(run: Run) -> Tensor:
@@ -185,8 +184,7 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
     compared = path.with_name("activations.json")
 
     def action() -> list[Path]:
-        path.with_name("evaluation.json").unlink(missing_ok=True)
-        run.ledger.forget(f"measure {network.name} {settings.label}")
+        run.ledger.discard(*(f"{kind} {network.name} {settings.label}" for kind in LATER))
         snn = new_spiking_network(run, network, settings)
         images = calibration_images(shown_data(run, settings), COMPARED_IMAGES)
         comparison = compare_activations(snn, images, compared_steps(settings.timesteps))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,10 @@ def stream_networks(
                         float(same.float().mean()),
                     )
                 )
-            write_json(folder / "stream.json", [to_json(line) for line in shown])
+            path, content = folder / "stream.json", [to_json(line) for line in shown]
+            run.always(
+                f"stream {network.name} {settings.label}", lambda p=path, c=content: written(p, c)
+            )
             done += 1
             yield f"{network.name}, {settings.label}", tuple(shown)
     if not done:
@@ -94,6 +98,12 @@ def stream_networks(
             f"{run.folder} has no conversion that takes a stream of frames; one by 'sigma-delta' "
             f"does. Convert first: topospike convert {run.folder} --method sigma-delta."
         )
+
+
+def written(path: Path, content: list[Any]) -> list[Path]:
+    """Write plain values, and return where."""
+    write_json(path, content)
+    return [path]
 
 
 def read_frames(source: Path, normalisation: tuple[list[float], list[float]]) -> list[Tensor]:

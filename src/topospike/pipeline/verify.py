@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topospike.contracts import write_json
 from topospike.errors import CheckpointError, MissingDataError
 from topospike.files.reading import read_record
-from topospike.files.record import FILE as RECORD
 from topospike.files.record import read_run_record
 from topospike.files.seal import (
     CHANGED,
     FILE,
     INTACT,
     MISSING,
+    RECORD,
+    UNSEALED,
     ChangedFileWarning,
+    of_no_stage,
     own_state,
-    with_own_digest,
+    stages_of,
 )
-from topospike.pipeline.ledger import Ledger
+from topospike.pipeline.ledger import ACCEPTED, Ledger
 from topospike.pipeline.lock import locked
 from topospike.report.folder import BESIDE
 from topospike.train.checkpoint import list_checkpoints, load_checkpoint
 
-ACCEPTED = "accepted"
 CHECKPOINT = "checkpoint"
-NOT_THE_RUNS = (CHANGED, MISSING)
+FOREIGN = "of no stage"
+NOT_THE_RUNS = (CHANGED, MISSING, FOREIGN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ class CheckedFile:
     stage
         What wrote it.
     state
-        ``intact``; ``accepted`` (edited, and sealed as it is); ``changed``; ``missing``; or ``not
-        sealed`` (of a version before the seal: only its size is known).
+        ``intact``; ``accepted`` (edited, and sealed as it is); ``changed``; ``missing``; ``of no
+        stage`` (where stages write, and none that has ended did); or ``not sealed`` (of a version
+        before the seal: at most its size is known).
     """
 
     name: str
@@ -121,9 +123,14 @@ def verify_run(folder: str | Path, *, accept: bool = False) -> Verification:
         warnings.simplefilter("ignore", ChangedFileWarning)  # it becomes a state
         ledger = Ledger(folder, writes=False)
         read_run_record(folder)
-    own = [CheckedFile(name, "all", own_file_state(folder / name)) for name in (FILE, RECORD)]
+        own = CheckedFile(FILE, "all", own_state(read_record(folder / FILE, dict[str, Any])))
+    found = [own, *stage_files(ledger)]
+    if RECORD not in {file.name for file in found}:
+        is_there = (folder / RECORD).is_file()
+        found.append(CheckedFile(RECORD, "all", UNSEALED if is_there else MISSING))
+    found += [CheckedFile(name, "none", FOREIGN) for name in foreign_files(folder)]
     beside = files_beside(folder, accept=accept)
-    return Verification(folder, (*own, *stage_files(ledger), *beside, *checkpoints(folder)))
+    return Verification(folder, (*found, *beside, *checkpoints(folder)))
 
 
 def files_beside(folder: Path, *, accept: bool) -> list[CheckedFile]:
@@ -142,15 +149,20 @@ def accept_edits(folder: Path) -> None:
     """Seal what lies in a run folder as it is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChangedFileWarning)
-        Ledger(folder).accept()
-        record = read_run_record(folder)
-    if record is not None:
-        write_json(folder / RECORD, with_own_digest(record))
+        ledger = Ledger(folder)
+        ledger.accept(foreign_files(folder))
+        known = ledger.stages.get(RECORD)
+        if read_run_record(folder) is not None and (known is None or known.seconds is None):
+            ledger.begin(RECORD, {})
+            ledger.end(RECORD, outputs=[RECORD], seconds=0.0)
 
 
-def own_file_state(path: Path) -> str:
-    """Return the state of a file that holds its own digest."""
-    return own_state(read_record(path, dict[str, Any])) if path.is_file() else MISSING
+def foreign_files(folder: Path) -> list[str]:
+    """Return what lies where stages write, and is of none that has ended; runs inside left out."""
+    ended = [stage for stage in stages_of(folder).values() if stage.seconds is not None]
+    known = {name for stage in ended for name in stage.outputs}
+    there = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
+    return [name for name in there if name not in known and of_no_stage(folder, name)]
 
 
 def stage_files(ledger: Ledger) -> list[CheckedFile]:

@@ -26,9 +26,8 @@ from topospike.contracts import (
 from topospike.errors import MissingDataError
 from topospike.files.ranges import Amount, Order, Share
 from topospike.files.reading import read_optional
-from topospike.files.record import FILE as RECORD
-from topospike.files.record import read_run_record
-from topospike.files.seal import ChangedFileWarning, stages_of
+from topospike.files.record import read_run_record, read_stages
+from topospike.files.seal import FILE, RECORD, ChangedFileWarning, Stage
 from topospike.metrics_log import Epoch, TrainingLog, read_log
 
 DENSE = "dense"
@@ -160,7 +159,7 @@ def read_run(folder: str | Path) -> Run:
             "`topospike run`; check the path."
         )
     with noting_changes() as notes:
-        record = read_run_record(folder) or {}
+        record, stages = read_run_record(folder) or {}, read_stages(folder)
         recipe = record.get("recipe", {})
         rule = recipe.get("sparsity", {}).get("rule", "sparse")
         name = recipe.get("prune", {}).get("method") or rule
@@ -179,7 +178,7 @@ def read_run(folder: str | Path) -> Run:
             "evaluation.json, conversion.json, topology_report.json: it is not a run folder. "
             "Give the folder written by `topospike run`."
         )
-    run = replace(run, notes=(*notes, *seal_notes(folder)))
+    run = replace(run, notes=(*notes, *seal_notes(folder, stages)))
     return with_beside(run) if (folder / BESIDE / RECORD).is_file() else run
 
 
@@ -226,9 +225,8 @@ def noting_changes() -> Iterator[list[str]]:
             notes.append(f"Changed file: {warning.message}")
 
 
-def seal_notes(folder: Path) -> Iterator[str]:
+def seal_notes(folder: Path, stages: Mapping[str, Stage]) -> Iterator[str]:
     """Say what is missing, which edits were accepted, and whether changes can be noticed."""
-    stages = stages_of(folder)
     accepted = [name for stage in stages.values() for name in stage.accepted]
     missing = [
         name
@@ -236,12 +234,23 @@ def seal_notes(folder: Path) -> Iterator[str]:
         for name in stage.outputs
         if Path(name).suffix in SHOWN and not os.path.lexists(folder / name)
     ]
+    begun = [name for name, stage in stages.items() if stage.seconds is None]
     if missing:
         yield f"Missing, though a stage of the run wrote it: {', '.join(sorted(missing))}."
     if accepted:
         yield f"Edited after the run, and accepted as they are: {', '.join(sorted(accepted))}."
-    if any(stage.outputs and not stage.sha256 for stage in stages.values()):
-        yield "Files of this folder are not sealed: a later change of them cannot be noticed."
+    if begun:
+        yield f"Begun and not ended: {', '.join(begun)}. Repeat the command that made the run."
+    if not stages:
+        yield (
+            f"There is no {FILE}: whether these files are of one run, and as it wrote them, cannot "
+            "be told. To have them made and sealed anew, repeat the command that made the run."
+        )
+    elif RECORD not in stages or any(s.outputs and not s.sha256 for s in stages.values()):
+        yield (
+            "Files of this folder are not sealed: a later change of them cannot be noticed. To "
+            f"seal them as they are: topospike verify {folder} --accept."
+        )
 
 
 def read_network(folder: Path, name: str, notes: list[str]) -> Network:

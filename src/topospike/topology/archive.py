@@ -31,6 +31,7 @@ VERSION = 1
 MOST_LINKS = 2**31
 MOST_TEXT = 2**25
 MOST_AXES = 8
+LONGEST_NAME = 1000
 REMEDY = "It may be cut off or changed; restore it or save the topology again."
 
 
@@ -100,6 +101,8 @@ def read_archive(
                 f"{VERSION} is required. Read it with the version of topospike that wrote it."
             )
         names = [str(name) for name in entries.read("names", most=MOST_TEXT)]
+        if max(map(len, names), default=0) > LONGEST_NAME:
+            raise ValueError(f"a layer has a name of more than {LONGEST_NAME} characters")
         if len(set(names)) != len(names):
             raise ValueError("two layers have one name")
         left = MOST_LINKS
