@@ -6,6 +6,7 @@ hang, more memory, a message of more than a line or of pages, and output that di
 the untouched run though nothing was said. Prints what was bad, and how many cases ended how.
 
     python tests/damage/driver.py                  # every case, some thousand: an hour
+    python tests/damage/driver.py --part 2/3       # a third of them
     python tests/damage/driver.py --cases 100      # so many, chosen by --seed
     python tests/damage/driver.py --only evaluation.json --seal 1   # every change is accepted first
 
@@ -203,19 +204,20 @@ def judge(result: tuple[int | str, str, str], untouched: str, *, sealed: bool) -
     return "BAD: silent"
 
 
-def cases(only: str, count: int | None, seed: int) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield (file, alteration, command): all, or as many as are asked for."""
+def cases(arguments: argparse.Namespace) -> list[tuple[str, str, list[str]]]:
+    """Return (file, alteration, command): all, or those that are asked for."""
     every = [
         (name, way, command)
         for name, commands in READERS.items()
-        if only in name
+        if arguments.only in name
         for way in alterations("x.safetensors" if name.endswith("TENSORS") else name)
         for command in commands
         # no stage answers for a checkpoint: a later one takes its place
         if not (name.startswith("checkpoint") and way == "nothing")
     ]
-    random.Random(seed).shuffle(every)
-    yield from every if count is None else every[:count]
+    random.Random(arguments.seed).shuffle(every)
+    part, parts = map(int, arguments.part.split("/"))
+    return every[: arguments.cases][part - 1 :: parts]
 
 
 def limit_memory() -> None:
@@ -231,7 +233,7 @@ def work(root: Path, arguments: argparse.Namespace) -> dict[str, object]:
     untouched: dict[str, str] = {}
     ends: Counter[str] = Counter()
     bad: list[str] = []
-    chosen = list(cases(arguments.only, arguments.cases, arguments.seed))
+    chosen = cases(arguments)
     for _, _, command in chosen:  # first, so that every module is there before memory is limited
         key = " ".join(command)
         if key not in untouched:
@@ -291,6 +293,7 @@ def main(given: list[str] | None = None, show: Callable[[str], None] = print) ->
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, help="how many (default: all)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="1/1", help="such as 2/3: of three processes the second")
     parser.add_argument("--only", default="", help="files with this in their name")
     parser.add_argument("--seal", type=int, default=4, help="accept every so many changes, 0: none")
     arguments = parser.parse_args(given)

@@ -12,6 +12,7 @@ import pytest
 from topospike.cli.main import main
 from topospike.contracts import Evaluation, to_json
 from topospike.errors import CheckpointError, ConfigError, MissingDataError
+from topospike.export import load
 from topospike.files.seal import ChangedFileWarning, forget, with_own_digest
 from topospike.pipeline import run_recipe, verify_run
 from topospike.pipeline.ledger import Ledger, read_stages
@@ -41,6 +42,14 @@ pytestmark = pytest.mark.filterwarnings("always::topospike.files.seal.ChangedFil
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
     run_recipe(resolve("demo", SMALL), folder, device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory):
+    """A run of the same recipe with another seed."""
+    folder = tmp_path_factory.mktemp("runs") / "another"
+    run_recipe(resolve("demo", {**SMALL, "seed": 1}), folder, device="cpu")
     return folder
 
 
@@ -114,6 +123,86 @@ def test_a_changed_recipe_stops_what_would_be_computed_by_it(folder, capsys):
     assert (
         "record.json was changed since the stage 'record.json' wrote it" in capsys.readouterr().err
     )
+
+
+COMPUTING = (
+    ["convert", "--method", "dcgs", "--calibration_images", "32"],
+    ["analyse"],
+    ["simulate"],
+    ["prune", "--method", "magnitude"],
+    ["export", "--to", "npz"],
+)
+
+
+@pytest.mark.parametrize("foreign", [["record.json"], ["stages.json"]])
+def test_a_record_or_stages_of_another_run_stop_what_would_be_computed(
+    folder, another, foreign, capsys
+):
+    for name in foreign:
+        shutil.copy(another / name, folder / name)
+    for command, *options in COMPUTING:
+        assert main([command, str(folder), *options]) == 2, command
+        assert "record.json was changed since the stage 'record.json' wrote it, or it or" in (
+            capsys.readouterr().err
+        )
+    assert main(["report", str(folder)]) == 0
+    assert "or it or stages.json is of another run" in (folder / "report.html").read_text()
+    assert "record.json" in [name for name, state in states(folder).items() if state != "intact"]
+
+
+def test_record_and_stages_of_another_run_do_not_fit_the_files(folder, another, capsys):
+    for name in ("record.json", "stages.json"):
+        shutil.copy(another / name, folder / name)
+    for command, *options in (COMPUTING[0], COMPUTING[-1]):
+        assert main([command, str(folder), *options]) == 2
+        assert "wrote it, or it or stages.json is of another run" in capsys.readouterr().err
+    changed = {name for name, state in states(folder).items() if state == "changed"}
+    assert {EVALUATION, "topology.npz", "model.safetensors", "metrics.jsonl"} <= changed
+
+
+def test_what_no_stage_wrote_is_named_wherever_stages_write(folder, another, capsys):
+    shutil.copytree(another / "conversions" / "qcfs", folder / "conversions" / "dcgs")
+    shutil.copytree(another / "conversions" / "qcfs", folder / "mine")
+    added = "conversions/dcgs/evaluation.json"
+    assert main(["report", str(folder)]) == 0
+    assert f"{added} was not written by a stage that has ended: it may be of another run" in (
+        capsys.readouterr().err
+    )
+    assert states(folder)[added] == "of no stage"
+    assert not [name for name in states(folder) if name.startswith("mine")]
+    with pytest.raises(CheckpointError, match="not written by"), pytest.warns(ChangedFileWarning):
+        load(folder / "conversions" / "dcgs" / "network")
+    assert load(folder / "mine" / "network").report.method == "qcfs"
+    assert main(["verify", str(folder), "--accept"]) == 0
+    assert states(folder)[added] == "accepted"
+    run_recipe(resolve("demo", {**SMALL, "convert": [{"method": "dcgs"}]}), folder, device="cpu")
+    forget()
+    assert not verify_run(folder, accept=True).failed  # tensors that were replaced are forgotten
+    assert states(folder)[added] == "intact"
+
+
+def test_weights_of_a_training_that_has_not_ended_are_refused(folder, capsys):
+    Ledger(folder).begin("train dense", {})
+    assert main(["convert", str(folder), *COMPUTING[0][1:]]) == 2
+    assert "the stage 'train dense' has not ended" in capsys.readouterr().err
+    assert main(["report", str(folder)]) == 0
+    assert "Begun and not ended: train dense" in (folder / "report.html").read_text()
+
+
+def test_a_command_killed_while_it_writes_the_record_leaves_a_usable_folder(folder, capsys):
+    Ledger(folder).begin("record.json", {})
+    edit(folder / "record.json", seconds={})
+    assert main(["simulate", str(folder)]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert set(states(folder).values()) == {"intact"}
+
+
+def test_without_stages_nothing_is_computed_and_the_page_says_so(folder, capsys):
+    (folder / "stages.json").unlink()
+    assert main(["simulate", str(folder)]) == 2
+    assert "has no stages.json, so that nothing says" in capsys.readouterr().err
+    assert main(["report", str(folder)]) == 0
+    assert "There is no stages.json" in (folder / "report.html").read_text()
 
 
 def test_an_accepted_edit_is_no_longer_refused_and_stays_named(folder, capsys):

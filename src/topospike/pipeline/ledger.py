@@ -93,9 +93,9 @@ class Ledger:
             accepted = tuple(dict.fromkeys((*stage.accepted, *new)))
             outputs = {**stage.outputs, **sealed.outputs}
             self.stages[name] = dataclasses.replace(sealed, outputs=outputs, accepted=accepted)
-        if foreign := tuple(foreign):
-            known = self.stages.get(ACCEPTED, Stage({}, {}, 0.0))
-            names = (*known.outputs, *foreign)
+        known = self.stages.pop(ACCEPTED, Stage({}, {}, 0.0))
+        names = tuple(name for name in (*known.outputs, *foreign) if (self.folder / name).is_file())
+        if names:
             self.stages[ACCEPTED] = dataclasses.replace(self._sealed(known, names), accepted=names)
         self._write()
 
