@@ -60,7 +60,7 @@ LONGEST = 4000
 MARKS = (
     "was changed",
     "was not written by a stage",
-    "There is no stages.json",
+    "There is no stages.json that names a stage",
     "Begun and not ended",
     "are not sealed",
     "There is no record.json",

@@ -1,6 +1,7 @@
 """Frames from a file, and what they do to the networks of a run folder."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,44 +9,61 @@ import torch
 from PIL import Image
 
 from topospike.cli.main import main
-from topospike.errors import ConfigError, MissingDataError
+from topospike.errors import CheckpointError, ConfigError, MissingDataError
 from topospike.pipeline import run_recipe
 from topospike.pipeline.streaming import read_frames
 from topospike.recipe.files import resolve
 
-GREY = ([0.5], [0.25])
+GREY, SIZE = ([0.5], [0.25]), (2, 2)
 
 
 def test_bytes_are_normalised_and_other_numbers_are_not(tmp_path):
     pixels = np.arange(2 * 4, dtype=np.uint8).reshape(2, 1, 2, 2)
     np.save(tmp_path / "bytes.npy", pixels)
     np.save(tmp_path / "numbers.npy", pixels.astype(np.float32)[:, None])
-    frames = read_frames(tmp_path / "bytes.npy", GREY)
+    frames = read_frames(tmp_path / "bytes.npy", GREY, SIZE)
     assert len(frames) == 2
     assert torch.equal(frames[1], (torch.from_numpy(pixels[1:2]) / 255 - 0.5) / 0.25)
-    assert read_frames(tmp_path / "numbers.npy", GREY)[0].tolist() == [[[[0.0, 1.0], [2.0, 3.0]]]]
+    assert read_frames(tmp_path / "numbers.npy", GREY, SIZE)[0].tolist() == [
+        [[[0.0, 1.0], [2.0, 3.0]]]
+    ]
 
 
 def test_pictures_are_frames_in_the_order_of_their_names(tmp_path):
     for name, value in (("b.png", 255), ("a.png", 0)):
         Image.fromarray(np.full((3, 2), value, np.uint8)).save(tmp_path / name)
-    frames = read_frames(tmp_path, GREY)
+    frames = read_frames(tmp_path, GREY, (3, 2))
     assert [frame.mean().item() for frame in frames] == [-2.0, 2.0]
     assert frames[0].shape == (1, 1, 3, 2)
-    assert read_frames(tmp_path, ([0.5] * 3, [0.25] * 3))[0].shape == (1, 3, 3, 2)
+    assert read_frames(tmp_path, ([0.5] * 3, [0.25] * 3), (3, 2))[0].shape == (1, 3, 3, 2)
 
 
 def test_what_are_no_frames_is_said(tmp_path):
     with pytest.raises(MissingDataError, match="neither an array"):
-        read_frames(tmp_path / "nothing", GREY)
+        read_frames(tmp_path / "nothing", GREY, SIZE)
     with pytest.raises(MissingDataError, match="has no pictures"):
-        read_frames(tmp_path, GREY)
+        read_frames(tmp_path, GREY, SIZE)
     np.save(tmp_path / "flat.npy", np.zeros((4, 4)))
     with pytest.raises(MissingDataError, match=r"shape \(4, 4\)"):
-        read_frames(tmp_path / "flat.npy", GREY)
+        read_frames(tmp_path / "flat.npy", GREY, SIZE)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(MissingDataError, match=r"broken\.png cannot be read"):
-        read_frames(tmp_path, GREY)
+        read_frames(tmp_path, GREY, SIZE)
+
+
+def test_pictures_of_another_size_and_what_is_no_file_are_refused_before_they_are_unpacked(
+    tmp_path,
+):
+    Image.new("L", (20_000, 20_000)).save(tmp_path / "great.png")
+    with pytest.raises(MissingDataError, match=r"great\.png cannot be read"):
+        read_frames(tmp_path, GREY, SIZE)
+    Image.new("L", (3, 2)).save(tmp_path / "great.png")
+    with pytest.raises(MissingDataError, match=r"has 3 x 2 pixels; the networks are shown 2 x 2"):
+        read_frames(tmp_path, GREY, SIZE)
+    (tmp_path / "great.png").unlink()
+    os.mkfifo(tmp_path / "great.png")
+    with pytest.raises(CheckpointError, match=r"great\.png is a pipe"):
+        read_frames(tmp_path, GREY, SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def test_what_no_stage_wrote_is_named_wherever_stages_write(folder, another, cap
 def test_weights_of_a_training_that_has_not_ended_are_refused(folder, capsys):
     Ledger(folder).begin("train dense", {})
     assert main(["convert", str(folder), *COMPUTING[0][1:]]) == 2
-    assert "the stage 'train dense' has not ended" in capsys.readouterr().err
+    assert "a stage that has not ended (train dense, convert dense dcgs)" in capsys.readouterr().err
     assert main(["report", str(folder)]) == 0
     assert "Begun and not ended: train dense" in (folder / "report.html").read_text()
 

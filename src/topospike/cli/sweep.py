@@ -35,6 +35,7 @@ from topospike.contracts import write_json
 from topospike.errors import ConfigError, TopospikeError, require
 from topospike.files.reading import read_optional
 from topospike.pipeline.api import run_everything
+from topospike.pipeline.ledger import plain
 from topospike.pipeline.lock import locked
 from topospike.pipeline.networks import run_folder
 from topospike.pipeline.run import Run
@@ -221,7 +222,7 @@ def carry_out(order: Order, point: Mapping[str, Any]) -> Trial:
 def finished(order: Order, point: Mapping[str, Any]) -> Trial | None:
     """Return the result of a trial that ended before under the same judgement."""
     judged = read_optional(order.folder_at(point) / RESULT, JudgedTrial)
-    if judged is None or judged.judgement != order.judgement:
+    if judged is None or (judged.judgement, judged.settings) != (order.judgement, plain(point)):
         return None
     return Trial(point, *(getattr(judged, f.name) for f in fields(Trial)[1:]))
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.trained import refuse_trained
 from topospike.export.unfolding import UnfoldedNetwork, unfold
+from topospike.files.reading import reason
 from topospike.measure.chip import ChipRun
 from topospike.snn.network import SpikingNetwork
 
@@ -305,4 +306,9 @@ def load_architecture(architecture: str | Path) -> tuple[Any, str, str]:
             f"there is no architecture {str(architecture)!r}; 'loihi', or a YAML file that "
             "describes a chip to SANA-FE, is required."
         )
-    return sanafe.load_arch(str(path)), "", ""
+    try:
+        return sanafe.load_arch(str(path)), "", ""
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        raise ConfigError(
+            f"SANA-FE cannot read the architecture {str(path)!r} ({reason(error)})."
+        ) from error

@@ -33,7 +33,8 @@ FOLDERS = ("dense", "pretrained", "quantised", "conversions", "topologies")
 NAMES = (
     *(RECORD, "summary.json", "metrics.jsonl", "model.safetensors", "topology.npz", "prune.json"),
     *("conversion.json", "activations.json", "evaluation.json"),
-    *("topology_report.json", "topology_history.json"),
+    *("topology_report.json", "initial_topology_report.json", "topology_history.json"),
+    "trial.json",
 )
 SUFFIXES = (".json", ".jsonl", ".npz", ".safetensors")
 OWN = "sha256"
@@ -208,7 +209,8 @@ def of_no_stage(folder: Path, name: str) -> str | None:
     if name == RECORD and (RECORD not in stages or stages[RECORD].seconds is None):
         return None
     begun = [name for name, stage in stages.items() if stage.seconds is None]
-    return f"the stage {begun[0]!r} has not ended" if begun else "it may be of another run"
+    other = f", or of a stage that has not ended ({', '.join(begun)})" if begun else ""
+    return f"it may be of another run{other}"
 
 
 def known_stages(folder: Path) -> Mapping[str, Stage]:
@@ -233,15 +235,15 @@ def stages_of(folder: Path) -> Mapping[str, Stage]:
 def changed_since(path: Path, found: str | None = None) -> str | None:
     """Say what a run folder has against a file in it; ``None`` if nothing, or if it is in none.
 
-    The file of a run beside has to do for both folders.
+    A file of a run inside another one has to do for both folders.
     """
-    for number, (folder, name, stage) in enumerate(origins(path)):
+    for folder, name, stage in origins(path):
         inside = absolute(path).relative_to(folder).as_posix()
         if stage is not None and stage.state(folder, inside, found) == CHANGED:
             complaint = (
                 f"was changed since the stage {name!r} wrote it, or it or {FILE} is of another run"
             )
-        elif stage is None and number == 0 and (why := of_no_stage(folder, inside)):
+        elif stage is None and (why := of_no_stage(folder, inside)):
             complaint = f"was not written by a stage that has ended: {why}"
         else:
             continue

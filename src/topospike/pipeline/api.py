@@ -16,6 +16,7 @@ from pathlib import Path
 from topospike.errors import require
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
 from topospike.pipeline.lock import locked
+from topospike.pipeline.networks import training_settings
 from topospike.pipeline.pruning import make_network
 from topospike.pipeline.quantising import quantise_network
 from topospike.pipeline.run import Run, choose_device
@@ -126,11 +127,13 @@ def run_training(run: Run, *beside: Run) -> RunResult:
     runs = (run, *beside)
     for each in runs:
         refuse_changed_settings(each)
+    kept = [each for each in beside if is_trained(each) and BESIDE in run.ledger.stages]
     for each in runs:
         with each.recorded():
             train_networks(each)
     for each in beside:
-        run.always(BESIDE, lambda each=each: trained_files(each))
+        if each not in kept:  # else what it is known by stays, also if it is of another run now
+            run.always(BESIDE, lambda each=each: trained_files(each))
     return RunResult(run.folder, folders_of(*runs) if run.processes.is_main else ())
 
 
@@ -149,6 +152,11 @@ def run_everything(run: Run, *beside: Run) -> RunResult:
     for each in beside:  # what it writes, the page of the whole run shows
         closed(each, report=True)
     return closed(run, *beside, report=True)
+
+
+def is_trained(run: Run) -> bool:
+    """Tell whether the networks of a run were all made before."""
+    return all(run.ledger.is_complete(n.stage, training_settings(run, n)) for n in run.networks)
 
 
 def trained_files(run: Run) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import filecmp
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import nn
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import keep_links
 from topospike.files.reading import require_regular
+from topospike.files.seal import require_intact
 from topospike.pipeline.ledger import Ledger
 from topospike.pipeline.lock import locked
 from topospike.pipeline.networks import (
@@ -217,8 +219,10 @@ def copy_dense(source: Path, run: Run, known: Ledger) -> None:
         return
     stages = [stage for stage in known.seconds if "dense" in stage.split()]
     names = {name for stage in stages for name in known.stages[stage].outputs}
+    require_intact(source / WEIGHTS)
     for name in sorted(names - {WEIGHTS}):
-        copy_whole(source / name, run.folder / name)
+        if os.path.lexists(source / name):  # else it is missing in the copy as well
+            copy_whole(source / name, run.folder / name)
     run.ledger.adopt(known, stages)
     copy_whole(source / WEIGHTS, run.folder / WEIGHTS)  # last: they say that all are there
 

@@ -16,6 +16,7 @@ from topospike.contracts import to_json, write_json
 from topospike.errors import ConfigError, MissingDataError, require
 from topospike.export import load
 from topospike.files.archives import read_array
+from topospike.files.reading import require_regular
 from topospike.measure.stream import stream
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder
@@ -58,7 +59,8 @@ def stream_networks(
             "images."
         )
     known = run.record.data or {"mean": run.data.mean, "std": run.data.std}
-    frames = read_frames(source, (list(known["mean"]), list(known["std"])))
+    size = run.data_format["image_size"]
+    frames = read_frames(source, (list(known["mean"]), list(known["std"])), size)
     done = 0
     for network in run.networks:
         for settings in run.recipe.convert:
@@ -106,7 +108,9 @@ def written(path: Path, content: list[Any]) -> list[Path]:
     return [path]
 
 
-def read_frames(source: Path, normalisation: tuple[list[float], list[float]]) -> list[Tensor]:
+def read_frames(
+    source: Path, normalisation: tuple[list[float], list[float]], size: tuple[int, int]
+) -> list[Tensor]:
     """Read frames as batches (sequences, channels, height, width), in order.
 
     An array (.npy) is (frames, channels, height, width) or (frames, sequences, channels, height,
@@ -116,7 +120,7 @@ def read_frames(source: Path, normalisation: tuple[list[float], list[float]]) ->
     if source.suffix == ".npy" and os.path.lexists(source):
         array = read_array(source, remedy="Save the frames again with numpy.save.")
     elif source.is_dir():
-        array = read_pictures(source, channels=len(normalisation[0]))
+        array = read_pictures(source, channels=len(normalisation[0]), size=size)
     else:
         raise MissingDataError(
             f"{source} is neither an array (.npy) nor a folder of pictures; give frames as one of "
@@ -134,10 +138,10 @@ def read_frames(source: Path, normalisation: tuple[list[float], list[float]]) ->
     return list(frames.float())
 
 
-def read_pictures(folder: Path, *, channels: int) -> np.ndarray:
-    """Read a folder's pictures as bytes (frames, channels, height, width)."""
+def read_pictures(folder: Path, *, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Read a folder's pictures, all of one size, as bytes (frames, channels, height, width)."""
     require("PIL", purpose="pictures as frames")
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     if not files:
@@ -147,16 +151,20 @@ def read_pictures(folder: Path, *, channels: int) -> np.ndarray:
         )
     frames = []
     for path in files:
+        require_regular(path)
         try:
             with Image.open(path) as picture:
+                if picture.size != size[::-1]:
+                    raise MissingDataError(
+                        f"{path} has {picture.width} x {picture.height} pixels; the networks are "
+                        f"shown {size[1]} x {size[0]}. Resize the pictures."
+                    )
                 pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-        except (OSError, UnidentifiedImageError) as error:
+        except MissingDataError:
+            raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise MissingDataError(f"{path} cannot be read ({error}); repair or remove it.") from (
                 error
             )
         frames.append(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
-    if len({frame.shape for frame in frames}) > 1:
-        raise MissingDataError(
-            f"the pictures of {folder} have several sizes; frames of one size are required."
-        )
     return np.stack(frames)

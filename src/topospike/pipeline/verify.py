@@ -19,6 +19,7 @@ from topospike.files.seal import (
     RECORD,
     UNSEALED,
     ChangedFileWarning,
+    is_of_run,
     of_no_stage,
     own_state,
     stages_of,
@@ -125,18 +126,22 @@ def verify_run(folder: str | Path, *, accept: bool = False) -> Verification:
         read_run_record(folder)
         own = CheckedFile(FILE, "all", own_state(read_record(folder / FILE, dict[str, Any])))
     found = [own, *stage_files(ledger)]
-    if RECORD not in {file.name for file in found}:
-        is_there = (folder / RECORD).is_file()
-        found.append(CheckedFile(RECORD, "all", UNSEALED if is_there else MISSING))
-    found += [CheckedFile(name, "none", FOREIGN) for name in foreign_files(folder)]
+    if not (folder / RECORD).is_file() and RECORD not in {file.name for file in found}:
+        found.append(CheckedFile(RECORD, "all", MISSING))
+    for name in unnamed_files(folder):
+        state = FOREIGN if of_no_stage(folder, name) else UNSEALED
+        found.append(CheckedFile(name, "none", state))
     beside = files_beside(folder, accept=accept)
+    names = {file.name for file in beside}  # the run beside says more of its own files
+    found = [file for file in found if file.name not in names or file.state in NOT_THE_RUNS]
     return Verification(folder, (*found, *beside, *checkpoints(folder)))
 
 
 def files_beside(folder: Path, *, accept: bool) -> list[CheckedFile]:
     """Return what the run beside answers for, without its checkpoints."""
     if not (folder / BESIDE / FILE).is_file():
-        return []
+        is_there = (folder / BESIDE / RECORD).is_file()
+        return [CheckedFile(f"{BESIDE}/{FILE}", BESIDE, MISSING)] if is_there else []
     found = verify_run(folder / BESIDE, accept=accept).files
     return [
         CheckedFile(f"{BESIDE}/{file.name}", f"{BESIDE}, {file.stage}", file.state)
@@ -150,19 +155,19 @@ def accept_edits(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChangedFileWarning)
         ledger = Ledger(folder)
-        ledger.accept(foreign_files(folder))
+        ledger.accept(name for name in unnamed_files(folder) if name != RECORD)
         known = ledger.stages.get(RECORD)
         if read_run_record(folder) is not None and (known is None or known.seconds is None):
             ledger.begin(RECORD, {})
             ledger.end(RECORD, outputs=[RECORD], seconds=0.0)
 
 
-def foreign_files(folder: Path) -> list[str]:
+def unnamed_files(folder: Path) -> list[str]:
     """Return what lies where stages write, and is of none that has ended; runs inside left out."""
     ended = [stage for stage in stages_of(folder).values() if stage.seconds is not None]
     known = {name for stage in ended for name in stage.outputs}
     there = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
-    return [name for name in there if name not in known and of_no_stage(folder, name)]
+    return [name for name in there if is_of_run(name) and name not in known]
 
 
 def stage_files(ledger: Ledger) -> list[CheckedFile]:

@@ -34,6 +34,8 @@ DENSE = "dense"
 BESIDE = "direct"
 """Folder of the run beside: of a network trained through time, where the others are converted."""
 SHOWN = (".json", ".jsonl")
+MOST_SAID = 3
+"""Changed files that are named in the terminal; the page names all."""
 REMEDY = (
     "A report needs the file as the run wrote it; repeat that stage of the run, or delete the file "
     "to leave its section out."
@@ -158,7 +160,7 @@ def read_run(folder: str | Path) -> Run:
             f"no run folder at {str(folder)!r}. A report needs the folder written by "
             "`topospike run`; check the path."
         )
-    with noting_changes() as notes:
+    with noting_changes(folder) as notes:
         record, stages = read_run_record(folder) or {}, read_stages(folder)
         recipe = record.get("recipe", {})
         rule = recipe.get("sparsity", {}).get("rule", "sparse")
@@ -213,16 +215,22 @@ def name_beside(name: str, taken: Collection[str]) -> str:
 
 
 @contextmanager
-def noting_changes() -> Iterator[list[str]]:
-    """Collect what is said about changed files, to be put on the page, and say it as well."""
+def noting_changes(folder: Path) -> Iterator[list[str]]:
+    """Collect what is said about changed files, to be put on the page; say the first of it."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ChangedFileWarning)
         yield notes
     for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         if issubclass(warning.category, ChangedFileWarning):
             notes.append(f"Changed file: {warning.message}")
+            if len(notes) > MOST_SAID:
+                continue
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if len(notes) > MOST_SAID:
+        more = f"{len(notes) - MOST_SAID} more files of {folder} are not as the run wrote them"
+        message = f"{more}; topospike verify {folder} lists them."
+        warnings.warn(message, ChangedFileWarning, stacklevel=4)
 
 
 def seal_notes(folder: Path, stages: Mapping[str, Stage]) -> Iterator[str]:
@@ -243,8 +251,9 @@ def seal_notes(folder: Path, stages: Mapping[str, Stage]) -> Iterator[str]:
         yield f"Begun and not ended: {', '.join(begun)}. Repeat the command that made the run."
     if not stages:
         yield (
-            f"There is no {FILE}: whether these files are of one run, and as it wrote them, cannot "
-            "be told. To have them made and sealed anew, repeat the command that made the run."
+            f"There is no {FILE} that names a stage: whether these files are of one run, and as it "
+            "wrote them, cannot be told. To make and seal them anew, repeat the command that "
+            "made the run."
         )
     elif RECORD not in stages or any(s.outputs and not s.sha256 for s in stages.values()):
         yield (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ import numpy as np
 
 from topospike.data.events.array import event_array
 from topospike.data.events.readers import READERS, read_columns
-from topospike.errors import MissingDataError
+from topospike.errors import CheckpointError, MissingDataError
+from topospike.files.reading import read_bytes, reason
 
 TRAIN_SHARE = 0.9
 TRIALS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
@@ -152,11 +154,23 @@ def gesture_trials(folder: Path) -> Splits:
         trials = folder / file
         if not trials.is_file():
             raise MissingDataError(f"{trials} is missing; unpack the whole of DVS128 Gesture.")
-        lines = [line.strip() for line in trials.read_text().splitlines()]
+        lines = [line.strip() for line in table_of(trials).splitlines()]
         parts.append([piece for line in lines if line for piece in pieces_of(folder / line)])
     train, test = parts
+    if not train or not test:
+        raise MissingDataError(f"{', '.join(TRIALS.values())} of {folder} name no gestures.")
     labels = sorted({piece.label for part in parts for piece in part})
     return train, test, tuple(str(label + 1) for label in range(max(labels) + 1))
+
+
+def table_of(path: Path) -> str:
+    """Read one of the text files that come with the recordings."""
+    try:
+        return read_bytes(path).decode()
+    except (CheckpointError, UnicodeDecodeError) as error:
+        raise MissingDataError(
+            f"{path} cannot be read as text ({reason(error)}); unpack DVS128 Gesture again."
+        ) from error
 
 
 def pieces_of(path: Path) -> list[Recording]:
@@ -165,11 +179,10 @@ def pieces_of(path: Path) -> list[Recording]:
     for needed in (path, table):
         if not needed.is_file():
             raise MissingDataError(f"{needed} is missing; unpack the whole of DVS128 Gesture.")
-    with table.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
     try:
+        rows = csv.DictReader(io.StringIO(table_of(table), newline=""))
         found = [tuple(int(row[name]) for name in TIMES) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise MissingDataError(
             f"{table} cannot be read ({type(error).__name__}: {error}); columns "
             f"{', '.join(TIMES)} of whole numbers are required."

@@ -20,10 +20,15 @@ from typing import Any
 import numpy as np
 
 from topospike.data.events.array import FIELDS, event_array
-from topospike.errors import MissingDataError, require
+from topospike.errors import CheckpointError, MissingDataError, require
+from topospike.files.archives import DAMAGE, array_of, read_arrays
+from topospike.files.reading import read_bytes, reason, require_regular
 from topospike.registry import Registry
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+MOST_BYTES = 2**28
+"""Of one column: some 30 million events; longer recordings are cut into several."""
+
 OVERFLOW_ROW, OVERFLOW = 240, 2**13
 PACKET = struct.Struct("<HHIIIIII")
 POLARITY_EVENTS = 1
@@ -46,13 +51,14 @@ def named_columns(container: Any, names: object, path: Path) -> Columns:
 
 def read_npz(path: Path) -> Columns:
     """Read an archive with the arrays t, x, y and p."""
-    with np.load(path, allow_pickle=False) as archive:
-        return named_columns(archive, archive.files, path)
+    arrays = read_arrays(path)
+    found = {name: arrays.read(name, most=MOST_BYTES) for name in FIELDS if name in arrays}
+    return named_columns(found, tuple(found) or tuple(arrays), path)
 
 
 def read_npy(path: Path) -> Columns:
     """Read a structured array with the fields t, x, y and p."""
-    array = np.load(path, allow_pickle=False)
+    array = array_of(read_bytes(path, most=len(FIELDS) * MOST_BYTES), path.name)
     return named_columns(array, array.dtype.names, path)
 
 
@@ -63,12 +69,15 @@ def read_h5(path: Path) -> Columns:
 
     with h5py.File(path, "r") as file:
         group: Any = file.get("events", file)
+        stated = max((group[name].nbytes for name in FIELDS if name in group), default=0)
+        if stated > MOST_BYTES:
+            raise ValueError(f"a column has {stated} bytes; at most {MOST_BYTES} are read")
         return named_columns(group, group, path)
 
 
 def read_nmnist(path: Path) -> Columns:
     """Read a file of N-MNIST."""
-    raw = np.fromfile(path, dtype=np.uint8)
+    raw = np.frombuffer(read_bytes(path, most=len(FIELDS) * MOST_BYTES), dtype=np.uint8)
     if len(raw) % 5:
         raise ValueError(f"{len(raw)} bytes are no whole number of events of 5 bytes")
     x, y, high, middle, low = raw.reshape(-1, 5).T.astype(np.int64)
@@ -80,7 +89,7 @@ def read_nmnist(path: Path) -> Columns:
 
 def read_aedat(path: Path) -> Columns:
     """Read a file of AEDAT 2 or 3.1, as its first line says."""
-    content = path.read_bytes()
+    content = read_bytes(path, most=len(FIELDS) * MOST_BYTES)
     version = content[:16].partition(b"\n")[0].strip()
     if version.startswith(b"#!AER-DAT2"):
         return aedat2(content)
@@ -141,13 +150,14 @@ READERS: Registry[Callable[[Path], Columns]] = Registry(
 def read_columns(path: Path) -> Columns:
     """Read the four columns of an event file by its ending, or say why that is not possible."""
     try:
+        require_regular(path)
         return READERS[path.suffix](path)
     except MissingDataError:
         raise
-    except (OSError, ValueError, KeyError, struct.error, EOFError) as error:
+    except (CheckpointError, *DAMAGE) as error:
         raise MissingDataError(
-            f"{path} cannot be read as events ({type(error).__name__}: {error}); restore the file "
-            "or leave it out."
+            f"{path} cannot be read as events ({type(error).__name__}: {reason(error)}); restore "
+            "the file or leave it out."
         ) from error
 
 

@@ -20,12 +20,15 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from topospike.data.hub import find_column, find_source, open_dataset, split_of
-from topospike.errors import ConfigError, MissingDataError, require
+from topospike.errors import CheckpointError, ConfigError, MissingDataError, require
+from topospike.files.reading import read_bytes
 from topospike.recipe import DataSettings
 
 EMBEDDED = "pydoc-topics"
 BYTES = 256
 AT_ONCE = 1000
+MOST_BYTES = 2**34
+"""Of one text file."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ def files_of(files: list[Path], split: str, place: Path, splits: tuple[str, ...]
 def content(file: Path) -> str:
     """Read a file of plain text."""
     try:
-        return file.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(file, most=MOST_BYTES).decode("utf-8")
+    except (CheckpointError, UnicodeDecodeError) as error:
         raise MissingDataError(
             f"{file} cannot be read as text ({error}); UTF-8 is required. Convert the file."
         ) from error
