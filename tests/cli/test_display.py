@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from topospike.cli.display import results_table
+from topospike.cli.display import results_table, show_text
 from topospike.progress import watched
 from topospike.report.folder import SummaryRow
 
@@ -54,3 +54,13 @@ def test_what_is_unknown_is_a_dash(missing):
 
 def test_watching_changes_nothing():
     assert list(watched([1, 2, 3], "numbers")) == [1, 2, 3]
+
+
+def test_a_text_made_of_what_files_hold_does_not_fill_the_screen(capsys):
+    show_text("a" * 10**6 + "\n" * 10**5)
+    shown = capsys.readouterr().out
+    assert len(shown) < 5000
+    assert "(1000000 characters)" in shown
+    assert shown.endswith("more lines)\n")
+    show_text("two\n  lines")
+    assert capsys.readouterr().out == "two\n  lines\n"

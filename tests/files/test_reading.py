@@ -86,6 +86,19 @@ def test_what_is_no_record_is_one_short_line(tmp_path, text):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("text", ["a" * 2001, '"\\ é' * 600])
+def test_a_text_that_would_fill_the_screen_is_refused_wherever_it_is(tmp_path, text):
+    assert read_record(written(tmp_path / "a.json", {"a": text[:2000]}), dict) == {"a": text[:2000]}
+    for plain in ({"a": [text]}, {text: 1}, {"a": '", "', "b": [[1] * 5000, {"c": text}]}):
+        with pytest.raises(
+            CheckpointError, match=f"a text of {len(text)} characters; at most 2000"
+        ):
+            read_record(written(tmp_path / "a.json", plain), dict)
+    assert (
+        read_record(written(tmp_path / "a.json", {"a": [1.5] * 5000, "b": "c"}), dict)["b"] == "c"
+    )
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("any") / "a.json"

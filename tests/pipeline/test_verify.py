@@ -13,7 +13,7 @@ from topospike.cli.main import main
 from topospike.contracts import Evaluation, to_json
 from topospike.errors import CheckpointError, ConfigError, MissingDataError
 from topospike.export import load
-from topospike.files.seal import ChangedFileWarning, forget, with_own_digest
+from topospike.files.seal import ChangedFileWarning, changed_since, forget, with_own_digest
 from topospike.pipeline import run_recipe, verify_run
 from topospike.pipeline.ledger import Ledger, read_stages
 from topospike.pipeline.lock import FILE as LOCK
@@ -179,6 +179,28 @@ def test_what_no_stage_wrote_is_named_wherever_stages_write(folder, another, cap
     forget()
     assert not verify_run(folder, accept=True).failed  # tensors that were replaced are forgotten
     assert states(folder)[added] == "intact"
+
+
+def test_a_whole_run_inside_another_one_is_none_of_its_conversions(folder, another, capsys):
+    shutil.copytree(another, folder / "conversions" / "whole")
+    assert main(["report", str(folder)]) == 0
+    told = capsys.readouterr().err
+    assert "conversions/whole/evaluation.json was not written by a stage" in told
+    assert "of no stage" in set(states(folder).values())
+
+
+def test_the_run_beside_is_known_by_what_its_training_wrote(tmp_path):
+    log = tmp_path / "direct" / "metrics.jsonl"
+    log.parent.mkdir()
+    outer, inner = Ledger(tmp_path), Ledger(log.parent)
+    for text, ledgers in (("a", (inner, outer)), ("b", (inner,))):  # then another one, all sealed
+        log.write_text(text)
+        for ledger in ledgers:
+            ledger.begin("train", {})
+            ledger.end("train", outputs=[str(log.relative_to(ledger.folder))], seconds=1.0)
+        complaint = changed_since(log)
+        assert (complaint is None) == (text == "a")
+    assert f"topospike verify {tmp_path} --accept" in complaint
 
 
 def test_weights_of_a_training_that_has_not_ended_are_refused(folder, capsys):

@@ -31,6 +31,12 @@ def test_a_number_out_of_range_is_named(overrides, message):
         resolve("demo", overrides)
 
 
+def test_a_key_given_twice_is_named_and_not_overwritten(tmp_path):
+    (tmp_path / "a.yaml").write_text("seed: 1\ntrain: {epochs: 2, epochs: 3}\n")
+    with pytest.raises(ConfigError, match="the key 'epochs' is given twice"):
+        resolve(str(tmp_path / "a.yaml"))
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

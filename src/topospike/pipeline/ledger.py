@@ -99,10 +99,20 @@ class Ledger:
             self.stages[ACCEPTED] = dataclasses.replace(self._sealed(known, names), accepted=names)
         self._write()
 
-    def adopt(self, other: Ledger, stages: Iterable[str]) -> None:
-        """Take over stages that ended in another folder, whose files were copied to this one."""
-        self.stages |= {stage: other.stages[stage] for stage in stages if stage in other.seconds}
+    def adopt(self, other: Ledger, folder: str) -> list[str]:
+        """Take over what stages of another run wrote into a folder of it; return the files."""
+        names: list[str] = []
+        for name, stage in other.stages.items():
+            outputs = {o: s for o, s in stage.outputs.items() if o.startswith(f"{folder}/")}
+            if outputs and stage.seconds is not None:
+                digests = {o: d for o, d in stage.sha256.items() if o in outputs}
+                accepted = tuple(o for o in stage.accepted if o in outputs)
+                self.stages[name] = dataclasses.replace(
+                    stage, outputs=outputs, sha256=digests, accepted=accepted
+                )
+                names += outputs
         self._write()
+        return names
 
     def forget(self, *stages: str) -> None:
         """Remove stages whose files no longer belong to the run."""

@@ -217,13 +217,10 @@ def copy_dense(source: Path, run: Run, known: Ledger) -> None:
                 "choose another folder by --to, or delete that one."
             )
         return
-    stages = [stage for stage in known.seconds if "dense" in stage.split()]
-    names = {name for stage in stages for name in known.stages[stage].outputs}
     require_intact(source / WEIGHTS)
-    for name in sorted(names - {WEIGHTS}):
-        if os.path.lexists(source / name):  # else it is missing in the copy as well
+    for name in run.ledger.adopt(known, "dense"):
+        if name != WEIGHTS and os.path.lexists(source / name):  # else missing in the copy as well
             copy_whole(source / name, run.folder / name)
-    run.ledger.adopt(known, stages)
     copy_whole(source / WEIGHTS, run.folder / WEIGHTS)  # last: they say that all are there
 
 

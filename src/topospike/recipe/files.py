@@ -82,7 +82,7 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        given = yaml.safe_load(text)
+        given = yaml.load(text, Loader=unique_keys(yaml))  # a SafeLoader
     except (yaml.YAMLError, *UNREADABLE) as error:
         raise ConfigError(f"{source} is not valid YAML: {reason(error)}") from error
     check_size(given, source)
@@ -93,6 +93,22 @@ def read_recipe(name_or_path: str) -> dict[str, Any]:
         )
     check_keys(given, Recipe, source)
     return {"name": name, **given}
+
+
+def unique_keys(yaml: Any) -> Any:
+    """Return PyYAML's safe loader, but that a key given twice is an error and not overwritten."""
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            seen: set[str] = set()
+            twice = [key for key in keys if key in seen or seen.add(key)]
+            if twice:
+                said = f"the key {shortened(twice[0], 60)!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def read_text(path: Path) -> str:
