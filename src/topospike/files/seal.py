@@ -166,18 +166,19 @@ def digest_of(path: Path) -> str:
 
 def stages_naming(path: Path) -> tuple[Path, str, Stage] | None:
     """Return (run folder, name of the stage, the stage) that wrote a file, if one did."""
-    return next((found for found in origins(path) if found[1] is not None), None)
+    found = ((folder, *named) for folder, _, named in origins(path) if named is not None)
+    return next(found, None)
 
 
-def origins(path: Path) -> Iterator[tuple[Path, str | None, Stage | None]]:
-    """Yield every run folder that a file is in, the nearest first, and its stage that wrote it."""
+def origins(path: Path) -> Iterator[tuple[Path, str, tuple[str, Stage] | None]]:
+    """Yield every run folder that a file is in, the nearest first: (folder, path inside, stage)."""
     path = absolute(path)
     for folder in path.parents:
-        if not (folder / FILE).is_file():
-            continue
-        inside = path.relative_to(folder).as_posix()
-        ended = ((n, s) for n, s in known_stages(folder).items() if s.seconds is not None)
-        yield folder, *next(((n, s) for n, s in ended if inside in s.outputs), (None, None))
+        if (folder / FILE).is_file():
+            inside = path.relative_to(folder).as_posix()
+            stages = known_stages(folder).items()
+            ended = (named for named in stages if named[1].seconds is not None)
+            yield folder, inside, next((n for n in ended if inside in n[1].outputs), None)
 
 
 def absolute(path: Path) -> Path:
@@ -237,13 +238,13 @@ def changed_since(path: Path, found: str | None = None) -> str | None:
 
     A file of a run inside another one has to do for both folders.
     """
-    for folder, name, stage in origins(path):
-        inside = absolute(path).relative_to(folder).as_posix()
-        if stage is not None and stage.state(folder, inside, found) == CHANGED:
+    for folder, inside, named in origins(path):
+        if named is not None and named[1].state(folder, inside, found) == CHANGED:
             complaint = (
-                f"was changed since the stage {name!r} wrote it, or it or {FILE} is of another run"
+                f"was changed since the stage {named[0]!r} wrote it, or it or {FILE} is of another "
+                "run"
             )
-        elif stage is None and (why := of_no_stage(folder, inside)):
+        elif named is None and (why := of_no_stage(folder, inside)):
             complaint = f"was not written by a stage that has ended: {why}"
         else:
             continue

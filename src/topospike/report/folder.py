@@ -246,7 +246,8 @@ def seal_notes(folder: Path, stages: Mapping[str, Stage]) -> Iterator[str]:
     if missing:
         yield f"Missing, though a stage of the run wrote it: {', '.join(sorted(missing))}."
     if accepted:
-        yield f"Edited after the run or of no stage of it, and accepted: {', '.join(sorted(accepted))}."
+        names = ", ".join(sorted(accepted))
+        yield f"Edited after the run or of no stage of it, and accepted: {names}."
     if begun:
         yield f"Begun and not ended: {', '.join(begun)}. Repeat the command that made the run."
     if not stages:
