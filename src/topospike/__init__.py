@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from topospike.analysis import power_law as power_law
     from topospike.contracts import Evaluation as Evaluation
     from topospike.conversion import convert as convert
+    from topospike.conversion import fine_tune as fine_tune
     from topospike.conversion import quantise_activations as quantise_activations
     from topospike.conversion import quantise_weights as quantise_weights
     from topospike.evolve import Sparsifier as Sparsifier
@@ -53,6 +54,7 @@ HOMES = {
     "convert": "topospike.conversion",
     "evaluate": "topospike.measure",
     "export_nir": "topospike.export",
+    "fine_tune": "topospike.conversion",
     "layered_graph": "topospike.analysis",
     "load": "topospike.export",
     "percolate": "topospike.evolve",
@@ -84,6 +86,7 @@ __all__ = [
     "convert",
     "evaluate",
     "export_nir",
+    "fine_tune",
     "layered_graph",
     "load",
     "percolate",

@@ -79,7 +79,9 @@ def test_the_last_step_is_the_network_with_rounded_activations(method) -> None:
         if isinstance(layer, nn.ReLU):
             site = next(nodes)
             unit = site.threshold / site.neuron.levels
+            value = value + getattr(site, "shift", 0.0)
             value = (value / unit + 0.5).floor().clamp(0, site.neuron.levels) * unit
+            value = value * getattr(site, "scale", 1.0)
         else:
             value = layer(value)
     logits = snn(x, LENGTH[method] + 2)
@@ -114,13 +116,14 @@ def test_sorted_trains_equal_a_literal_simulation() -> None:
     site_a, site_b = snn.sites.values()
     current, fired = [model[0](x)] * steps, []
     for site, after in ((site_a, model[2]), (site_b, model[4])):
-        theta = site.threshold
-        membrane = theta / 2 + torch.stack(current).sum(0)  # the membranes of a whole train
+        theta, each = site.threshold, site.threshold * site.scale
+        # the membranes of a whole train, biased by the shift at every step
+        membrane = theta / 2 + (torch.stack(current) + site.shift).sum(0)
         spikes = [torch.zeros_like(membrane) for _ in range(steps)]
         for place in reversed(range(steps)):  # one threshold for every spike, latest first
             out = membrane >= theta
-            spikes[place] = out.double() * theta
-            membrane = membrane - spikes[place]
+            spikes[place] = out.double() * each
+            membrane = membrane - out.double() * theta
         fired.append(sum(int(s.count_nonzero()) for s in spikes))
         current = [after(s) for s in spikes]
     torch.testing.assert_close(snn(x, steps)[-1], torch.stack(current).mean(0))

@@ -2,6 +2,7 @@
 
 from topospike.conversion.api import convert as convert
 from topospike.conversion.balancing import LTBMethod as LTBMethod
+from topospike.conversion.fine_tune import fine_tune as fine_tune
 from topospike.conversion.health import conversion_text as conversion_text
 from topospike.conversion.layer_by_layer import LayerByLayerMethod as LayerByLayerMethod
 from topospike.conversion.method import Method as Method
@@ -21,6 +22,7 @@ __all__ = [
     "WeightReport",
     "conversion_text",
     "convert",
+    "fine_tune",
     "quantise_activations",
     "quantise_weights",
     "to_channel_thresholds",

@@ -25,9 +25,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from topospike.conversion.method import METHODS, Method, ThresholdRule, whole
+from topospike.conversion.method import METHODS, Method, ThresholdRule, whole, yes_or_no
+from topospike.conversion.shifts import IMAGES, ShiftedSite, fit_shifts
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding, SiteState
+from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron, Uniform
 from topospike.snn.site import Rule, Site
 from topospike.thresholds.statistics import Granularity
@@ -59,6 +61,11 @@ class LayerByLayer(Coding):
         """Return 1: one evaluation of the network finds every k."""
         return 1
 
+    @property
+    def complete_at(self) -> int:
+        """Return T."""
+        return self.steps
+
     def part(self, t: int, k: Tensor) -> Tensor:
         """Return what is sent of k at step t = 1..steps; the parts of all steps add up to k."""
         raise NotImplementedError(f"{self.name} does not say what it sends")
@@ -73,7 +80,8 @@ class LayerByLayer(Coding):
 
     def presimulate(self, site: Site, r_in: Tensor) -> tuple[Tensor, SiteState]:
         """Round the activation, which is what later layers wait for."""
-        k = uniform(site).whole(r_in, site.threshold)
+        seen = r_in + site.shift if isinstance(site, ShiftedSite) else r_in
+        k = uniform(site).whole(seen, site.threshold)
         return k * unit_of(site, r_in), SiteState(extra=k)
 
     def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
@@ -97,7 +105,8 @@ def uniform(site: Site) -> Uniform:
 
 def unit_of(site: Site, like: Tensor) -> Tensor:
     """Return the value of k = 1."""
-    return site.threshold.to(like.dtype) / uniform(site).levels
+    unit = site.threshold.to(like.dtype) / uniform(site).levels
+    return unit * site.scale if isinstance(site, ShiftedSite) else unit
 
 
 class Parallel(LayerByLayer):
@@ -272,12 +281,14 @@ class ParallelMethod(TimedMethod):
     ----------
     solver, granularity, quantisation_levels, percentile, scale, steps
         As in `TimedMethod`.
+    calibrated
+        Fit a shift and a scale of every channel, layer by layer (`topospike.conversion.shifts`).
 
     Notes
     -----
-    k = clip(floor(T r / theta + 1/2), 0, T). In a network trained with QCFS of L levels T = L steps
-    lose nothing. The shift and scale that Hao et al. calibrate for each channel are not applied:
-    the threshold that is optimal for T levels takes their place.
+    k = clip(floor(T (r + psi) / theta + 1/2), 0, T), sent as k phi theta / T; psi = 0 and phi = 1
+    without calibration, and in a network trained with QCFS of L levels, of which T = L steps lose
+    nothing.
     """
 
     name = "parallel"
@@ -285,6 +296,20 @@ class ParallelMethod(TimedMethod):
     activations = "s-qcfs"
     coding = Parallel
     signed = False
+    ranges = TimedMethod.ranges | {"calibrated": yes_or_no}
+
+    calibrated: bool = True
+
+    def site(self, name: str, gated: bool) -> Site:
+        """Build one site, with room for its shift and scale."""
+        neuron, coding = self.neuron_of(name, gated), self.site_coding()
+        return ShiftedSite(name, gated=gated, neuron=neuron, coding=coding)
+
+    def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
+        """Fit shifts and scales on the first calibration batch."""
+        if self.calibrated:
+            fit_shifts(snn, tuple(tensor[:IMAGES] for tensor in images))
+        return snn
 
 
 @dataclass(frozen=True, kw_only=True)

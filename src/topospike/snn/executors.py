@@ -25,6 +25,7 @@ from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
 from topospike.snn.integer import IntegerForm, integer_forms
+from topospike.snn.readout import delay_of, read_late
 from topospike.snn.site import START, Site, decoded_of, site_step
 from topospike.snn.split import Substitute, split_in_time
 from topospike.wiring.graph import site_calls
@@ -47,12 +48,15 @@ class State:
         What each layer of another form holds.
     values : tuple
         Values of the watched nodes at the step.
+    early : Tensor or None
+        Of a delayed readout, the decoded output at its delay.
     """
 
     cached: tuple[Any, ...]
     sites: tuple[SiteState, ...]
     layers: tuple[Any, ...]
     values: tuple[Any, ...] = ()
+    early: Tensor | None = None
 
     @property
     def is_silent(self) -> bool:
@@ -71,6 +75,8 @@ class Program:
         Layers that a step evaluates otherwise than the graph has them.
     watched
         Nodes whose values every step keeps.
+    delay
+        Steps that the answer leaves out (`topospike.snn.readout`).
 
     Examples
     --------
@@ -92,8 +98,10 @@ class Program:
         network: fx.GraphModule,
         forms: Iterable[Form] = (),
         watched: tuple[fx.Node, ...] = (),
+        delay: int = 0,
     ) -> None:
         self.network = network
+        self.delay = delay
         self.forms = tuple(forms)
         self.calls = {node: i for i, node in enumerate(site_calls(network))}
         substitutes = {
@@ -138,7 +146,7 @@ class Program:
         """
         cached = self.image_part(self.network, *(self._laid_out(x, together) for x in inputs))
         if kept is not None:  # what a layer holds depends on its sites alone
-            return State(cached, kept.sites, kept.layers)
+            return State(cached, kept.sites, kept.layers, early=kept.early)
         layers = tuple(form.start(self.network) for form in self.forms)
         return State(cached, self._first_states(inputs), layers)
 
@@ -159,7 +167,11 @@ class Program:
         """
         run = Step(self, t, state, record=record, together=together)
         logits, *values = self.step_part(self.network, run, *state.cached)
-        return logits, State(state.cached, tuple(run.sites), tuple(run.layers), tuple(values))
+        early = state.early
+        if self.delay:
+            logits, early = read_late(logits, t, self.delay, early, together=together)
+        sites, layers = tuple(run.sites), tuple(run.layers)
+        return logits, State(state.cached, sites, layers, tuple(values), early)
 
     def _laid_out(self, x: Tensor, together: int) -> Tensor:
         x = repeated(x, together) if together > 1 else x
@@ -290,7 +302,7 @@ class Executor:
         forms: dict[fx.Node, Form] = {}
         for find in self.forms:
             forms = {form.node: form for form in find(network)} | forms
-        return Program(network.ann, forms.values(), watched)
+        return Program(network.ann, forms.values(), watched, delay_of(network.report))
 
 
 def require_events(network: SpikingNetwork) -> None:
