@@ -67,7 +67,8 @@ def test_values_are_those_of_the_simulation_and_every_weight_learns(method) -> N
         assert torch.equal(masks_of(tuned.ann)[name], mask)
     after = tuned.ann.state_dict()
     learnt = [name for name in before if name.endswith(("weight", "bias"))]
-    assert len(learnt) == 6 and not any(torch.equal(before[name], after[name]) for name in learnt)
+    assert len(learnt) == 6
+    assert not any(torch.equal(before[name], after[name]) for name in learnt)
     for name in set(before) - set(learnt):
         assert torch.equal(before[name], after[name]), name
     assert not any(parameter.requires_grad for parameter in tuned.ann.parameters())
@@ -93,7 +94,7 @@ def test_gradient_by_hand() -> None:
 
 
 def test_gradient_equals_a_slow_simulation_of_spike_trains() -> None:
-    """Membranes and spikes of a two-layer network written out, differentiated with the same rule."""
+    """Membranes and spikes of a network written out, differentiated with the same rule."""
     torch.manual_seed(5)
     model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     model = model.double()

@@ -24,7 +24,6 @@ from topospike.conversion.shifts import ShiftedSite
 from topospike.snn.coding import SiteState
 from topospike.snn.neurons import (
     Identity,
-    IntegrateAndFire,
     MultiThreshold,
     Neuron,
     SignedIntegrateAndFire,
@@ -38,6 +37,7 @@ def slope(neuron: Neuron, u: Tensor, theta: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> from topospike.snn.neurons import IntegrateAndFire
     >>> u = torch.tensor([0.4, 0.6, 1.4, 1.6])
     >>> slope(IntegrateAndFire(), u, torch.tensor(1.0))
     tensor([0., 1., 1., 0.])

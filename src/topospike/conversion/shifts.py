@@ -4,10 +4,9 @@ With T levels, and behind layers that were rounded themselves, a channel's value
 average as well. Each site therefore rounds :math:`r + \psi` and sends its levels times
 :math:`\varphi`, fitted layer after layer on calibration images to the activations a of the ANN:
 
-.. math:: E[q(r + \psi)] = E[a], \qquad \varphi = E[q a] / E[q^2],
-          \qquad q(r) = \tfrac{\theta}{T} \mathrm{clip}(\lfloor T r / \theta + \tfrac12 \rfloor, 0, T)
+.. math:: E[q(r + \psi)] = E[a], \qquad \varphi = E[q a] / E[q^2]
 
-and left at 0 and 1 where the mean squared error would not fall. A layer sees what the fitted ones
+with :math:`q(r) = \frac{\theta}{T} \mathrm{clip}(\lfloor T r / \theta + \frac12 \rfloor, 0, T)`, and left at 0 and 1 where the mean squared error would not fall. A layer sees what the fitted ones
 before it send. On a chip the shift is a bias and the scale belongs to the weights behind.
 
 Source: Hao et al. (ICML 2025, arXiv 2412.13610), distribution-aware calibration.
@@ -22,7 +21,7 @@ from torch import Tensor
 from topospike.snn.coding import Coding
 from topospike.snn.executors import Visitor, repeated
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.neurons import Neuron, Uniform
+from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
 from topospike.wiring.images import ImageAxis
 
@@ -91,6 +90,7 @@ def fitted(
     Values that arrive a quarter too small are put right.
 
     >>> from topospike.snn.coding import Rate
+    >>> from topospike.snn.neurons import Uniform
     >>> site = Site("a", gated=True, neuron=Uniform(4, gated=True), coding=Rate())
     >>> site.threshold = torch.ones(1, 1)
     >>> x = torch.tensor([[0.25], [0.5], [0.75]])
