@@ -134,7 +134,7 @@ def test_a_few_epochs_repair_a_run_of_few_steps() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
-    )  # noqa: E501
+    )
     train, test = (x[:1400], y[:1400]), (x[1400:], y[1400:])
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(60):

@@ -6,7 +6,8 @@ average as well. Each site therefore rounds :math:`r + \psi` and sends its level
 
 .. math:: E[q(r + \psi)] = E[a], \qquad \varphi = E[q a] / E[q^2]
 
-with :math:`q(r) = \frac{\theta}{T} \mathrm{clip}(\lfloor T r / \theta + \frac12 \rfloor, 0, T)`, and left at 0 and 1 where the mean squared error would not fall. A layer sees what the fitted ones
+where :math:`q(r) = \frac{\theta}{T} \mathrm{clip}(\lfloor T r / \theta + \frac12 \rfloor, 0, T)`,
+and left at 0 and 1 where the mean squared error would not fall. A layer sees what the fitted ones
 before it send. On a chip the shift is a bias and the scale belongs to the weights behind.
 
 Source: Hao et al. (ICML 2025, arXiv 2412.13610), distribution-aware calibration.

@@ -353,14 +353,8 @@ class SpikingNetwork(nn.Module):
 
     def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return how an executor runs this network; made once for a device and precision."""
-        key = (
-            executor,
-            watched,
-            self.costs,
-            self.like.device,
-            self.like.dtype,
-            delay_of(self.report),
-        )
+        like, delay = self.like, delay_of(self.report)
+        key = executor, watched, self.costs, like.device, like.dtype, delay
         if key not in self._programs:
             self._programs[key] = executor.prepare(self, watched)
         return self._programs[key]
