@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from topospike.contracts import Evaluation as Evaluation
     from topospike.conversion import convert as convert
     from topospike.conversion import fine_tune as fine_tune
+    from topospike.conversion import prune_spiking as prune_spiking
     from topospike.conversion import quantise_activations as quantise_activations
     from topospike.conversion import quantise_weights as quantise_weights
     from topospike.evolve import Sparsifier as Sparsifier
@@ -60,6 +61,7 @@ HOMES = {
     "percolate": "topospike.evolve",
     "power_law": "topospike.analysis",
     "prune": "topospike.pruning",
+    "prune_spiking": "topospike.conversion",
     "quantise_activations": "topospike.conversion",
     "quantise_weights": "topospike.conversion",
     "run_recipe": "topospike.pipeline",
@@ -92,6 +94,7 @@ __all__ = [
     "percolate",
     "power_law",
     "prune",
+    "prune_spiking",
     "quantise_activations",
     "quantise_weights",
     "run_recipe",

@@ -20,7 +20,7 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.explain import advise, first_jump
 from topospike.models.inputs import Batch
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import delay_of
+from topospike.snn.readout import first_answer
 from topospike.snn.site import Site
 from topospike.wiring.graph import site_calls
 
@@ -163,12 +163,12 @@ class Tally:
     def add_batch(self, x: tuple[Tensor, ...]) -> None:
         """Run ANN and spiking network on one batch and add what they hold."""
         sites = self.snn.sites
-        nodes, delay = site_calls(self.snn.ann), delay_of(self.snn.report)
+        nodes, first = site_calls(self.snn.ann), first_answer(self.snn)
         with activations_of(sites) as analog:
             analog[OUTPUT] = self.snn.analog(x)
         for step in self.snn.watch(x, self.steps[-1], nodes):
             if (t := step.t) in self.steps:
-                answer = step.logits if t > delay else torch.zeros_like(step.logits)
+                answer = step.logits if t >= first else torch.zeros_like(step.logits)
                 decoded = {**dict(zip(sites, step.values, strict=True)), OUTPUT: answer}
                 for name, value in decoded.items():
                     limit = reach(sites[name], t) if name in sites else None

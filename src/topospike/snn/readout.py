@@ -8,11 +8,15 @@ mean for ever. A readout delayed by :math:`t_d` averages the outputs of the step
 with :math:`L(t)` the decoded output after t steps, the mean of those of steps 1..t. Up to
 :math:`t_d` there is no answer, and NaN says so.
 
+Layers that wait for one another have no answer before they have sent all of it, at t = T, and the
+same one from then on.
+
 Source: Bu et al. (CVPR 2025, arXiv 2409.03368), delayed evaluation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +27,7 @@ from topospike.contracts import ConversionReport
 
 if TYPE_CHECKING:
     from topospike.snn.network import SpikingNetwork
+    from topospike.snn.site import Site
 
 OPTION = "readout_delay"
 
@@ -107,9 +112,16 @@ def first_answer(snn: SpikingNetwork) -> int:
 
 def steps_a_layer(snn: SpikingNetwork) -> int:
     """Return how many steps a layer waits for the one before it: 1, or all T of its answer."""
-    return max(site.coding.complete_at or 1 for site in snn.sites.values())
+    return complete_at(snn.sites.values()) or 1
 
 
 def answer_stays(snn: SpikingNetwork) -> bool:
     """Tell whether the first answer is the last one: nothing is sent after it."""
-    return all(site.coding.complete_at is not None for site in snn.sites.values())
+    return complete_at(snn.sites.values()) is not None
+
+
+def complete_at(sites: Iterable[Site]) -> int | None:
+    """Return the step at which sites that wait for one another have said all, if all do."""
+    steps = [site.coding.complete_at for site in sites]
+    known = [step for step in steps if step is not None]
+    return max(known) if known and len(known) == len(steps) else None
