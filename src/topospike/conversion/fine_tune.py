@@ -165,12 +165,14 @@ def trainable(snn: SpikingNetwork) -> list[nn.Parameter]:
     """
     read = {str(node.target) for node in snn.ann.graph.nodes if node.op == "get_attr"}
     found = [
-        parameter.requires_grad_(True)
+        parameter
         for name, parameter in snn.ann.named_parameters()
         if name in read and parameter.is_floating_point()
     ]
     if not found:
         raise ConversionError("the network has no weights that can be trained.")
+    for parameter in found:
+        parameter.requires_grad_(True)
     return found
 
 
@@ -210,8 +212,10 @@ def answers_with_gradient(
         output: Tensor = Visitor(snn.ann, run).run(*moment.inputs)
         if t == delay:
             early = output
-        is_late = early is not None and t > delay
-        yield t, (t * output - delay * early) / (t - delay) if is_late else output
+        if early is None or t == delay:
+            yield t, output
+        else:
+            yield t, (t * output - delay * early) / (t - delay)
 
 
 @torch.no_grad()
