@@ -48,10 +48,11 @@ def test_one_neuron_by_hand() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("delay", [1, 4])
-def test_it_is_the_mean_of_the_late_outputs_of_a_slow_simulation(delay) -> None:
+@pytest.mark.parametrize(("method", "delay"), [("cs-qcfs", 1), ("ltb", 4)])
+def test_it_is_the_mean_of_the_late_outputs_of_a_slow_simulation(method, delay) -> None:
     """Spike trains, membranes and outputs written out; nothing is decoded."""
-    snn, model, x, steps = converted(delay), network(), rows(7, 2), 9
+    model, x, steps = network(), rows(7, 2), 9
+    snn = ts.convert(model, method, [rows()], readout_delay=delay)
     layers = [layer for layer in model if isinstance(layer, nn.Linear)]
     thetas = [site.threshold for site in snn.sites.values()]
     membranes = [theta / 2 for theta in thetas]
