@@ -268,7 +268,7 @@ def test_eight_digits_are_activations_rounded_to_eight_bits() -> None:
     for layer, site in zip((model[0], model[2]), snn.sites.values(), strict=True):
         scale = float(site.threshold) / 255
         value = torch.fake_quantize_per_tensor_affine(layer(value), scale, 0, 0, 255)
-        assert 128 < float(value.max()) / scale < 255.5
+        assert 100 < float(value.max()) / scale < 255.5
     torch.testing.assert_close(snn(x, 8)[-1], model[4](value), rtol=1e-5, atol=1e-5)
 
 

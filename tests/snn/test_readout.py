@@ -130,7 +130,7 @@ def test_it_is_saved_said_and_refused_by_name(tmp_path) -> None:
     ts.save(snn, tmp_path / "network")
     again = ts.load(tmp_path / "network")
     torch.testing.assert_close(again(x, 5), snn(x, 5), rtol=0, atol=0, equal_nan=True)
-    assert method_of(again.report).readout_delay == 2
+    assert method_of(again.report).readout_delay == again.report.readout_delay == 2
     assert any("steps 3 and later" in sentence for sentence in snn.report.advice)
     assert not any("later; up to" in sentence for sentence in converted(0).report.advice)
     for export in (ts.export_nir, lambda net, path: ts.simulate_chip(net, x)):
@@ -155,7 +155,8 @@ def test_ltb_chooses_the_delay_on_calibration_images() -> None:
             layer.weight.mul_(2.4)
             layer.bias.mul_(0.1)
     snn = ts.convert(model, "ltb", [x], passes=3)
-    chosen = snn.report.options["readout_delay"]
+    chosen = snn.report.readout_delay
+    assert snn.report.options["readout_delay"] is None  # what was asked for
     error = []
     for delay in range(8):
         one = ts.convert(model, "ltb", [x], passes=3, readout_delay=delay)

@@ -24,7 +24,6 @@ from topospike.conversion.methods import QCFSMethod
 from topospike.models.inputs import rows_of
 from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import OPTION
 from topospike.snn.site import Site
 from topospike.thresholds.statistics import Granularity
 
@@ -90,8 +89,9 @@ class LTBMethod(QCFSMethod):
             balanced_once(snn, sites, images, levels)
         if self.readout_delay is None:
             delay = best_delay(snn, tuple(tensor[:IMAGES] for tensor in images), levels)
-            snn.report = replace(snn.report, options={**snn.report.options, OPTION: delay})
-        return snn
+            snn.report = replace(snn.report, readout_delay=delay)
+            return snn
+        return super().finish(snn, images)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from topospike.snn.coding import SiteState
 from topospike.snn.executors import Visitor, repeated
 from topospike.snn.frames import Shown
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import answer_stays, delay_of, first_answer
+from topospike.snn.readout import answer_stays, first_answer
 from topospike.snn.site import Site
 from topospike.topology import check_masks, enforce, masks_of
 
@@ -205,7 +205,7 @@ def answers_with_gradient(
 
     Where layers wait for one another every step is the whole answer.
     """
-    delay, early = delay_of(snn.report), None
+    delay, early = snn.report.readout_delay, None
     run = Trajectory(first_states(snn, shown.first))
     for t, moment in enumerate(shown.moments(timesteps), start=1):
         run.t = t

@@ -25,7 +25,6 @@ from topospike.snn import neurons
 from topospike.snn.coding import CODINGS, Coding
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron
-from topospike.snn.readout import delay_of
 from topospike.snn.site import Site
 from topospike.thresholds.solvers import SOLVERS, decodable_levels
 from topospike.thresholds.statistics import UNITS, Granularity, Values
@@ -302,7 +301,7 @@ def require_export(report: ConversionReport, form: str) -> None:
 
     Networks of other origin (trained through time) have sites that say all there is.
     """
-    method, delay = METHODS.get(report.method), delay_of(report)
+    method, delay = METHODS.get(report.method), report.readout_delay
     if delay and form != "csr":
         raise ConversionError(
             f"the answer of this network is read out late (readout_delay={delay}), which the form "

@@ -165,6 +165,11 @@ class QCFSMethod(Method):
 
     readout_delay: int | None = 0
 
+    def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
+        """Let the answer be read out when it is asked for."""
+        snn.report = replace(snn.report, readout_delay=self.readout_delay or 0)
+        return snn
+
 
 @dataclass(frozen=True, kw_only=True)
 class CSQCFSMethod(QCFSMethod):

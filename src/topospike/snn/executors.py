@@ -25,7 +25,7 @@ from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
 from topospike.snn.integer import IntegerForm, integer_forms
-from topospike.snn.readout import complete_at, delay_of, read_late
+from topospike.snn.readout import complete_at, read_late
 from topospike.snn.site import START, Site, decoded_of, site_step
 from topospike.snn.split import Substitute, split_in_time
 from topospike.wiring.graph import site_calls
@@ -325,7 +325,7 @@ class Executor:
         forms: dict[fx.Node, Form] = {}
         for find in self.forms:
             forms = {form.node: form for form in find(network)} | forms
-        return Program(network.ann, forms.values(), watched, delay_of(network.report))
+        return Program(network.ann, forms.values(), watched, network.report.readout_delay)
 
 
 def require_events(network: SpikingNetwork) -> None:

@@ -26,7 +26,6 @@ from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
 from topospike.snn.executors import Executor, Program, site_of
 from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
-from topospike.snn.readout import delay_of
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
 from topospike.wiring.arrivals import with_arrivals
@@ -353,7 +352,7 @@ class SpikingNetwork(nn.Module):
 
     def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return how an executor runs this network; made once for a device and precision."""
-        like, delay = self.like, delay_of(self.report)
+        like, delay = self.like, self.report.readout_delay
         key = executor, watched, self.costs, like.device, like.dtype, delay
         if key not in self._programs:
             self._programs[key] = executor.prepare(self, watched)

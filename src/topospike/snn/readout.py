@@ -29,17 +29,10 @@ if TYPE_CHECKING:
     from topospike.snn.network import SpikingNetwork
     from topospike.snn.site import Site
 
-OPTION = "readout_delay"
-
-
-def delay_of(report: ConversionReport) -> int:
-    """Return t_d of a converted network: the option of its method, 0 where it has none."""
-    return report.options.get(OPTION) or 0
-
 
 def delay_in_words(report: ConversionReport) -> str:
     """Say what a delayed readout means for the results; empty where there is none."""
-    delay = delay_of(report)
+    delay = report.readout_delay
     return (
         f"The answer is the mean of the outputs of steps {delay + 1} and later; up to t = {delay} "
         "there is none: NaN, which counts as wrong."
@@ -107,7 +100,7 @@ def first_answer(snn: SpikingNetwork) -> int:
     >>> [first_answer(ts.convert(model, m, calibration=[x], **o)) for m, o in options.items()]
     [1, 3, 5]
     """
-    return max(steps_a_layer(snn), delay_of(snn.report) + 1)
+    return max(steps_a_layer(snn), snn.report.readout_delay + 1)
 
 
 def steps_a_layer(snn: SpikingNetwork) -> int:
