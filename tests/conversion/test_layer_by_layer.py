@@ -12,6 +12,7 @@ import topospike as ts
 from topospike.conversion.layer_by_layer import Graded, OneSpike, Parallel, Phase
 from topospike.conversion.shifts import ShiftedSite, fitted
 from topospike.errors import ConfigError, ConversionError
+from topospike.export import export_csr, read_csr
 from topospike.snn.neurons import Uniform
 from topospike.topology import register_mask
 from topospike.wiring.graph import site_calls
@@ -248,6 +249,13 @@ def test_they_are_saved_refused_and_explained(method, tmp_path) -> None:
     ts.save(snn, tmp_path / "network")
     again = ts.load(tmp_path / "network")
     torch.testing.assert_close(again(x, 6), snn(x, 6), rtol=0, atol=0, equal_nan=True)
+    handed = read_csr(export_csr(snn, tmp_path / "csr"))
+    for name, site in snn.sites.items():
+        assert torch.equal(handed.thresholds[name], site.threshold)
+        assert (name in handed.shifts) == (name in handed.scales) == (method == "parallel")
+        if method == "parallel":
+            assert torch.equal(handed.shifts[name], site.shift)
+            assert torch.equal(handed.scales[name], site.scale)
     with pytest.raises(ConversionError, match="wait for the whole answer"):
         ts.export_nir(snn, tmp_path / "network.nir")
     with pytest.raises(ConfigError, match="executor is 'event'"):
