@@ -52,7 +52,7 @@ class CsrLayer:
 class CsrNetwork:
     """What `read_csr` returns: the description as dictionaries, and the arrays.
 
-    ``shifts`` and ``scales`` are those of `topospike.conversion.shifts`, of the sites that have them.
+    ``shifts`` and ``scales``: of sites that have them (`topospike.conversion.shifts`).
     """
 
     description: dict[str, Any]
