@@ -249,6 +249,8 @@ OUTSIDE = {
     "pixels": ["yes", 1],
     "passes": [0, 1.5],
     "steps": [0, 2.5, "8"],
+    "readout_delay": [-1, 1.5],
+    "calibrated": [1, "no"],
 }
 
 

@@ -25,6 +25,7 @@ from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
 from topospike.snn.integer import IntegerForm, integer_forms
+from topospike.snn.readout import complete_at, read_late
 from topospike.snn.site import START, Site, decoded_of, site_step
 from topospike.snn.split import Substitute, split_in_time
 from topospike.wiring.graph import site_calls
@@ -47,12 +48,16 @@ class State:
         What each layer of another form holds.
     values : tuple
         Values of the watched nodes at the step.
+    early : Tensor or None
+        Of a delayed readout, the decoded output at its delay; of layers that wait for one another,
+        the answer that they are about to give.
     """
 
     cached: tuple[Any, ...]
     sites: tuple[SiteState, ...]
     layers: tuple[Any, ...]
     values: tuple[Any, ...] = ()
+    early: Tensor | None = None
 
     @property
     def is_silent(self) -> bool:
@@ -71,6 +76,8 @@ class Program:
         Layers that a step evaluates otherwise than the graph has them.
     watched
         Nodes whose values every step keeps.
+    delay
+        Steps that the answer leaves out (`topospike.snn.readout`).
 
     Examples
     --------
@@ -92,10 +99,14 @@ class Program:
         network: fx.GraphModule,
         forms: Iterable[Form] = (),
         watched: tuple[fx.Node, ...] = (),
+        delay: int = 0,
     ) -> None:
         self.network = network
+        self.delay = delay
+        self.watched = watched
         self.forms = tuple(forms)
         self.calls = {node: i for i, node in enumerate(site_calls(network))}
+        self.complete_at = complete_at(self.sites)
         substitutes = {
             node: Substitute("site", i, (node.all_input_nodes[0],))
             for node, i in self.calls.items()
@@ -138,9 +149,10 @@ class Program:
         """
         cached = self.image_part(self.network, *(self._laid_out(x, together) for x in inputs))
         if kept is not None:  # what a layer holds depends on its sites alone
-            return State(cached, kept.sites, kept.layers)
+            return State(cached, kept.sites, kept.layers, early=kept.early)
         layers = tuple(form.start(self.network) for form in self.forms)
-        return State(cached, self._first_states(inputs), layers)
+        sites, answer = self._first_states(inputs)
+        return State(cached, sites, layers, early=answer if self.complete_at else None)
 
     @torch.no_grad()
     def show(self, inputs: tuple[Tensor, ...], state: State) -> State:
@@ -157,17 +169,39 @@ class Program:
         Without ``record`` the sites need not keep their spikes. With ``together`` the steps t,
         t + 1, ... are taken at once, and follow one another along the first axis of the result.
         """
+        if self.complete_at and not self.watched:
+            return self._sent(t, state, together)
         run = Step(self, t, state, record=record, together=together)
         logits, *values = self.step_part(self.network, run, *state.cached)
-        return logits, State(state.cached, tuple(run.sites), tuple(run.layers), tuple(values))
+        early = state.early
+        if self.delay:
+            logits, early = read_late(logits, t, self.delay, early, together=together)
+        elif self.complete_at and t < self.complete_at:
+            logits = torch.full_like(logits, torch.nan)
+        sites, layers = tuple(run.sites), tuple(run.layers)
+        return logits, State(state.cached, sites, layers, tuple(values), early)
+
+    def _sent(self, t: int, state: State, together: int) -> tuple[Tensor, State]:
+        """Let sites that know all beforehand send their parts: nothing else is to be evaluated."""
+        sites, answers, answer = state.sites, [], state.early
+        if answer is None or self.complete_at is None:
+            raise RuntimeError("the run has not looked at its image")
+        for step in range(t, t + together):
+            pairs = zip(self.sites, sites, strict=True)
+            sites = tuple(site_step(site, step, held.extra, held) for site, held in pairs)
+            is_there = step >= self.complete_at
+            answers.append(answer if is_there else torch.full_like(answer, torch.nan))
+        return torch.cat(answers), replace(state, sites=sites, values=())
 
     def _laid_out(self, x: Tensor, together: int) -> Tensor:
         x = repeated(x, together) if together > 1 else x
         last = self.channels_last and x.ndim == 4
         return x.contiguous(memory_format=torch.channels_last) if last else x
 
-    def _first_states(self, inputs: tuple[Tensor, ...]) -> tuple[SiteState, ...]:
-        """Return what sites start from; some codings look at a few steps beforehand."""
+    def _first_states(
+        self, inputs: tuple[Tensor, ...]
+    ) -> tuple[tuple[SiteState, ...], Tensor | None]:
+        """Return what sites start from, and what comes out where codings look at steps before."""
         states = dict.fromkeys(self.sites, START)
         steps = max((site.coding.presimulation for site in states), default=0)
 
@@ -175,9 +209,10 @@ class Program:
             r_out, states[site] = site.coding.presimulate(site, r_in)
             return r_out
 
+        answer = None
         if steps:
-            Visitor(self.network, presimulated).run(*(repeated(x, steps) for x in inputs))
-        return tuple(states.values())
+            answer = Visitor(self.network, presimulated).run(*(repeated(x, steps) for x in inputs))
+        return tuple(states.values()), answer
 
 
 class Step:
@@ -290,7 +325,7 @@ class Executor:
         forms: dict[fx.Node, Form] = {}
         for find in self.forms:
             forms = {form.node: form for form in find(network)} | forms
-        return Program(network.ann, forms.values(), watched)
+        return Program(network.ann, forms.values(), watched, network.report.readout_delay)
 
 
 def require_events(network: SpikingNetwork) -> None:
