@@ -31,7 +31,8 @@ def trained(sparsity: float, data: DataBundle, epochs: int) -> nn.Sequential:
         nn.Flatten(), nn.Linear(64, 600), nn.ReLU(), nn.Linear(600, 600), nn.ReLU(),
         nn.Linear(600, data.classes),
     )  # fmt: skip
-    for layer in (model[1], model[3]):
+    hidden = [layer for layer in (model[1], model[3]) if isinstance(layer, nn.Linear)]
+    for layer in hidden:
         mask = torch.rand_like(layer.weight) >= sparsity
         register_mask(layer, mask)
         with torch.no_grad():
@@ -43,8 +44,8 @@ def trained(sparsity: float, data: DataBundle, epochs: int) -> nn.Sequential:
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
             with torch.no_grad():
-                for layer in (model[1], model[3]):
-                    layer.weight.mul_(layer.weight_mask)
+                for layer in hidden:
+                    layer.weight.mul_(layer.get_buffer("weight_mask"))
     return model.eval()
 
 
@@ -62,6 +63,7 @@ def main() -> None:
         counted = reprice(ts.evaluate(snn, [(shown, labels[: len(shown)])], TIMESTEPS), "loihi")
         accuracy = (snn(images, TIMESTEPS)[-1].argmax(1) == labels).double().mean()
         operations = counted.sops[-1] * 23.6e-12
+        assert counted.wider is not None, "an evaluation counts updates"
         updates = counted.wider.update_joule[-1]
         rows.append(
             (

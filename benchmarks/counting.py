@@ -50,8 +50,8 @@ def main() -> None:
             def bare(snn: ts.SpikingNetwork = snn, x: Tensor = x) -> object:
                 return simulate(snn, x, labels)  # noqa: B023
 
-            def prepare(snn: ts.SpikingNetwork = snn, x: Tensor = x) -> object:
-                return OperationCounter(snn, x, STEPS, Conventions())
+            def prepare(snn: ts.SpikingNetwork = snn) -> object:
+                return OperationCounter(snn, STEPS, Conventions())
 
             took = alternate({"count": count, "bare": bare, "prepare": prepare}, repetitions)
             counting = took["count"].cpu - took["bare"].cpu - took["prepare"].cpu

@@ -39,7 +39,7 @@ def network() -> tuple[nn.Module, Tensor]:
         nn.Flatten(), nn.Linear(48, 20), nn.ReLU(), nn.Linear(20, 5),
     )  # fmt: skip
     for layer in (model[3], model[7]):
-        register_mask(layer, torch.rand_like(layer.weight) < 0.4)
+        register_mask(layer, torch.rand_like(layer.get_parameter("weight")) < 0.4)
     return model.eval(), torch.randn(4, 3, 8, 8)
 
 

@@ -142,7 +142,7 @@ def main() -> None:
         found = []
         for network, pixels in product(given.network, given.pixels):
             snn = converted(run, data, network, pixels=PIXELS[pixels])
-            x = torch.cat([x for x, _ in measured_images(data, images)])
+            x = torch.cat([x for x, _ in measured_images(data.test, images)])
             for name, scene in SCENES.items():
                 shown = scene(x, frames, torch.tensor(data.std))
                 found.append(show(snn, shown, (network, name, pixels), given.steps, given.first))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,8 @@ def vision_transformer(blocks: int) -> nn.Module:
     """Build ViT-B/16 with this many blocks and ten classes."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    return Logits(ViTForImageClassification(ViTConfig(num_hidden_layers=blocks, num_labels=10)))
+    options: dict[str, Any] = {"num_hidden_layers": blocks, "num_labels": 10}
+    return Logits(ViTForImageClassification(ViTConfig(**options)))
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:

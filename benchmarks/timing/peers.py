@@ -16,6 +16,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +93,10 @@ def snntorch(layers: list[nn.Module]) -> Simulation:
     ]
 
     def simulate(x: Tensor, timesteps: int) -> Tensor:
-        membranes = {i: n.init_leaky() for i, n in enumerate(nodes) if hasattr(n, "init_leaky")}
+        starts: dict[int, Any] = {
+            i: n.init_leaky for i, n in enumerate(nodes) if hasattr(n, "init_leaky")
+        }
+        membranes = {i: start() for i, start in starts.items()}
         total = torch.zeros(())
         for _ in range(timesteps):
             value = x
@@ -120,8 +124,9 @@ def sinabs(layers: list[nn.Module]) -> Simulation:
             ).spiking_model
         net = built[key]
         for module in net.modules():
-            if hasattr(module, "reset_states"):
-                module.reset_states()
+            reset: Any = getattr(module, "reset_states", None)
+            if reset is not None:
+                reset()
         return net(x.repeat_interleave(timesteps, 0)).unflatten(0, key).mean(1)
 
     return simulate

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from topospike.contracts import Evaluation, Raster
+from topospike.contracts import Raster
 from topospike.report.chart import (
     Figure,
     LegendEntry,
@@ -26,29 +26,20 @@ from topospike.report.labels import (
     series_name,
     series_style,
 )
-from topospike.report.simulation import evaluations
+from topospike.report.simulation import Simulated, evaluations
 from topospike.report.units import percent, si
 
 GAP = 12
 """Empty lines between two populations of a raster."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One converted network that reads frames."""
-
-    network: str
-    method: str
-    result: Evaluation
-
-
-def arrivals(run: Run) -> tuple[Arrival, ...]:
+def arrivals(run: Run) -> tuple[Simulated, ...]:
     """Return the networks that read frames, those beside an ANN first."""
-    found = [Arrival(*entry) for entry in evaluations(run) if "input" in entry[2].conventions]
+    found = [item for item in evaluations(run) if "input" in item.result.conventions]
     return tuple(sorted(found, key=lambda item: not item.result.ann_accuracy_per_step))
 
 
-def arrivals_figure(items: tuple[Arrival, ...]) -> Figure:
+def arrivals_figure(items: tuple[Simulated, ...]) -> Figure:
     """Draw accuracy over the steps in which frames arrive, and what the ANN says meanwhile."""
     networks, methods = names_of(items)
     looks = [series_style(i.network, i.method, networks=networks, methods=methods) for i in items]
@@ -80,7 +71,7 @@ def arrivals_figure(items: tuple[Arrival, ...]) -> Figure:
     return Figure("arrivals", "While frames arrive", caption, (panel,), tuple(legend), (table,))
 
 
-def curve(item: Arrival, look: Style) -> Trace:
+def curve(item: Simulated, look: Style) -> Trace:
     """Return the accuracy of a spiking network."""
     name, result = plain_text(series_name(item.network, item.method)), item.result
     points = list(zip(result.timesteps, result.accuracy, strict=True))
@@ -89,7 +80,7 @@ def curve(item: Arrival, look: Style) -> Trace:
     return line(key, result.timesteps, result.accuracy, style=look, hover=hover)
 
 
-def ann_curve(item: Arrival, style: Style) -> Trace:
+def ann_curve(item: Simulated, style: Style) -> Trace:
     """Return what the ANN says of what has arrived."""
     values = item.result.ann_accuracy_per_step
     hover = [
@@ -100,7 +91,7 @@ def ann_curve(item: Arrival, style: Style) -> Trace:
     return line(f"{item.network}|ann", steps, values, style=style, hover=hover, markers=False)
 
 
-def events_table(items: tuple[Arrival, ...]) -> Table:
+def events_table(items: tuple[Simulated, ...]) -> Table:
     """Return the events that enter the network and leave each of its sites, over all steps."""
     sites = list(dict.fromkeys(site.name for item in items for site in item.result.sites))
     rows = []

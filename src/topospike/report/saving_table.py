@@ -33,7 +33,7 @@ CAPTION = (
 
 def saving_table(run: Run) -> Table | None:
     """Return one row for each converted network whose evaluation counts layers; None without."""
-    counted = [entry for entry in evaluations(run) if entry[2].layers]
+    counted = [item for item in evaluations(run) if item.result.layers]
     twins = {method: result for network, method, result in counted if network == DENSE}
     rows = tuple(
         saving_row(series_name(network, method), result, twin_of(twins, method, result), step)

@@ -7,6 +7,7 @@ image. Rounding happens where text is written.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from topospike.contracts import Evaluation, LayerOperations
 from topospike.measure.pareto import front_of
@@ -16,6 +17,14 @@ from topospike.report.measured import Measured
 REFERENCE_TIMESTEP = 8
 ACCURACY = Measured()
 MAC_INPUTS = frozenset({"image", "graded"})
+
+
+class Simulated(NamedTuple):
+    """One converted network and what was measured of it."""
+
+    network: str
+    method: str
+    result: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +87,10 @@ def marked_timestep(run: Run, network: str, method: str, evaluation: Evaluation)
     return min(evaluation.timesteps, key=lambda timestep: abs(timestep - wanted))
 
 
-def evaluations(run: Run) -> list[tuple[str, str, Evaluation]]:
-    """List (network, method, evaluation), methods inside networks, dense first."""
+def evaluations(run: Run) -> list[Simulated]:
+    """List the converted networks that were measured, methods inside networks, dense first."""
     return [
-        (network.name, method, network.evaluations[method])
+        Simulated(network.name, method, network.evaluations[method])
         for network in run.networks
         for method in run.methods
         if method in network.evaluations
@@ -93,10 +102,10 @@ def trajectories(run: Run) -> tuple[Trajectory, ...]:
 
     A run whose networks were measured by different things is shown by the first network's.
     """
-    found = [(*place, result) for *place, result in evaluations(run) if result.metrics]
+    found = [item for item in evaluations(run) if item.result.metrics]
     if not found:
         return ()
-    measured = measured_in(run, found[0][-1])
+    measured = measured_in(run, found[0].result)
     return tuple(
         Trajectory(
             network=network,
