@@ -27,7 +27,15 @@ from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, f
 from topospike.snn.fused import Kept
 from topospike.snn.integer import IntegerForm, integer_forms
 from topospike.snn.site import START, Site, Wanted, site_steps
-from topospike.snn.split import Substitute, Substitutes, inputs_of, reached_from, split_in_time
+from topospike.snn.split import (
+    Substitute,
+    Substitutes,
+    grows,
+    inputs_of,
+    reached_from,
+    repeated,
+    split_in_time,
+)
 from topospike.wiring.graph import result_of, site_calls
 
 if TYPE_CHECKING:
@@ -115,12 +123,13 @@ class Program:
         """Return what is read of each site."""
         result = result_of(self.network)
         spikes, codes, decoded = set[fx.Node](), set[fx.Node](), {result, *watched}
+        whole = set[fx.Node]()
         for form in self.forms:
             if isinstance(form, IntegerForm):
+                whole.add(form.node)
                 (spikes if form.code_path is None else codes).update(form.sites)
             elif isinstance(form, EventForm):
                 spikes.update(form.sites)
-        whole = {form.node for form in self.forms if isinstance(form, IntegerForm)}
         for node in reached_from((result, *watched, *self.calls), substitutes) - whole:
             decoded.update(inputs_of(node, substitutes))
         return tuple(Wanted(n in decoded, n in spikes, n in codes) for n in self.calls)
@@ -269,15 +278,9 @@ class Step:
         if self.record and not wanted.spikes:
             wanted = replace(wanted, spikes=True)
         site, state = self._modules[index], self.sites[index]
-        self.sites[index], self._kept[index] = site_steps(
-            site,
-            self.t,
-            self.together,
-            r_in,
-            state,
-            wanted,
-            still=self.program.of_image[index],
-        )
+        still = self.program.of_image[index]
+        taken = site_steps(site, self.t, self.together, r_in, state, wanted, still=still)
+        self.sites[index], self._kept[index] = taken
         return self._kept[index].decoded
 
     def layer(self, index: int, *values: Any) -> Tensor:
@@ -395,18 +398,3 @@ cheaper; ``integer`` multiplies whole weights by spike codes (`topospike.quantis
 def site_of(node: fx.Node, network: fx.GraphModule) -> Site:
     """Return the site that a node calls."""
     return network.get_submodule(str(node.target))  # pyright: ignore[reportReturnType]
-
-
-def grows(two: Any, three: Any) -> bool | None:
-    """Tell whether a value of two and three images has a row for each; ``None`` if otherwise."""
-    if not isinstance(two, Tensor):
-        return False if two == three else True if (two, three) == (2, 3) else None
-    if two.shape == three.shape:
-        return False
-    as_rows = two.shape[0] == 2 and three.shape == (3, *two.shape[1:])
-    return True if as_rows else None
-
-
-def repeated(x: Any, times: int) -> Any:
-    """Return a batch several times over, one after the other; so many times a number of images."""
-    return x.repeat(times, *(1 for _ in x.shape[1:])) if isinstance(x, Tensor) else x * times

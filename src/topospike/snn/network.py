@@ -185,21 +185,16 @@ class SpikingNetwork(nn.Module):
         chosen = executor_for(self, executor, x, timesteps)
         images, together = division(self, shown, timesteps, chosen)
         parts = shown.divided(max(1, rows_of(shown.first) // images))
-        layers = self.program(chosen).first_layers()
-        logits = [self._simulate(part, timesteps, together, chosen, layers) for part in parts]
+        program = self.program(chosen)
+        layers = program.first_layers()
+        logits = [self._simulate(program, part, timesteps, together, layers) for part in parts]
         return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
 
     def _simulate(
-        self,
-        shown: Shown,
-        timesteps: int,
-        together: int,
-        executor: Executor,
-        layers: tuple[Any, ...],
+        self, program: Program, shown: Shown, timesteps: int, together: int, layers: Any
     ) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        program, inputs = self.program(executor), shown.first
-        steps = together
+        inputs, steps = shown.first, together
         state = program.start(inputs, together=together, layers=layers)
         blocks = []
         for before, moment in zip(

@@ -89,12 +89,10 @@ def path_function(
 
 def code_path(layer: Layer, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor] | None:
     """Return `path_function` on whole codes, averages becoming sums; ``None`` if it has none."""
-    first, *rest = layer.path or (None,)
-    pooled = first is not None and in_whole_windows(first)
-    moved = rest if pooled else layer.path
-    if len(layer.sites) > 1 or any(node.target not in RESHAPES for node in moved):
+    pooled = [node for node in layer.path[:1] if in_whole_windows(node)]
+    if len(layer.sites) > 1 or any(n.target not in RESHAPES for n in layer.path[len(pooled) :]):
         return None
-    return path_function(layer, numbers, {first: summed_windows} if pooled else {})
+    return path_function(layer, numbers, dict.fromkeys(pooled, summed_windows))
 
 
 def in_whole_windows(node: fx.Node) -> bool:

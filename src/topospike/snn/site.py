@@ -196,7 +196,11 @@ def site_steps(
         decoded = torch.zeros_like(r_in[:images])
         if has_loop(site.neuron, site.coding, decoded):
             loop = SiteLoop(site.neuron, site.coding, site.threshold, decoded)
-    if decoded is None or loop is None or not plain or (steps > 1 and loop.order[0] != 0):
+    if (
+        decoded is None
+        or not (plain and isinstance(loop, SiteLoop))
+        or (steps > 1 and loop.order[0] != 0)
+    ):
         r_in = r_in.expand(steps, *r_in.shape).flatten(0, 1) if still and steps > 1 else r_in
         return one_by_one(site, t, steps, r_in, state, wanted)
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from topospike.wiring.graph import is_site, result_of, timeless_nodes
 
@@ -152,3 +152,18 @@ def generated_function(graph: fx.Graph) -> Callable[..., Any]:
     linecache.cache[name] = len(code.src), None, code.src.splitlines(keepends=True), name
     weakref.finalize(function, linecache.cache.pop, name, None)
     return function
+
+
+def grows(two: Any, three: Any) -> bool | None:
+    """Tell whether a value of two and three images has a row for each; ``None`` if otherwise."""
+    if not isinstance(two, Tensor):
+        return False if two == three else True if (two, three) == (2, 3) else None
+    if two.shape == three.shape:
+        return False
+    as_rows = two.shape[0] == 2 and three.shape == (3, *two.shape[1:])
+    return True if as_rows else None
+
+
+def repeated(x: Any, times: int) -> Any:
+    """Return a batch several times over, one after the other; so many times a number of images."""
+    return x.repeat(times, *(1 for _ in x.shape[1:])) if isinstance(x, Tensor) else x * times

@@ -103,11 +103,10 @@ class EightBit:
         shape = tuple(codes.shape[1:]) if self.settings and self.shift else ()
         if shape not in self.known:
             whole = self.weight.whole.double()
-            if shape:
+            found = whole.flatten(1).sum(1) * self.shift
+            if shape and self.settings:
                 ones = torch.full((1, *shape), float(self.shift), dtype=torch.float64)
                 found = functional.conv2d(ones, whole, None, *self.settings)[0]
-            else:
-                found = whole.flatten(1).sum(1) * self.shift
             self.known[shape] = found.float()
         return self.known[shape]
 
