@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from topospike.analysis import power_law as power_law
     from topospike.contracts import Evaluation as Evaluation
     from topospike.conversion import convert as convert
+    from topospike.conversion import fine_tune as fine_tune
+    from topospike.conversion import prune_spiking as prune_spiking
     from topospike.conversion import quantise_activations as quantise_activations
     from topospike.conversion import quantise_weights as quantise_weights
     from topospike.evolve import Sparsifier as Sparsifier
@@ -53,11 +55,13 @@ HOMES = {
     "convert": "topospike.conversion",
     "evaluate": "topospike.measure",
     "export_nir": "topospike.export",
+    "fine_tune": "topospike.conversion",
     "layered_graph": "topospike.analysis",
     "load": "topospike.export",
     "percolate": "topospike.evolve",
     "power_law": "topospike.analysis",
     "prune": "topospike.pruning",
+    "prune_spiking": "topospike.conversion",
     "quantise_activations": "topospike.conversion",
     "quantise_weights": "topospike.conversion",
     "run_recipe": "topospike.pipeline",
@@ -84,11 +88,13 @@ __all__ = [
     "convert",
     "evaluate",
     "export_nir",
+    "fine_tune",
     "layered_graph",
     "load",
     "percolate",
     "power_law",
     "prune",
+    "prune_spiking",
     "quantise_activations",
     "quantise_weights",
     "run_recipe",

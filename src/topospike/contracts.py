@@ -140,7 +140,8 @@ class ConversionReport:
 
     ``options`` are those of the method, every one; ``None`` where the kind of site decides.
     ``input`` says what the network is shown: an ``image``, or ``frames`` or ``events`` over time.
-    ``uncounted`` names what is evaluated on decoded values and is in no count, by module.
+    ``uncounted`` names what is evaluated on decoded values and is in no count, by module;
+    ``readout_delay`` is how many steps the answer leaves out.
     """
 
     method: str
@@ -157,6 +158,7 @@ class ConversionReport:
     options: Mapping[str, Any] = field(default_factory=dict)
     input: str = "image"
     uncounted: tuple[str, ...] = ()
+    readout_delay: Count = 0
 
     @property
     def settings(self) -> str:
@@ -371,10 +373,7 @@ def replaced(plain: Any, change: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RasterRow:
-    """The events of one population: ``neuron[i]`` sent one at step ``t[i]``.
-
-    ``neurons`` is how many there are; ``shown`` how many of them were looked at, numbered in order.
-    """
+    """Events of a population: ``neuron[i]`` at ``t[i]``; ``shown`` of all ``neurons`` are seen."""
 
     name: str
     neurons: int

@@ -16,8 +16,9 @@ class WiderCost:
     ``ann_memory_joule`` are memory accesses. ``int8_ann_joule`` is the ANN with weights and
     activations of 8 bits on the same links, activations that are 0 left out; ``active_share`` is
     the share left of the links fed by spikes. ``event_rate`` is events per link and step over
-    these layers; below ``break_even_rate`` they cost less than in that ANN. ``chip_steps`` is
-    T + L - 1, as a chip takes.
+    these layers; below ``break_even_rate`` they cost less than in that ANN. ``chip_steps`` is what
+    a chip takes with L layers: t + L - 1, or t + (L - 1) T where each waits for the T steps of the
+    one before, which is L T for the whole answer. ``first_answer`` is the first step with one.
     """
 
     update_joule: tuple[Amount, ...]
@@ -28,3 +29,4 @@ class WiderCost:
     event_rate: tuple[Amount, ...]
     break_even_rate: tuple[Amount, ...]
     chip_steps: tuple[Order, ...]
+    first_answer: Order = 1

@@ -10,9 +10,12 @@ from torch import nn
 
 import topospike as ts
 from topospike.conversion.layer_by_layer import Graded, OneSpike, Parallel, Phase
+from topospike.conversion.shifts import ShiftedSite, fitted
 from topospike.errors import ConfigError, ConversionError
+from topospike.export import export_csr, read_csr
 from topospike.snn.neurons import Uniform
 from topospike.topology import register_mask
+from topospike.wiring.graph import site_calls
 
 METHODS = {
     "parallel": {"steps": 6},
@@ -79,14 +82,24 @@ def test_the_last_step_is_the_network_with_rounded_activations(method) -> None:
         if isinstance(layer, nn.ReLU):
             site = next(nodes)
             unit = site.threshold / site.neuron.levels
+            value = value + getattr(site, "shift", 0.0)
             value = (value / unit + 0.5).floor().clamp(0, site.neuron.levels) * unit
+            value = value * getattr(site, "scale", 1.0)
         else:
             value = layer(value)
     logits = snn(x, LENGTH[method] + 2)
     torch.testing.assert_close(logits[LENGTH[method] - 1], value, rtol=0, atol=1e-12)
     torch.testing.assert_close(logits[-1], value, rtol=0, atol=1e-12)  # nothing more to say
     alone = torch.cat([snn(image[None], LENGTH[method] + 2) for image in x], dim=1)
-    torch.testing.assert_close(alone, logits, rtol=0, atol=1e-12)  # steps taken together
+    # steps taken together, and spikes sent without an evaluation of what lies between them
+    torch.testing.assert_close(alone, logits, rtol=0, atol=1e-12, equal_nan=True)
+    assert bool(logits[: LENGTH[method] - 1].isnan().all())
+    nodes = site_calls(snn.ann)
+    for step, plain in zip(snn.watch(x, 7, nodes), snn.watch(x, 7), strict=True):
+        torch.testing.assert_close(step.logits, plain.logits, rtol=0, atol=1e-12, equal_nan=True)
+        for name, state in step.sites.items():
+            assert torch.equal(state.spikes, plain.sites[name].spikes)
+            assert torch.equal(state.decoded, plain.sites[name].decoded)
 
 
 @torch.no_grad()
@@ -114,13 +127,14 @@ def test_sorted_trains_equal_a_literal_simulation() -> None:
     site_a, site_b = snn.sites.values()
     current, fired = [model[0](x)] * steps, []
     for site, after in ((site_a, model[2]), (site_b, model[4])):
-        theta = site.threshold
-        membrane = theta / 2 + torch.stack(current).sum(0)  # the membranes of a whole train
+        theta, each = site.threshold, site.threshold * site.scale
+        # the membranes of a whole train, biased by the shift at every step
+        membrane = theta / 2 + (torch.stack(current) + site.shift).sum(0)
         spikes = [torch.zeros_like(membrane) for _ in range(steps)]
         for place in reversed(range(steps)):  # one threshold for every spike, latest first
             out = membrane >= theta
-            spikes[place] = out.double() * theta
-            membrane = membrane - spikes[place]
+            spikes[place] = out.double() * each
+            membrane = membrane - out.double() * theta
         fired.append(sum(int(s.count_nonzero()) for s in spikes))
         current = [after(s) for s in spikes]
     torch.testing.assert_close(snn(x, steps)[-1], torch.stack(current).mean(0))
@@ -129,6 +143,54 @@ def test_sorted_trains_equal_a_literal_simulation() -> None:
         for place, state in enumerate(step.sites.values()):
             counted[place] += int(state.spikes.count_nonzero())
     assert counted == fired
+
+
+def literal(method: str, v: float, theta: float, steps: int) -> list[float]:
+    """Return what one neuron with the membrane v sends at each step, as its paper has it.
+
+    The membrane starts half a unit higher, which makes cutting off a rounding.
+    """
+    values = 2**steps - 1 if method == "phase" else steps
+    unit, sent = theta / values, []
+    v += unit / 2
+    for t in range(1, steps + 1):
+        if method == "phase":  # a threshold that halves, reset by subtraction
+            spike = unit * 2 ** (steps - t) if v >= unit * 2 ** (steps - t) else 0.0
+            v -= spike
+        elif method == "one-spike":  # a threshold that falls; silent once it has fired
+            height = unit * (steps - t + 1)
+            spike = height if v >= height and not any(sent) else 0.0
+        else:  # a ladder of thresholds at the first step
+            spike = unit * sum(v >= unit * k for k in range(1, steps + 1)) if t == 1 else 0.0
+        sent.append(spike)
+    return sent
+
+
+@pytest.mark.parametrize("method", ["phase", "one-spike", "graded"])
+@torch.no_grad()
+def test_they_equal_literal_simulations_neuron_by_neuron(method) -> None:
+    torch.manual_seed(11)
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = model.double()
+    x = torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(12))
+    steps, options = 4, {"levels": 4} if method == "graded" else {"steps": 4}
+    snn = ts.convert(model, method, calibration=[x], **options)
+    value, trains = x, {}
+    for name, layer in (("1", model[0]), ("3", model[2])):
+        theta, membranes = snn.sites[name].threshold.flatten(), layer(value)
+        trains[name] = torch.tensor(
+            [
+                [literal(method, float(v), float(theta[i]), steps) for i, v in enumerate(row)]
+                for row in membranes
+            ],
+            dtype=torch.float64,
+        )
+        value = trains[name].sum(-1)
+        assert bool((trains[name] != 0).any())
+    for step in snn.watch(x, steps):
+        for name, state in step.sites.items():
+            torch.testing.assert_close(state.spikes, trains[name][..., step.t - 1])
+    torch.testing.assert_close(snn(x, steps)[-1], model[4](value))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -186,7 +248,14 @@ def test_they_are_saved_refused_and_explained(method, tmp_path) -> None:
     snn, x = converted(method), pictures(3)
     ts.save(snn, tmp_path / "network")
     again = ts.load(tmp_path / "network")
-    assert torch.equal(again(x, 6), snn(x, 6))
+    torch.testing.assert_close(again(x, 6), snn(x, 6), rtol=0, atol=0, equal_nan=True)
+    handed = read_csr(export_csr(snn, tmp_path / "csr"))
+    for name, site in snn.sites.items():
+        assert torch.equal(handed.thresholds[name], site.threshold)
+        assert (name in handed.shifts) == (name in handed.scales) == (method == "parallel")
+        if method == "parallel":
+            assert torch.equal(handed.shifts[name], site.shift)
+            assert torch.equal(handed.scales[name], site.scale)
     with pytest.raises(ConversionError, match="wait for the whole answer"):
         ts.export_nir(snn, tmp_path / "network.nir")
     with pytest.raises(ConfigError, match="executor is 'event'"):
@@ -194,6 +263,59 @@ def test_they_are_saved_refused_and_explained(method, tmp_path) -> None:
     with pytest.raises(ConfigError, match="never do"):
         snn.settle(x)
     assert any("on a chip" in sentence for sentence in snn.report.advice)
+
+
+@torch.no_grad()
+def test_eight_digits_are_activations_rounded_to_eight_bits() -> None:
+    """Against torch's own rounding to unsigned bytes, site after site."""
+    torch.manual_seed(9)
+    model = nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 2))
+    x = torch.randn(50, 5, generator=torch.Generator().manual_seed(10))
+    snn = ts.convert(model, "phase", calibration=[x], steps=8, granularity="layer")
+    value = x
+    for layer, site in zip((model[0], model[2]), snn.sites.values(), strict=True):
+        scale = float(site.threshold) / 255
+        value = torch.fake_quantize_per_tensor_affine(layer(value), scale, 0, 0, 255)
+        assert 100 < float(value.max()) / scale < 255.5
+    torch.testing.assert_close(snn(x, 8)[-1], model[4](value), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_shift_and_scale_lower_the_error_of_every_channel_and_leave_trained_ones() -> None:
+    x, model = pictures(64), network()
+    error = {}
+    for calibrated in (False, True):
+        snn = ts.convert(model, "parallel", [x], steps=2, scale=0.6, calibrated=calibrated)
+        error[calibrated] = float((snn(x, 2)[-1] - model(x)).norm())
+        first = next(iter(snn.sites.values()))
+        unit = first.threshold / 2
+        exact = torch.relu(model[0](x))
+        sent = ((model[0](x) + first.shift) / unit + 0.5).floor().clamp(0, 2) * unit * first.scale
+        error[calibrated, "first"] = (sent - exact).square().mean((0, 2, 3))
+    assert error[True] < 0.9 * error[False]
+    assert bool((error[True, "first"] <= error[False, "first"] + 1e-15).all())
+    assert bool((error[True, "first"] < error[False, "first"]).any())
+    trained = ts.quantise_activations(model, x, kind="s-qcfs", levels=4, calibration=x).eval()
+    snn = ts.convert(trained, "parallel", calibration=[x], steps=2)
+    for site in snn.sites.values():
+        assert not bool(site.shift.any() | (site.scale != 1).any())
+    with pytest.raises(ConfigError, match="calibrated is 1"):
+        ts.convert(model, "parallel", calibration=[x], calibrated=1)
+
+
+def test_shift_and_scale_by_hand() -> None:
+    """Levels 0, 1/2, 1; the values 0.2 arrive as they are and round to 0: a shift lifts them."""
+    site = ShiftedSite("a", gated=True, neuron=Uniform(2, gated=True), coding=Parallel(2))
+    site.threshold = torch.ones(1, 1, dtype=torch.float64)
+    x = torch.tensor([[0.2], [0.2], [0.6]], dtype=torch.float64)
+    shift, scale = fitted(site, x, x)
+    site.shift, site.scale = shift, scale
+    sent = Parallel(2).presimulate(site, x)[0].flatten()
+    by_hand = [0.5 * k * float(scale) for k in ((x + shift) * 2 + 0.5).floor().flatten().tolist()]
+    assert sent.tolist() == pytest.approx(by_hand)
+    assert float((sent - x.flatten()).square().mean()) < 0.03  # rounding alone: (2 0.04 + 0.01) / 3
+    none, one = fitted(site, torch.zeros_like(x) - 5.0, torch.zeros_like(x))
+    assert (float(none), float(one)) == (0.0, 1.0)  # a silent channel stays
 
 
 def test_bits_of_an_event() -> None:

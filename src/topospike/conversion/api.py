@@ -50,6 +50,7 @@ from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
 from topospike.snn.frames import check_input
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.readout import delay_in_words
 from topospike.topology import check_masks
 from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import wire
@@ -99,8 +100,9 @@ def convert(
     **options
         Options of the method, the fields of its class in `topospike.conversion.methods`: of every
         method ``solver``, ``granularity``, ``quantisation_levels``, ``percentile`` and ``scale``;
-        of ``dcgs`` also ``scheme``, ``coding``, ``neuron``, ``levels`` and ``stat``; of ``srp`` and
-        ``offset-spike`` also ``presimulation``. ``None`` stands for an option's default.
+        of ``dcgs`` also ``scheme``, ``coding``, ``neuron``, ``levels`` and ``stat``; of the QCFS
+        family ``readout_delay``; of ``srp`` and ``offset-spike`` also ``presimulation``. ``None``
+        stands for an option's default.
 
     Returns
     -------
@@ -143,7 +145,7 @@ def convert(
     """
     chosen = method_from(method, options)
     check_input(input)
-    if thresholds and chosen.keeps_images:
+    if thresholds and chosen.chooses_thresholds:
         raise ConfigError(
             f"thresholds are given for {', '.join(thresholds)}, but method {chosen.name!r} chooses "
             "them itself on the calibration images. Use method='cs-qcfs' with given thresholds."
@@ -206,8 +208,8 @@ def convert(
     require_sound_sites(sites, like)  # again: a method may have changed thresholds
     described = site_reports(network, placed, statistics, images_seen, wiring.populations)
     report = replace(snn.report, sites=described, input=input)
-    remarks = [chosen.remark()] if chosen.remark() else []
-    advice = (*advise(report, wiring.layers), *report.advice, *remarks)
+    remarks = (chosen.remark(), delay_in_words(report))
+    advice = (*advise(report, wiring.layers), *report.advice, *(r for r in remarks if r))
     snn.report = replace(report, advice=advice)
     return snn
 

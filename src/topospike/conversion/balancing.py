@@ -13,7 +13,7 @@ Source: Bu et al. (CVPR 2025, arXiv 2409.03368).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -22,9 +22,9 @@ from torch import Tensor
 from topospike.conversion.method import METHODS, whole
 from topospike.conversion.methods import QCFSMethod
 from topospike.models.inputs import rows_of
-from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
+from topospike.snn.steps import Visitor
 from topospike.thresholds.statistics import Granularity
 
 FOR_STEPS = 8
@@ -32,6 +32,9 @@ FOR_STEPS = 8
 
 BATCH = 64
 """Images looked at together."""
+
+IMAGES = 128
+"""Images that the delay is chosen on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +46,16 @@ class LTBMethod(QCFSMethod):
     solver, granularity, quantisation_levels, percentile, scale
         As in `Method`; the solver gives the thresholds to start from, and ``quantisation_levels``
         is N, the length of run they are balanced for (8).
+    readout_delay
+        Steps whose outputs the answer leaves out. ``None``: chosen on calibration images
+        (`best_delay`); 0: none.
     passes
         How often the calibration images are gone through.
 
     Notes
     -----
     Bu et al. walk down the slope of J at a fixed rate, image by image; here a pass ends with a step
-    of Newton's method, which needs no rate: J is convex. Their delayed readout (the mean of the
-    outputs from some step on) is not applied.
+    of Newton's method, which needs no rate: J is convex.
 
     Examples
     --------
@@ -67,20 +72,40 @@ class LTBMethod(QCFSMethod):
     source = "Bu et al., CVPR 2025"
     activations = None
     keeps_images = True
+    chooses_thresholds = True
 
     ranges = QCFSMethod.ranges | {"passes": whole(1)}
 
     solver: str | None = "max"
     granularity: Granularity | None = "channel"
+    readout_delay: int | None = None
     passes: int = 10
 
     def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
-        """Balance the thresholds of a network that was not trained for its own."""
+        """Balance the thresholds of a network that was not trained for its own; choose t_d."""
         levels = self.quantisation_levels or FOR_STEPS
         sites = [site for site in snn.sites.values() if site.activation is None]
         for _ in range(self.passes):
             balanced_once(snn, sites, images, levels)
-        return snn
+        if self.readout_delay is None:
+            delay = best_delay(snn, tuple(tensor[:IMAGES] for tensor in images), levels)
+            snn.report = replace(snn.report, readout_delay=delay)
+            return snn
+        return super().finish(snn, images)
+
+
+@torch.no_grad()
+def best_delay(snn: SpikingNetwork, images: tuple[Tensor, ...], timesteps: int) -> int:
+    """Return the delay with which the answer after so many steps is nearest to the ANN's.
+
+    The smallest of the best, of 0 to ``timesteps - 1``. The network must not have one yet.
+    """
+    outputs, exact = snn(images, timesteps).double(), snn.analog(images).double()
+    means = [outputs[-1]] + [
+        (timesteps * outputs[-1] - delay * outputs[delay - 1]) / (timesteps - delay)
+        for delay in range(1, timesteps)
+    ]
+    return min(range(timesteps), key=lambda delay: float((means[delay] - exact).norm()))
 
 
 @torch.no_grad()

@@ -87,6 +87,12 @@ def number(least: float, most: float = math.inf) -> Check:
     return check
 
 
+def yes_or_no(name: str, value: Any) -> None:
+    """Check that an option is true or false."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; true or false is required.")
+
+
 def firing_rule(name: str, value: Any) -> None:
     """Check that an option is a neuron."""
     if not isinstance(value, Neuron):
@@ -128,6 +134,8 @@ class Method:
         What its runs do beyond the firing of neurons, for the message of a refused export.
     keeps_images
         Whether `finish` is given all calibration images, not the first batch alone.
+    chooses_thresholds
+        Whether `finish` chooses thresholds, so that none can be given.
     ranges
         The check of each option; ``None`` as a default (decided by the kind of site) passes.
 
@@ -164,6 +172,7 @@ class Method:
     beyond: ClassVar[str] = ""
 
     keeps_images: ClassVar[bool] = False
+    chooses_thresholds: ClassVar[bool] = False
 
     ranges: ClassVar[dict[str, Check]] = {
         "solver": one_of(SOLVERS),
@@ -292,7 +301,14 @@ def require_export(report: ConversionReport, form: str) -> None:
 
     Networks of other origin (trained through time) have sites that say all there is.
     """
-    method = METHODS.get(report.method)
+    method, delay = METHODS.get(report.method), report.readout_delay
+    if delay and form != "csr":
+        raise ConversionError(
+            f"the answer of this network is read out late (readout_delay={delay}), which the form "
+            f"{form!r} cannot express: its outputs are means from step 1 on. Convert with "
+            "readout_delay=0 and leave out the first outputs there, or hand over weights and "
+            "settings by export_csr."
+        )
     if method is not None and form not in method.exports:
         raise ConversionError(
             f"a network of method {report.method!r} has {method.beyond or 'runs of its own'}, "

@@ -7,6 +7,7 @@ thresholds came about and in what is done against uneven spike trains.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -148,11 +149,26 @@ class QCFSMethod(Method):
     """Integrate-and-fire neurons, one threshold a layer.
 
     Calibrated on a ReLU network, or learnt with quantised activations.
+
+    Parameters
+    ----------
+    solver, granularity, quantisation_levels, percentile, scale
+        As in `Method`.
+    readout_delay
+        Steps whose outputs the answer leaves out (`topospike.snn.readout`); those steps have none.
     """
 
     name = "qcfs"
     source = "Bu et al., ICLR 2022"
     activations = "s-qcfs"
+    ranges = Method.ranges | {"readout_delay": whole(0)}
+
+    readout_delay: int | None = 0
+
+    def finish(self, snn: SpikingNetwork, images: tuple[Tensor, ...]) -> SpikingNetwork:
+        """Let the answer be read out when it is asked for."""
+        snn.report = replace(snn.report, readout_delay=self.readout_delay or 0)
+        return snn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +215,15 @@ class PresimulatedMethod(QCFSMethod):
     presimulation: int = 4
 
 
+def no_delay(name: str, value: Any) -> None:
+    """Check that an option is 0."""
+    if value != 0:
+        raise ConfigError(
+            f"{name} is {value!r}; method 'srp' starts its means anew after the first phase, so no "
+            "outputs are left out later. Choose presimulation instead."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SRPMethod(PresimulatedMethod):
     """Silences neurons that fired too often in a first phase.
@@ -214,6 +239,7 @@ class SRPMethod(PresimulatedMethod):
     name = "srp"
     source = "Hao et al., AAAI 2023"
     beyond = "two phases, between which neurons are silenced and means start anew"
+    ranges = PresimulatedMethod.ranges | {"readout_delay": no_delay}
 
     def site_coding(self) -> Coding:
         """Return rate coding in two phases."""

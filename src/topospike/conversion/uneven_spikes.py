@@ -81,7 +81,13 @@ class ResidualMembrane(Rate):
     def going_on(self, site: Site, r_in: Tensor, state: SiteState) -> Tensor:
         """Tell whose membrane holds something at the end of phase 1."""
         share = site.neuron.initial_membrane
-        left = (r_in - decoded_of(state)).mul_(self.first_phase).div_(site.threshold).add_(share)
+        left = (
+            (r_in - decoded_of(state))
+            .detach()
+            .mul_(self.first_phase)
+            .div_(site.threshold)
+            .add_(share)
+        )
         return torch.gt(left, MEMBRANE_LEFT, out=torch.empty_like(left))
 
 

@@ -307,6 +307,8 @@ def site_from_plain(plain: dict[str, Plain], tensors: dict[str, Tensor], method:
     if plain["activation"] is not None:
         site.activation = activation_from_plain(plain["activation"], tensors)
     site.threshold = tensors["threshold"]
+    for name in {name for name, _ in site.named_buffers(recurse=False)} & set(tensors):
+        site.register_buffer(name, tensors[name])
     return site
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
@@ -50,11 +50,16 @@ class CsrLayer:
 
 @dataclass(frozen=True, eq=False)
 class CsrNetwork:
-    """What `read_csr` returns: the description as dictionaries, and the arrays."""
+    """What `read_csr` returns: the description as dictionaries, and the arrays.
+
+    ``shifts`` and ``scales``: of sites that have them (`topospike.conversion.shifts`).
+    """
 
     description: dict[str, Any]
     layers: dict[str, CsrLayer]
     thresholds: dict[str, Tensor]
+    shifts: dict[str, Tensor] = field(default_factory=dict)
+    scales: dict[str, Tensor] = field(default_factory=dict)
 
 
 def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
@@ -80,7 +85,8 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     Notes
     -----
     Per layer ``L`` the arrays ``L/data``, ``L/indices``, ``L/indptr`` and, if there is one,
-    ``L/bias``; per site ``S`` the array ``S/threshold``. The JSON has for each layer its weight's
+    ``L/bias``; per site ``S`` the array ``S/threshold``, of ``parallel`` also ``S/shift`` and
+    ``S/scale``. The JSON has for each layer its weight's
     ``shape``, ``kind``, ``settings`` (stride, padding, ... as the operator orders them), ``fed_by``
     and the ``sites`` that feed it; for each site neuron, levels, coding, gate and initial membrane;
     and the conversion report.
@@ -106,7 +112,8 @@ def export_csr(snn: SpikingNetwork, folder: str | Path) -> Path:
     layers = [describe_layer(snn, layer, codes[layer.name], arrays) for layer in snn.wiring]
     sites = []
     for name, site in snn.sites.items():
-        arrays[f"{name}/threshold"] = site.threshold.cpu().numpy()
+        for part, tensor in site.named_buffers(recurse=False):
+            arrays[f"{name}/{part}"] = tensor.cpu().numpy()
         sites.append(
             {
                 "name": name,
@@ -217,13 +224,16 @@ def read_csr(folder: str | Path) -> CsrNetwork:
             for entry in content["layers"]
             if "shape" in entry
         }
-        thresholds = {
-            site["name"]: torch.from_numpy(
-                arrays.read(f"{site['name']}/threshold", most=MOST_THRESHOLDS)
-            )
-            for site in content["sites"]
-        }
-    return CsrNetwork(description, layers, thresholds)
+        names = [site["name"] for site in content["sites"]]
+        thresholds, shifts, scales = (
+            {
+                name: torch.from_numpy(arrays.read(f"{name}/{part}", most=MOST_THRESHOLDS))
+                for name in names
+                if part == "threshold" or f"{name}/{part}" in arrays
+            }
+            for part in ("threshold", "shift", "scale")
+        )
+    return CsrNetwork(description, layers, thresholds, shifts, scales)
 
 
 AGAIN = "Export the network again."

@@ -20,6 +20,7 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.explain import advise, first_jump
 from topospike.models.inputs import Batch
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.readout import first_answer
 from topospike.snn.site import Site
 from topospike.wiring.graph import site_calls
 
@@ -66,7 +67,8 @@ def compare_activations(
     ``|r - a| / |a|`` (Euclidean norms), Pearson's correlation of r and a, mean bias
     ``mean(r - a)``. By step t a site decodes at most theta with rate coding and
     theta (1 + 1/2 + ... + 1/t) with differential coding; activations above are saturated. The
-    error contains what the sites before have handed on. Of frames, the ANN is shown their mean.
+    error contains what the sites before have handed on. Of frames, the ANN is shown their mean. At
+    steps without an answer (`topospike.snn.readout`) the output counts as 0.
 
     Examples
     --------
@@ -161,12 +163,13 @@ class Tally:
     def add_batch(self, x: tuple[Tensor, ...]) -> None:
         """Run ANN and spiking network on one batch and add what they hold."""
         sites = self.snn.sites
-        nodes = site_calls(self.snn.ann)
+        nodes, first = site_calls(self.snn.ann), first_answer(self.snn)
         with activations_of(sites) as analog:
             analog[OUTPUT] = self.snn.analog(x)
         for step in self.snn.watch(x, self.steps[-1], nodes):
             if (t := step.t) in self.steps:
-                decoded = {**dict(zip(sites, step.values, strict=True)), OUTPUT: step.logits}
+                answer = step.logits if t >= first else torch.zeros_like(step.logits)
+                decoded = {**dict(zip(sites, step.values, strict=True)), OUTPUT: answer}
                 for name, value in decoded.items():
                     limit = reach(sites[name], t) if name in sites else None
                     sums = self.sums.setdefault((t, name), Sums())

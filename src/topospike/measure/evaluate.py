@@ -24,6 +24,7 @@ from topospike.measure.wider import wider_cost
 from topospike.models.inputs import Batch
 from topospike.snn.coding import SiteState
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.readout import answer_stays, first_answer
 from topospike.snn.site import decoded_of
 
 Metrics: TypeAlias = (
@@ -97,6 +98,10 @@ def evaluate(
     -100 are not counted. ``perplexity`` is ``exp`` of the mean cross entropy, ``mean_iou`` the
     mean over the classes that occur of intersection over union. A causal language model's targets
     are the next tokens: nothing is shifted here.
+
+    At steps without an answer (`topospike.snn.readout`) shares of right answers are 0 and other
+    metrics not a number; T0 begins with the first answer (``wider.first_answer``). Where layers
+    wait for one another that is the last one as well, and so T0.
 
     Examples
     --------
@@ -223,6 +228,7 @@ class Tally:
         self.neurons = dict.fromkeys(self.sites, 0)
         self.active: dict[str, Tensor] = {}
         self.idle = False
+        self.first_answer = first_answer(snn)
 
     @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
@@ -241,7 +247,7 @@ class Tally:
         )
         for step in steps:
             t, held = step.t, step.sites
-            for sums in self.metrics:
+            for sums in self.metrics if t >= self.first_answer else ():
                 sums.add(t, step.logits)
             if self.of_ann and step.moment is not None and step.moment.shown is not None:
                 answer = self.snn.ann(*step.moment.inputs)
@@ -307,9 +313,7 @@ class Tally:
             ),
             macs=macs[-1],
             images=images,
-            saturation_time=saturation_time(
-                curves[first.name], lower_is_better=first.lower_is_better
-            ),
+            saturation_time=self.saturation_time(curves[first.name], first),
             conventions={
                 **self.of_input(conventions),
                 "first_layer": conventions.first_layer,
@@ -342,6 +346,13 @@ class Tally:
             tokens=counter.real_tokens / images,
         )
         return replace(run, wider=wider_cost(self.snn, run, model, self.active))
+
+    def saturation_time(self, curve: Sequence[float], metric: Metric) -> int | None:
+        """Return T0 from the first answer on; that answer's step if nothing comes after it."""
+        first, falls = self.first_answer, metric.lower_is_better
+        if answer_stays(self.snn):
+            return first if first <= self.timesteps else None
+        return saturation_time(curve, lower_is_better=falls, first=first)
 
     def of_tokens(self, conventions: Conventions) -> dict[str, str]:
         """Return what is to be known of padding, of networks that are told where it is."""

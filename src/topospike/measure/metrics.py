@@ -52,6 +52,9 @@ class Metric:
         ``(outputs, targets)``; raises if the targets do not fit. Called once a batch.
     against_ann
         Whether the targets are the ANN's outputs on the same images, so that no labels are needed.
+    unanswered
+        Its value at steps without an answer: 0 where it is a share of right ones, else not a
+        number.
 
     Examples
     --------
@@ -66,6 +69,7 @@ class Metric:
     value: Callable[[Tensor, Tensor], float] = ratio
     check: Callable[[Tensor, Any], None] = accept_anything
     against_ann: bool = False
+    unanswered: float = math.nan
 
 
 def metrics_of(given: str | Callable[..., Any] | Metric | Sequence[Any]) -> tuple[Metric, ...]:
@@ -246,14 +250,18 @@ def check_classes(outputs: Tensor, of_ann: Any) -> None:
 METRICS: Registry[Metric] = Registry(
     "metric",
     {
-        "accuracy": Metric("accuracy", accuracy, check=check_labels),
-        "top5": Metric("top5", top5, check=check_five),
+        "accuracy": Metric("accuracy", accuracy, check=check_labels, unanswered=0.0),
+        "top5": Metric("top5", top5, check=check_five, unanswered=0.0),
         "perplexity": Metric(
             "perplexity", negative_log_likelihood, True, value=exponential, check=check_labels
         ),
         "mse": Metric("mse", squared_error, True, check=check_same_shape),
-        "mean_iou": Metric("mean_iou", overlaps, value=mean_of_classes, check=check_labels),
-        "agreement": Metric("agreement", same_class, check=check_classes, against_ann=True),
+        "mean_iou": Metric(
+            "mean_iou", overlaps, value=mean_of_classes, check=check_labels, unanswered=0.0
+        ),
+        "agreement": Metric(
+            "agreement", same_class, check=check_classes, against_ann=True, unanswered=0.0
+        ),
     },
 )
 """Accuracy, top 5, perplexity, mean squared error, mean intersection over union, and agreement."""
@@ -299,4 +307,5 @@ class MetricSums:
 
     def values(self) -> list[float]:
         """Return the value of the ANN, then those of t = 1, 2, ..."""
-        return [math.nan if sums is None else self.metric.value(*sums) for sums in self.steps]
+        nothing = self.metric.unanswered
+        return [nothing if sums is None else self.metric.value(*sums) for sums in self.steps]

@@ -45,7 +45,7 @@ def pareto_front(
     Notes
     -----
     Sorted by energy (of equal energies the better first), a point is on the front if it is better
-    than every cheaper one.
+    than every cheaper one. Steps before a run's first answer are no points.
     """
     if not runs:
         raise ConfigError("there is no run to compare; at least one evaluation is required.")
@@ -56,6 +56,7 @@ def pareto_front(
         for t, energy, value in zip(
             run.timesteps, run.energy_joule, curve_of(run, metric, name), strict=True
         )
+        if t >= (1 if run.wider is None else run.wider.first_answer)
     ]
     sign = -1 if metric in next(iter(runs.values())).lower_is_better else 1
     front = front_of([(point.energy_joule, sign * point.value) for point in points])

@@ -14,6 +14,7 @@ def saturation_time(
     epsilon: float = 0.01,
     *,
     lower_is_better: bool = False,
+    first: int = 1,
 ) -> int | None:
     """Return the first time step after which accuracy has stopped improving.
 
@@ -27,6 +28,9 @@ def saturation_time(
         Largest relative improvement from one step to the next that counts as none.
     lower_is_better
         Whether the metric improves by falling, as an error does.
+    first
+        The first step with an answer: what is before it does not count, and the window begins with
+        it.
 
     Returns
     -------
@@ -36,7 +40,7 @@ def saturation_time(
     Raises
     ------
     ConfigError
-        If ``window`` is below 1 or ``epsilon`` is negative.
+        If ``window`` or ``first`` is below 1 or ``epsilon`` is negative.
 
     Notes
     -----
@@ -53,18 +57,25 @@ def saturation_time(
     True
     >>> saturation_time([8.0, 4.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0], lower_is_better=True)
     8
+
+    An answer that is read out late, first at t = 4:
+
+    >>> saturation_time([0.0, 0.0, 0.0, 0.9, 0.9, 0.9, 0.9, 0.9], first=4)
+    8
     """
-    if window < 1 or epsilon < 0:
+    if window < 1 or epsilon < 0 or first < 1:
         raise ConfigError(
-            f"window is {window} and epsilon {epsilon}; window >= 1 and epsilon >= 0 are required."
+            f"window is {window}, epsilon {epsilon} and first {first}; window >= 1, epsilon >= 0 "
+            "and first >= 1 are required."
         )
     sign = -1 if lower_is_better else 1
-    gains = [sign * relative_gain(a, b) for a, b in itertools.pairwise(accuracy)]
-    for end in range(window, len(accuracy) + 1):
+    answers = accuracy[first - 1 :]
+    gains = [sign * relative_gain(a, b) for a, b in itertools.pairwise(answers)]
+    for end in range(window, len(answers) + 1):
         # gains[k] is the improvement of step k + 2, so steps end-window+1..end are this slice
         recent = gains[max(0, end - window - 1) : end - 1]
         if all(gain <= epsilon for gain in recent):
-            return end
+            return first - 1 + end
     return None
 
 

@@ -22,6 +22,7 @@ from topospike.costs import WiderCost
 from topospike.measure.energy import EnergyModel
 from topospike.measure.memory import memory_energy
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.readout import first_answer, steps_a_layer
 from topospike.wiring.graph import is_site
 from topospike.wiring.layers import Feed
 
@@ -69,7 +70,8 @@ def wider_cost(
         event_rate=tuple(
             s / (links * t) if links else 0.0 for s, t in zip(sops, run.timesteps, strict=True)
         ),
-        chip_steps=tuple(t + depth(snn.ann) for t in run.timesteps),
+        chip_steps=tuple(t + depth(snn.ann) * steps_a_layer(snn) for t in run.timesteps),
+        first_answer=first_answer(snn),
     )
 
 

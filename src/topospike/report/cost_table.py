@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from topospike.contracts import Evaluation
+from topospike.costs import WiderCost
 from topospike.files.reading import read_optional
 from topospike.measure.chip import ChipRun
 from topospike.report.chart import Table
@@ -28,7 +29,8 @@ CAPTION = (
     "step, fired or not. Memory: accesses to SRAM as large as needed, 45 nm (Lemaire et al. 2022). "
     "ANN, int8: existing links, 8-bit weights and activations, activations that are not 0, 0.3 pJ "
     "each (45 nm, Horowitz 2014). Cheaper below: events per link and step at which the layers fed "
-    "by spikes cost what they cost there. On a chip every layer adds a step."
+    "by spikes cost what they cost there. On a chip every layer adds a step, or the T steps of the "
+    "layer before where it waits for these."
 )
 
 
@@ -52,7 +54,7 @@ def cost_table(run: Run) -> Table | None:
                 energy(wider.ann_memory_joule),
                 percent(wider.event_rate[at], 2),
                 percent(wider.break_even_rate[at], 2),
-                str(wider.chip_steps[at]),
+                chip_steps(wider, at),
             )
         )
     return Table(CAPTION, COLUMNS, tuple(rows)) if rows else None
@@ -95,6 +97,12 @@ def chip_table(run: Run) -> Table | None:
             if found is not None:
                 rows.append((series_name(network.name, method), *chip_row(found)))
     return Table(CHIP_CAPTION, CHIP_COLUMNS, tuple(rows)) if rows else None
+
+
+def chip_steps(wider: WiderCost, at: int) -> str:
+    """Write after how many steps a chip has got so far, and when answers begin if that is late."""
+    first = wider.first_answer
+    return str(wider.chip_steps[at]) + (f" (answers from t = {first} on)" if first > 1 else "")
 
 
 def chip_row(run: ChipRun) -> tuple[str, ...]:

@@ -159,8 +159,10 @@ def events_per_link(evaluation: Evaluation, timesteps: int) -> float | None:
 
 def saturation_times(evaluation: Evaluation) -> dict[str, float | None]:
     """Return T0 for every window and threshold, such as ``T0 10 0.5 %``."""
+    first = 1 if evaluation.wider is None else evaluation.wider.first_answer
+    accuracy = evaluation.accuracy
     return {
-        saturation_name(window, epsilon): saturation_time(evaluation.accuracy, window, epsilon)
+        saturation_name(window, epsilon): saturation_time(accuracy, window, epsilon, first=first)
         for window in WINDOWS
         for epsilon in EPSILONS
     }

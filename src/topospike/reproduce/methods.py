@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from topospike.contracts import Evaluation, to_json, write_atomically
 from topospike.conversion import METHODS, Method, convert
-from topospike.conversion.layer_by_layer import TimedMethod
+from topospike.conversion.waiting import TimedMethod
 from topospike.data import DataBundle, SplitBatches, load_data
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
@@ -80,6 +81,9 @@ class MethodRow:
     accuracy, energy_joule
         After each step; an event costs one accumulate for each link it crosses. Of a method that
         spreads an answer over T steps, converted anew for each T; ``None`` for the T between.
+        Before the first answer of a delayed readout there is no accuracy: ``None``.
+    chip_steps
+        Steps that a chip takes until that step's answer.
     bit_energy_joule
         The same with an event that costs as many accumulates as it has bits.
     steps_until_silence, last_step_until_silence
@@ -102,6 +106,7 @@ class MethodRow:
     accuracy: tuple[float | None, ...] = ()
     energy_joule: tuple[float | None, ...] = ()
     bit_energy_joule: tuple[float | None, ...] = ()
+    chip_steps: tuple[int | None, ...] = ()
     steps_until_silence: float | None = None
     last_step_until_silence: int | None = None
     silent: float | None = None
@@ -197,9 +202,10 @@ def one_row(
             images=result.images,
             ann_accuracy=result.ann_accuracy,
             ann_energy_joule=result.ann_energy_joule,
-            accuracy=result.accuracy,
+            accuracy=answered(result),
             energy_joule=result.energy_joule,
             bit_energy_joule=bit_energy(snn, result),
+            chip_steps=() if result.wider is None else result.wider.chip_steps,
         )
 
     started = time.perf_counter()
@@ -217,6 +223,12 @@ def one_row(
     return replace(row, seconds=time.perf_counter() - started)
 
 
+def answered(result: Evaluation) -> tuple[float | None, ...]:
+    """Return the accuracy after each step, ``None`` before the first answer."""
+    first = 1 if result.wider is None else result.wider.first_answer
+    return tuple(share if t >= first else None for t, share in enumerate(result.accuracy, start=1))
+
+
 def last_of_each(rows: Sequence[MethodRow], timesteps: int) -> MethodRow:
     """Put together the last steps of runs of several lengths; ``None`` for those between.
 
@@ -228,11 +240,11 @@ def last_of_each(rows: Sequence[MethodRow], timesteps: int) -> MethodRow:
     """
     found = {len(row.accuracy): row for row in rows}
 
-    def curve(name: str) -> tuple[float | None, ...]:
+    def curve(name: str) -> tuple[Any, ...]:
         steps = (getattr(found.get(t), name, None) for t in range(1, timesteps + 1))
         return tuple(values[-1] if values else None for values in steps)
 
-    names = ("accuracy", "energy_joule", "bit_energy_joule")
+    names = ("accuracy", "energy_joule", "bit_energy_joule", "chip_steps")
     return replace(rows[-1], **{name: curve(name) for name in names})
 
 
@@ -282,7 +294,8 @@ def table_of_methods(rows: Sequence[MethodRow]) -> tuple[list[str], list[list[st
     headings = ["run", "network", "method", "levels", "bits", "ANN, %"]
     headings += [f"accuracy, %: T = {t}" if t == 1 else str(t) for t in SHOWN]
     headings += [f"energy, % of ANN: T = {t}" if t == 1 else str(t) for t in SHOWN]
-    headings += ["within a point: t", "energy", "by bits", "steps until silence", "seconds"]
+    headings += ["within a point: t", "on a chip", "energy", "by bits"]
+    headings += ["steps until silence", "seconds"]
     return headings, [line_of(row, len(headings)) for row in rows]
 
 
@@ -297,6 +310,7 @@ def line_of(row: MethodRow, columns: int) -> list[str]:
         return NO_VALUE if value is None else f"{100 * value / whole:.{digits}f}"
 
     ann, near = row.ann_energy_joule, row.near
+    latency = row.chip_steps[near - 1] if near and near <= len(row.chip_steps) else None
     return [
         *names,
         str(row.levels),
@@ -305,6 +319,7 @@ def line_of(row: MethodRow, columns: int) -> list[str]:
         *(share(row.accuracy, t, 1.0, 2) for t in SHOWN),
         *(share(row.energy_joule, t, ann, 1) for t in SHOWN),
         NO_VALUE if near is None else str(near),
+        NO_VALUE if latency is None else str(latency),
         share(row.energy_joule, near, ann, 1),
         share(row.bit_energy_joule, near, ann, 1),
         silence_of(row),
@@ -340,9 +355,10 @@ def methods_text(rows: Sequence[MethodRow]) -> str:
         "with its defaults, nothing trained. Accuracy in per cent; energy as a share of the ANN's "
         f"on its existing links ({costs}). An event costs one accumulate for each link it crosses; "
         "by bits: as many accumulates as it has bits. Within a point: the first step less than a "
-        "point below the ANN, and the energy there. Methods whose layers wait for one another are "
-        "converted for each T. Steps until silence: after which nothing fires, mean and most over "
-        "the images. Seconds: converting and measuring, one thread."
+        "point below the ANN, the steps a chip takes until then, and the energy. Methods whose "
+        "layers wait for one another are converted for each T. Steps until silence: after which "
+        "nothing fires, mean and most over the images. Seconds: converting and measuring, one "
+        "thread."
     )
     return "\n".join(["# Conversion methods", "", introduction, "", padded[0], ruler, *padded[1:]])
 

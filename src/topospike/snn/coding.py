@@ -92,6 +92,11 @@ class Coding:
         """See the class."""
         return 0
 
+    @property
+    def complete_at(self) -> int | None:
+        """The step at which a layer has said all and the next may begin; ``None``: at no step."""
+        return None
+
     def gain(self, t: int) -> float:
         """Return g at step t."""
         return t

@@ -39,8 +39,8 @@ from topospike.wiring.graph import fetch
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Step
     from topospike.snn.network import SpikingNetwork
+    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 

@@ -24,9 +24,9 @@ from topospike.snn.batches import images_at_once
 from topospike.snn.coding import SiteState
 from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
-from topospike.snn.fused import Kept
 from topospike.snn.integer import IntegerForm, integer_forms
-from topospike.snn.site import START, Site, Wanted, site_steps
+from topospike.snn.readout import complete_at, read_late
+from topospike.snn.site import START, Site, Wanted, site_step
 from topospike.snn.split import (
     Substitute,
     Substitutes,
@@ -36,6 +36,7 @@ from topospike.snn.split import (
     repeated,
     split_in_time,
 )
+from topospike.snn.steps import Step, Visitor
 from topospike.wiring.graph import result_of, site_calls
 
 if TYPE_CHECKING:
@@ -56,12 +57,16 @@ class State:
         What each layer of another form holds.
     values : tuple
         Values of the watched nodes at the step.
+    early : Tensor or None
+        Of a delayed readout, the decoded output at its delay; of layers that wait for one another,
+        the answer that they are about to give.
     """
 
     cached: tuple[Any, ...]
     sites: tuple[SiteState, ...]
     layers: tuple[Any, ...]
     values: tuple[Any, ...] = ()
+    early: Tensor | None = None
 
     @property
     def is_silent(self) -> bool:
@@ -80,6 +85,8 @@ class Program:
         Layers that a step evaluates otherwise than the graph has them.
     watched
         Nodes whose values every step keeps.
+    delay
+        Steps that the answer leaves out (`topospike.snn.readout`).
 
     Examples
     --------
@@ -101,10 +108,14 @@ class Program:
         network: fx.GraphModule,
         forms: Iterable[Form] = (),
         watched: tuple[fx.Node, ...] = (),
+        delay: int = 0,
     ) -> None:
         self.network = network
+        self.delay = delay
+        self.watched = watched
         self.forms = tuple(forms)
         self.calls = {node: i for i, node in enumerate(site_calls(network))}
+        self.complete_at = complete_at(self.sites)
         substitutes = {
             node: Substitute("site", i, (node.all_input_nodes[0],))
             for node, i in self.calls.items()
@@ -177,9 +188,10 @@ class Program:
         """
         cached = self._of_images(inputs, together)
         if kept is not None:  # what a layer holds depends on its sites alone
-            return State(cached, kept.sites, kept.layers)
+            return State(cached, kept.sites, kept.layers, early=kept.early)
         layers = self.first_layers() if layers is None else layers
-        return State(cached, self._first_states(inputs), layers)
+        sites, answer = self._first_states(inputs)
+        return State(cached, sites, layers, early=answer if self.complete_at else None)
 
     def first_layers(self) -> tuple[Any, ...]:
         """Return what the layers hold when a run starts."""
@@ -199,9 +211,29 @@ class Program:
         Without ``record`` the sites need not keep their spikes. With ``together`` the steps t,
         t + 1, ... are taken at once, and follow one another along the first axis of the result.
         """
+        if self.complete_at and not self.watched:
+            return self._sent(t, state, together)
         run = Step(self, t, state, record=record, together=together)
         logits, *values = self.step_part(self.network, run, *state.cached)
-        return logits, State(state.cached, tuple(run.sites), tuple(run.layers), tuple(values))
+        early = state.early
+        if self.delay:
+            logits, early = read_late(logits, t, self.delay, early, together=together)
+        elif self.complete_at and t < self.complete_at:
+            logits = torch.full_like(logits, torch.nan)
+        sites, layers = tuple(run.sites), tuple(run.layers)
+        return logits, State(state.cached, sites, layers, tuple(values), early)
+
+    def _sent(self, t: int, state: State, together: int) -> tuple[Tensor, State]:
+        """Let sites that know all beforehand send their parts: nothing else is to be evaluated."""
+        sites, answers, answer = state.sites, [], state.early
+        if answer is None or self.complete_at is None:
+            raise RuntimeError("the run has not looked at its image")
+        for step in range(t, t + together):
+            pairs = zip(self.sites, sites, strict=True)
+            sites = tuple(site_step(site, step, held.extra, held) for site, held in pairs)
+            is_there = step >= self.complete_at
+            answers.append(answer if is_there else torch.full_like(answer, torch.nan))
+        return torch.cat(answers), replace(state, sites=sites, values=())
 
     def _of_images(self, inputs: tuple[Tensor, ...], together: int) -> tuple[Any, ...]:
         """Return what depends on the images alone, for as many steps."""
@@ -233,8 +265,10 @@ class Program:
             self._grows = [grows(two, three) for two, three in zip(*found, strict=True)]
         return self._grows
 
-    def _first_states(self, inputs: tuple[Tensor, ...]) -> tuple[SiteState, ...]:
-        """Return what sites start from; some codings look at a few steps beforehand."""
+    def _first_states(
+        self, inputs: tuple[Tensor, ...]
+    ) -> tuple[tuple[SiteState, ...], Tensor | None]:
+        """Return what sites start from, and what comes out where codings look at steps before."""
         states = dict.fromkeys(self.sites, START)
         steps = max((site.coding.presimulation for site in states), default=0)
 
@@ -242,79 +276,10 @@ class Program:
             r_out, states[site] = site.coding.presimulate(site, r_in)
             return r_out
 
+        answer = None
         if steps:
-            Visitor(self.network, presimulated).run(*(repeated(x, steps) for x in inputs))
-        return tuple(states.values())
-
-
-class Step:
-    """One step of a run while it is evaluated; the generated code calls `site` and `layer`.
-
-    Attributes
-    ----------
-    ann
-        The network's graph.
-    t : int
-        The step.
-    sites, layers : list
-        States after this step, where it has got so far; else those before it.
-    """
-
-    def __init__(
-        self, program: Program, t: int, state: State, *, record: bool, together: int
-    ) -> None:
-        self.program = program
-        self.ann = program.network
-        self.t = t
-        self.record = record
-        self.together = together
-        self.sites, self.layers = list(state.sites), list(state.layers)
-        self._kept: dict[int, Kept] = {}
-        self._modules = program.sites
-
-    def site(self, index: int, r_in: Tensor) -> Tensor | None:
-        """Take the step of a site, or several one after the other; return its decoded output."""
-        wanted = self.program.wanted[index]
-        if self.record and not wanted.spikes:
-            wanted = replace(wanted, spikes=True)
-        site, state = self._modules[index], self.sites[index]
-        still = self.program.of_image[index]
-        taken = site_steps(site, self.t, self.together, r_in, state, wanted, still=still)
-        self.sites[index], self._kept[index] = taken
-        return self._kept[index].decoded
-
-    def layer(self, index: int, *values: Any) -> Tensor:
-        """Return the output of a layer evaluated in another form."""
-        form = self.program.forms[index]
-        output, self.layers[index] = form.step(self.layers[index], self, values)
-        return output
-
-    def state_of(self, node: fx.Node) -> SiteState:
-        """Return the state of the site that a node calls."""
-        return self.sites[self.program.calls[node]]
-
-    def spikes_of(self, node: fx.Node) -> Tensor:
-        """Return what the site that a node calls has emitted, of all steps taken together."""
-        spikes = self._kept[self.program.calls[node]].spikes
-        if spikes is None:
-            raise RuntimeError(f"the spikes of {node.target} were not recorded")
-        return spikes
-
-    def codes_of(self, node: fx.Node) -> Tensor | None:
-        """Return the same as codes of 8 bits, or ``None`` where there are none."""
-        return self._kept[self.program.calls[node]].codes
-
-
-class Visitor(fx.Interpreter):
-    """Runs the ANN once with ``visit(site, r_in)`` in the place of every site."""
-
-    def __init__(self, network: fx.GraphModule, visit: Callable[[Site, Tensor], Tensor]) -> None:
-        super().__init__(network)
-        self.visit = visit
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Hand a site's input to the visitor."""
-        return self.visit(self.fetch_attr(str(target)), args[0])
+            answer = Visitor(self.network, presimulated).run(*(repeated(x, steps) for x in inputs))
+        return tuple(states.values()), answer
 
 
 @dataclass(frozen=True)
@@ -352,7 +317,7 @@ class Executor:
         forms: dict[fx.Node, Form] = {}
         for find in self.forms:
             forms = {form.node: form for form in find(network)} | forms
-        return Program(network.ann, forms.values(), watched)
+        return Program(network.ann, forms.values(), watched, network.report.readout_delay)
 
 
 def require_events(network: SpikingNetwork) -> None:

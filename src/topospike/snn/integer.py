@@ -36,8 +36,8 @@ from topospike.snn.whole_products import (
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Step
     from topospike.snn.network import SpikingNetwork
+    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 

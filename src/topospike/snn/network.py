@@ -148,7 +148,7 @@ class SpikingNetwork(nn.Module):
         """Simulate ``timesteps`` steps and return the logits after each of them.
 
         ``result[t - 1]`` is the decoded output after t steps, what the papers call the prediction
-        "at T = t". One run gives every t, because a step never looks ahead.
+        "at T = t" (NaN up to the delay of a delayed readout). A step never looks ahead.
 
         Parameters
         ----------
@@ -213,10 +213,7 @@ class SpikingNetwork(nn.Module):
     def steps(
         self, x: Inputs, timesteps: int, *, hold: int | None = None, executor: str | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(t, logits)`` for t = 1..timesteps, so that a caller can look between steps.
-
-        The logits are valid until the next step; ``clone()`` what is to be kept.
-        """
+        """Yield ``(t, logits)`` for t = 1..timesteps; ``clone()`` what is to outlive a step."""
         for step in self.watch(x, timesteps, hold=hold, executor=executor, record=False):
             yield step.t, step.logits
 
@@ -355,7 +352,8 @@ class SpikingNetwork(nn.Module):
 
     def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
         """Return how an executor runs this network; made once for a device and precision."""
-        key = executor, watched, self.costs, self.like.device, self.like.dtype
+        like, delay = self.like, self.report.readout_delay
+        key = executor, watched, self.costs, like.device, like.dtype, delay
         if key not in self._programs:
             self._programs[key] = executor.prepare(self, watched)
         return self._programs[key]

@@ -115,7 +115,18 @@ class Rule:
         return SiteState(decoded, spikes, fired, state.extra, loop)
 
 
-def written_out(site: Site, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+Fire = Callable[[Neuron, Tensor, Tensor, Tensor | None], Tensor]
+"""A firing rule applied: ``(neuron, membrane, threshold, available) -> spikes``."""
+
+
+def fired(neuron: Neuron, u: Tensor, theta: Tensor, available: Tensor | None) -> Tensor:
+    """Let a neuron fire."""
+    return neuron.fire(u, theta, available)
+
+
+def written_out(
+    site: Site, t: int, r_in: Tensor, state: SiteState, fire: Fire = fired
+) -> SiteState:
     """Take a step with the rules as they are written, operation by operation: the reference."""
     coding, neuron, decoded = site.coding, at_step(site.neuron, t), state.decoded
     if decoded is None:
@@ -123,7 +134,7 @@ def written_out(site: Site, t: int, r_in: Tensor, state: SiteState) -> SiteState
     share = neuron.initial_membrane
     membrane = coding.drive(t, r_in, decoded, site.threshold * share if share else None)
     available = coding.available(t, decoded) if neuron.gated else None
-    spikes = neuron.fire(membrane, site.threshold, available)
+    spikes = fire(neuron, membrane, site.threshold, available)
     return SiteState(coding.decode(t, decoded, spikes), spikes, None, state.extra)
 
 
