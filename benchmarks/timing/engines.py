@@ -69,7 +69,10 @@ def compare(
     for neuron, method in METHODS.items():
         if method == "qcfs" and subject.network in WITHOUT_RELU:
             continue
-        converted = ts.convert(subject.model, method, subject.calibration, timesteps=8)
+        # one network for all: the other engines take whole weights like any
+        converted, _ = ts.quantise_weights(
+            ts.convert(subject.model, method, subject.calibration, timesteps=8)
+        )
         expected, fired = prediction(converted, subject.images, max(horizons))
         for timesteps in horizons:
             snn = copy.deepcopy(converted)  # nothing laid out yet: memory counts it each time

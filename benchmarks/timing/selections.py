@@ -8,7 +8,7 @@ from itertools import product
 
 HORIZONS = (4, 8, 16, 32)
 NETWORKS = ("small", "vgg16", "resnet18", "vit-s")
-ENGINES = ("decoded", "bf16", "event")
+ENGINES = ("decoded", "bf16", "event", "integer")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,18 @@ def standard() -> list[Case]:
     ]
 
 
+def table() -> list[Case]:
+    """Return three convolutional networks at all numbers of steps: about half an hour."""
+    return [
+        Case("vgg16", False, 1, HORIZONS, HORIZONS),
+        Case("resnet18", False, 1, HORIZONS),
+        Case("small", False, 1, HORIZONS, HORIZONS),
+        Case("small", False, 64, HORIZONS, HORIZONS),
+        Case("vgg16", False, 64, HORIZONS, (8,)),
+        Case("resnet18", False, 64, HORIZONS),
+    ]
+
+
 def full() -> list[Case]:
     """Return every network, dense and with few links, in both batches, for every T: hours."""
     chain = ("small", "vgg16")
@@ -67,7 +79,7 @@ def quick() -> list[Case]:
     ]
 
 
-SELECTIONS = {"quick": quick, "standard": standard, "full": full}
+SELECTIONS = {"quick": quick, "table": table, "standard": standard, "full": full}
 
 
 def chosen(

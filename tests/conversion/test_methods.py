@@ -29,9 +29,9 @@ from topospike.models.qcfs import SlipReLU
 from topospike.pipeline.names import check_names
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
-from topospike.snn.executors import Visitor
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
 from topospike.snn.site import START, Site, site_step
+from topospike.snn.steps import Visitor
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
 

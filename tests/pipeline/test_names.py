@@ -36,6 +36,7 @@ def test_every_name_of_a_packaged_recipe_is_known(name):
         ({"measure": {"energy_model": "45mn"}}, "'45mn'.*'45nm'"),
         ({"measure": {"pooled": "fould"}}, "pooled='fould'.*'fold'"),
         ({"measure": {"first_layer": "mac"}}, "first_layer='mac'"),
+        ({"measure": {"executor": "intger"}}, "unknown executor 'intger'.*'integer'"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(overrides, message):

@@ -23,6 +23,7 @@ from topospike.recipe.files import resolve
         ({"quantise": {"percentile": 1.5}}, r"quantise\.percentile is 1\.5"),
         ({"direct": {"timesteps": 0}}, r"direct\.timesteps is 0"),
         ({"measure": {"images": 0}}, r"measure\.images is 0"),
+        ({"convert": [{"weight_bits": 9}]}, r"convert\.weight_bits is 9; 2 to 8, or null"),
         ({"threads": 0}, r"^threads is 0"),
     ],
 )

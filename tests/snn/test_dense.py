@@ -12,8 +12,9 @@ from topospike.data import load_data
 from topospike.errors import ConfigError
 from topospike.recipe import DataSettings
 from topospike.snn import SpikingNetwork
-from topospike.snn.executors import EXECUTORS, Step
+from topospike.snn.executors import EXECUTORS
 from topospike.snn.forms import LARGE_MAP
+from topospike.snn.steps import Step
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import nn
 import topospike as ts
 from topospike.errors import ConfigError
 from topospike.snn import SpikingNetwork
-from topospike.snn.batches import steps_at_once
+from topospike.snn.batches import division
 from topospike.snn.executors import EXECUTORS
 from topospike.snn.integer import IntegerForm
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
@@ -63,7 +63,8 @@ def test_few_images_take_their_steps_together(options: dict[str, str], steps: in
     images = torch.randn(24, 2, 8, 8, dtype=torch.float64)
     snn, _ = ts.quantise_weights(ts.convert(model, calibration=[images], **options))  # pyright: ignore[reportArgumentType]
     x = images[:2]
-    assert steps_at_once(snn, (x,), EXECUTORS["integer"]) > 7
+    shown = snn.shown(x, 32)
+    assert division(snn, shown, 32, EXECUTORS["integer"])[1] > 7
     single = [logits.clone() for _, logits in snn.steps(x, steps, executor="integer")]
     found = snn(x, steps, executor="integer")
     torch.testing.assert_close(found, torch.stack(single), rtol=1e-12, atol=1e-12)
@@ -117,13 +118,29 @@ def test_eight_bit_products_are_exact_borders_included(
     kind = () if linear else ([stride] * 2, [padding] * 2, [1, 1], groups)
     whole = torch.randint(-127, 128, shape, dtype=torch.int8)
     weight = WholeWeight(whole, torch.rand(12).double() + 0.1, kind, 127, signed)
-    codes = torch.randint(0, 256, (3, 6) if linear else (3, 6, 5, 7), dtype=torch.uint8)
-    exact = Floating(weight, torch.zeros((), dtype=torch.float64))(codes, 0.25)
-    found = EightBit(weight)(in_format(codes), 0.25)
-    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-4)
-    onto = in_format(torch.ones_like(found))
-    assert EightBit(weight)(in_format(codes), 0.25, onto) is onto
-    torch.testing.assert_close(onto.double(), exact + 1, rtol=1e-6, atol=1e-4)
+    codes = torch.randint(0, 255 if signed else 128, (3, 6) if linear else (3, 6, 5, 7))
+    codes = in_format(codes.to(torch.uint8))
+    exact = Floating(weight, torch.zeros((), dtype=torch.float64))(codes)
+    product = EightBit(weight)
+    assert product.zero_point == 0
+    found = product(codes)
+    offset = product.offset(codes)
+    offset = offset if linear or offset.ndim == 3 else offset[:, None, None]
+    assert torch.equal(found.double() - offset, exact)
+
+
+def test_sums_that_outgrow_float32_leave_the_shift_to_the_library() -> None:
+    if eight_bit_obstacle():
+        pytest.skip(eight_bit_obstacle())
+    torch.manual_seed(0)
+    whole = torch.randint(-127, 128, (3, 3000), dtype=torch.int8)
+    codes = torch.randint(0, 255, (2, 3000)).to(torch.uint8)
+    weight = WholeWeight(whole, torch.ones(3).double(), (), 127, True)
+    product = EightBit(weight)
+    assert product.zero_point == weight.shift == 127
+    assert not product.offset(codes).any()
+    exact = Floating(weight, torch.zeros((), dtype=torch.float64))(codes)
+    assert torch.equal(product(codes).double(), exact)
 
 
 def test_the_fallback_is_wide_enough_for_every_sum() -> None:
@@ -133,7 +150,7 @@ def test_the_fallback_is_wide_enough_for_every_sum() -> None:
     codes[0, 0] = 254  # 127 less; float32 does not hold such sums
     product = Floating(weight, torch.zeros(()))
     assert product.dtype is torch.float64
-    assert float(product(codes, 1.0).double()) == pytest.approx(127 * (255 * 5000 - 1), rel=1e-7)
+    assert float(product(codes).double()) == pytest.approx(127 * (255 * 5000 - 1), rel=1e-7)
 
 
 def test_a_stream_goes_on_from_what_its_layers_hold() -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 import topospike as ts
 from topospike.snn import SpikingNetwork
-from topospike.snn.batches import images_at_once, steps_at_once
+from topospike.snn.batches import division, images_at_once
 from topospike.snn.executors import EXECUTORS
 
 
@@ -36,7 +36,7 @@ def one_by_one(snn: SpikingNetwork, x: torch.Tensor, steps: int, executor: str) 
 
 
 def at_once(snn: SpikingNetwork, x: torch.Tensor, executor: str) -> int:
-    return steps_at_once(snn, (x,), EXECUTORS[executor])
+    return division(snn, snn.shown(x, 99), 99, EXECUTORS[executor])[1]
 
 
 @pytest.mark.parametrize("executor", ["decoded", "bf16"])
@@ -99,6 +99,50 @@ def test_sites_with_phases_and_calibrated_membranes_take_their_steps_in_turn(met
     snn, x = ts.convert(trained, method, [images]), images[:3]
     assert at_once(snn, x, "decoded") == 5
     torch.testing.assert_close(snn(x, 7), one_by_one(snn, x, 7, "decoded"), rtol=0, atol=1e-12)
+
+
+class Halves(nn.Module):
+    """Adds to two layers what depends on the image alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.second(torch.relu(self.first(x)))
+        return self.head(torch.relu(hidden + x.repeat(1, 2)) + self.first(x).exp())
+
+
+def test_what_depends_on_the_images_alone_is_repeated_for_the_steps() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(32, 8).double()
+    snn = ts.convert(Halves().eval().double(), calibration=[images])
+    for executor in ("decoded", "bf16"):
+        x = images[:3]
+        assert at_once(snn, x, executor) > 1
+        expected = one_by_one(snn, x, 7, executor)
+        found = snn(x, 7, executor=executor)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("images", [0, 1, 5, 40])
+def test_the_integer_executor_divides_a_batch_to_take_its_steps_together(images: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.AvgPool2d(3, 2), nn.Flatten(), nn.Linear(72, 20), nn.ReLU(), nn.Linear(20, 4),
+    ).eval()  # fmt: skip
+    x = torch.randn(40, 2, 8, 8)
+    snn, _ = ts.quantise_weights(ts.convert(model, calibration=[x]))
+    x = x[:images]
+    chosen = EXECUTORS["integer"]
+    assert division(snn, snn.shown(x, 6), 6, chosen) == (
+        min(max(images, 1), 5),
+        1 if not images else 6,
+    )
+    found, expected = snn(x, 6, executor="integer"), snn(x, 6)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert division(snn, snn.shown(x, 50), 50, chosen)[0] == 1
 
 
 def test_many_images_no_images_and_events_take_single_steps() -> None:

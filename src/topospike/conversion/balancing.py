@@ -22,9 +22,9 @@ from torch import Tensor
 from topospike.conversion.method import METHODS, whole
 from topospike.conversion.methods import QCFSMethod
 from topospike.models.inputs import rows_of
-from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
+from topospike.snn.steps import Visitor
 from topospike.thresholds.statistics import Granularity
 
 FOR_STEPS = 8

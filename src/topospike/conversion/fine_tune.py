@@ -27,11 +27,12 @@ from topospike.errors import ConfigError, ConversionError, MissingDataError, Non
 from topospike.models.inputs import Batch
 from topospike.progress import progress
 from topospike.snn.coding import SiteState
-from topospike.snn.executors import Visitor, repeated
 from topospike.snn.frames import Shown
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import answer_stays, first_answer
 from topospike.snn.site import Site
+from topospike.snn.split import repeated
+from topospike.snn.steps import Visitor
 from topospike.topology import check_masks, enforce, masks_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]

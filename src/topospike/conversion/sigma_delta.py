@@ -33,11 +33,11 @@ from topospike.conversion.method import METHODS, ThresholdRule, number, whole
 from topospike.conversion.methods import GradedMethod
 from topospike.errors import ConfigError
 from topospike.snn.coding import CODINGS, Coding
-from topospike.snn.executors import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import MAX_LEVELS, MultiThreshold, Neuron
 from topospike.snn.records import Settled
 from topospike.snn.site import Site
+from topospike.snn.steps import Visitor
 
 COARSER_AT_FIRST = (3, 2, 1)
 """Levels fewer at the first steps: what they say is corrected by the next ones anyway."""

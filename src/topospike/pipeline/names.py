@@ -21,6 +21,7 @@ from topospike.pipeline.showing import conventions_of, input_of
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.registry import Registry
+from topospike.snn.executors import EXECUTORS
 from topospike.topology import (
     DENSITY_SCHEDULES,
     INITIAL_TOPOLOGIES,
@@ -48,6 +49,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "quantise.order": Registry("order", dict.fromkeys(get_args(Order))),
     "measure.energy_model": ENERGY_MODELS,
     "measure.metric": METRICS,
+    "measure.executor": Registry("executor", dict.fromkeys((*EXECUTORS, "auto"))),
 }
 
 
@@ -94,6 +96,11 @@ def check_direct(recipe: Recipe) -> None:
             f"names {', '.join(methods) or 'nothing'}; 'convert: [{{method: direct}}]' is "
             "required, for `topospike run` and `train` also beside other methods. To convert "
             "alone, set direct.rule to null."
+        )
+    if recipe.measure.executor or any(settings.weight_bits for settings in recipe.convert):
+        raise ConfigError(
+            f"direct.rule is {recipe.direct.rule!r}: networks trained through time keep their "
+            "weights and executor; leave weight_bits and measure.executor at null."
         )
     for name in ("conv", "linear"):
         check_neuron(getattr(recipe.direct, name))

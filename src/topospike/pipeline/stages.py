@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from topospike.analysis import save_history
 from topospike.contracts import ConversionReport, to_json, write_atomically, write_json
-from topospike.conversion import convert
+from topospike.conversion import WeightReport, convert, quantise_weights
 from topospike.data import SplitBatches
 from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import Sparsifier, sparsify
@@ -51,6 +51,9 @@ from topospike.report.folder import read_conversion
 from topospike.snn import SpikingNetwork
 from topospike.topology import TopologySeries, saved_series
 from topospike.train import fit, optimizer_steps
+
+WEIGHTS = "weights.txt"
+"""What rounding to whole weights changed, layer by layer, beside the conversion's record."""
 
 CONVERSION_FILES = ("conversion.json", "activations.json", "evaluation.json")
 SAVED_NETWORK = "network"
@@ -185,12 +188,16 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
 
     def action() -> list[Path]:
         run.ledger.discard(*(f"{kind} {network.name} {settings.label}" for kind in LATER))
-        snn = new_spiking_network(run, network, settings)
+        snn, weights = new_spiking_network(run, network, settings)
         images = calibration_images(shown_data(run, settings), COMPARED_IMAGES)
         comparison = compare_activations(snn, images, compared_steps(settings.timesteps))
         comparison.save(compared)
         write_json(path, to_json(snn.report))
-        return [path, compared, *save(snn, path.with_name(SAVED_NETWORK))]
+        written = [path, compared, *save(snn, path.with_name(SAVED_NETWORK))]
+        if weights is not None:
+            written.append(path.with_name(WEIGHTS))
+            write_atomically(written[-1], weights.text() + "\n")
+        return written
 
     if is_missing(run, network, settings.method):
         quantise_network(run, network)
@@ -251,8 +258,10 @@ def spiking_network(run: Run, network: Network, settings: ConversionSettings) ->
     return run.spiking[key]
 
 
-def new_spiking_network(run: Run, network: Network, settings: ConversionSettings) -> SpikingNetwork:
-    """Convert a trained network."""
+def new_spiking_network(
+    run: Run, network: Network, settings: ConversionSettings
+) -> tuple[SpikingNetwork, WeightReport | None]:
+    """Convert a trained network; tell what rounding to whole weights changed, if that is wanted."""
     images = calibration_images(shown_data(run, settings), settings.calibration_images)
     kind = trained_kind(run.recipe, settings.method)
     plain = kind is None
@@ -265,8 +274,11 @@ def new_spiking_network(run: Run, network: Network, settings: ConversionSettings
         input=input_of(run.recipe, settings),
         **settings.options,
     )
+    weights = None
+    if settings.weight_bits is not None:
+        snn, weights = quantise_weights(snn, settings.weight_bits)
     run.spiking[network.name, settings.label] = snn
-    return snn
+    return snn, weights
 
 
 def measure_network(run: Run, network: Network, settings: ConversionSettings) -> None:
@@ -287,6 +299,7 @@ def measure_network(run: Run, network: Network, settings: ConversionSettings) ->
             hold=hold_of(run, settings),
             conventions=counted,
             energy_model=prices,
+            executor=measure.executor,
         )
         if snn.settles:
             some = measured_images(test, SETTLED_IMAGES)

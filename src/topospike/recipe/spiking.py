@@ -189,6 +189,8 @@ class ConversionSettings:
         What the network is shown of recordings of events: ``events`` (frame after frame, events
         counted as spikes), ``frames`` (the same frames as real numbers), or ``image`` (their mean,
         constant in time). ``None``: ``events``; of images, ``image``.
+    weight_bits
+        Bits of whole weights, 2 to 8 (`topospike.quantise_weights`); ``None`` leaves them real.
     """
 
     method: str = "dcgs"
@@ -197,6 +199,7 @@ class ConversionSettings:
     timesteps: int = 8
     calibration_images: int = 1024
     input: str | None = None
+    weight_bits: int | None = None
 
     def __post_init__(self) -> None:
         known = (None, "image", "frames", "events")
@@ -206,6 +209,7 @@ class ConversionSettings:
             ("input", self.input in known, "image, frames, events or null"),
             ("timesteps", self.timesteps >= 1, "1 or more"),
             ("calibration_images", self.calibration_images >= 1, "1 or more"),
+            ("weight_bits", self.weight_bits in (None, *range(2, 9)), "2 to 8, or null,"),
         )
 
     @property
@@ -231,6 +235,9 @@ class MeasureSettings:
         was trained through time.
     input_events
         How events that enter the first layer are counted: ``count`` or ``nonzero``.
+    executor
+        How layers are evaluated (`topospike.snn.executors`), or ``auto``; ``None``: ``decoded``.
+        ``integer`` needs ``weight_bits`` of the conversion.
     """
 
     timesteps: int = 32
@@ -241,6 +248,7 @@ class MeasureSettings:
     hold: int | None = None
     input_events: str = "count"
     metric: str = "accuracy"
+    executor: str | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -17,10 +17,14 @@ from topospike.wiring.images import ImageAxis
 
 if TYPE_CHECKING:
     from topospike.snn.executors import Executor
+    from topospike.snn.frames import Shown
     from topospike.snn.network import SpikingNetwork
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
+
+LEAST_STEPS = 32
+"""Smallest number of images times steps that are taken together where steps come first."""
 
 
 def images_at_once(ann: fx.GraphModule) -> int:
@@ -37,20 +41,30 @@ def images_at_once(ann: fx.GraphModule) -> int:
     return max(LEAST_IMAGES, math.ceil(weights / max(state, 1)))
 
 
-def steps_at_once(snn: SpikingNetwork, inputs: tuple[Tensor, ...], executor: Executor) -> int:
-    """How many steps of a constant image are evaluated together: 1 unless the images are few.
+def division(
+    snn: SpikingNetwork, shown: Shown, timesteps: int, executor: Executor
+) -> tuple[int, int]:
+    """How many images run through their steps together, at least, and how many steps at once.
 
     Every step fetches all weights; with one image that is most of its time. But no layer depends on
     what later layers did in earlier steps, so steps can take the place of further images, as many
     as make, with the images, a batch of `images_at_once`; only the sites take them one after the
-    other. That needs a CPU, layers that keep nothing from step to step, and a graph in which the
-    first axis counts images wherever a site is.
+    other. That needs a CPU, layers that keep nothing but sums from step to step, and a graph in
+    which the first axis counts images wherever a site is. ``steps_first`` executors, whose layers
+    take less time than what is kept between their steps, divide larger batches for it too.
     """
+    inputs = shown.first
     images = rows_of(inputs)
-    if executor.follows_events or inputs[0].device.type != "cpu" or images == 0:
-        return 1
-    together = snn.program(executor).images_at_once // images
-    return together if together > 1 and counts_images_first(snn, inputs) else 1
+    if inputs[0].device.type != "cpu" or images == 0:
+        return max(1, images), 1
+    most = snn.program(executor).images_at_once
+    most = max(most, LEAST_STEPS) if executor.steps_first else most
+    few = min(images, max(1, most // timesteps) if executor.steps_first else images)
+    together = min(timesteps, most // few)
+    if executor.follows_events or not shown.is_constant or together < 2:
+        return most, 1
+    first = counts_images_first(snn, inputs) and snn.program(executor).counts_images(inputs)
+    return (few if executor.steps_first else most, together) if first else (most, 1)
 
 
 @torch.no_grad()

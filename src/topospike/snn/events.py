@@ -33,16 +33,14 @@ from topospike.snn.forms import (
     memory_format_of,
     weight_of,
 )
+from topospike.snn.paths import geometry_of, path_function, way_of
 from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
-from topospike.snn.split import copy_into, generated_function
-from topospike.wiring.fanout import constants_on_path
 from topospike.wiring.graph import fetch
 from topospike.wiring.layers import Layer
-from topospike.wiring.linear_maps import adds_a_number, is_number
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Step
     from topospike.snn.network import SpikingNetwork
+    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 
@@ -179,44 +177,3 @@ def event_form_of(layer: Layer, network: fx.GraphModule, costs: CostModel) -> Ev
     return EventForm(
         layer.name, node, layer.sites, numbers, coding, costs, path, geometry, groups, size
     )
-
-
-def way_of(layer: Layer, network: nn.Module) -> tuple[Coding, tuple[fx.Node, ...]] | None:
-    """Return the coding of the sites behind a layer, and the sizes that its path asks for.
-
-    ``None`` where the sites have several codings, or a constant is on the way.
-    """
-    called: Any = [network.get_submodule(str(call.target)) for call in layer.sites]
-    codings = {site.coding for site in called}
-    constants = constants_on_path(layer)
-    numbers = tuple(filter(is_number, constants))
-    proportional = len(numbers) == len(constants) and not any(map(adds_a_number, layer.path))
-    return (codings.pop(), numbers) if len(codings) == 1 and proportional else None
-
-
-def geometry_of(node: fx.Node) -> tuple[Geometry, int]:
-    """Return stride, padding, dilation (down and across) and the groups of a layer."""
-    if node.target is aten.linear.default:
-        return POINT, 1
-    stride, padding, dilation, groups = (
-        node.args[place] if len(node.args) > place else default
-        for place, default in ((3, 1), (4, 0), (5, 1), (6, 1))
-    )
-    return (*pair(stride), *pair(padding), *pair(dilation)), int(groups)  # pyright: ignore[reportArgumentType, reportReturnType]
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """Return (down, across) of a setting given once or twice."""
-    down, across = (value, value) if isinstance(value, int) else (value[0], value[-1])
-    return int(down), int(across)
-
-
-def path_function(layer: Layer, numbers: tuple[fx.Node, ...]) -> Callable[..., Tensor]:
-    """Generate ``path(network, *values of the sites, *numbers) -> operand``."""
-    graph = fx.Graph()
-    copies = {node: graph.placeholder(node.name) for node in (*layer.sites, *numbers)}
-    for node in layer.path:
-        copies[node] = copy_into(graph, node, copies)
-    graph.output(copies[layer.operand])
-    graph.eliminate_dead_code()
-    return generated_function(graph)

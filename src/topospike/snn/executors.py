@@ -26,9 +26,18 @@ from topospike.snn.events import EventForm, event_forms
 from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
 from topospike.snn.integer import IntegerForm, integer_forms
 from topospike.snn.readout import complete_at, read_late
-from topospike.snn.site import START, Site, decoded_of, site_step
-from topospike.snn.split import Substitute, split_in_time
-from topospike.wiring.graph import site_calls
+from topospike.snn.site import START, Site, Wanted, site_step
+from topospike.snn.split import (
+    Substitute,
+    Substitutes,
+    grows,
+    inputs_of,
+    reached_from,
+    repeated,
+    split_in_time,
+)
+from topospike.snn.steps import Step, Visitor
+from topospike.wiring.graph import result_of, site_calls
 
 if TYPE_CHECKING:
     from topospike.snn.network import SpikingNetwork
@@ -111,7 +120,30 @@ class Program:
             node: Substitute("site", i, (node.all_input_nodes[0],))
             for node, i in self.calls.items()
         } | {form.node: Substitute("layer", i, form.inputs) for i, form in enumerate(self.forms)}
-        self.image_part, self.step_part = split_in_time(network, watched, substitutes)
+        parts = split_in_time(network, watched, substitutes)
+        self.image_part, self.step_part, boundary = parts
+        self.wanted = self._wanted(watched, substitutes)
+        self._still = [
+            n not in watched and all(user in self.calls for user in n.users) for n in boundary
+        ]
+        still = {n for n, alone in zip(boundary, self._still, strict=True) if alone}
+        self._grows: list[bool | None] | None = None
+        self.of_image = [node.all_input_nodes[0] in still for node in self.calls]
+
+    def _wanted(self, watched: tuple[fx.Node, ...], substitutes: Substitutes) -> tuple[Wanted, ...]:
+        """Return what is read of each site."""
+        result = result_of(self.network)
+        spikes, codes, decoded = set[fx.Node](), set[fx.Node](), {result, *watched}
+        whole = set[fx.Node]()
+        for form in self.forms:
+            if isinstance(form, IntegerForm):
+                whole.add(form.node)
+                (spikes if form.code_path is None else codes).update(form.sites)
+            elif isinstance(form, EventForm):
+                spikes.update(form.sites)
+        for node in reached_from((result, *watched, *self.calls), substitutes) - whole:
+            decoded.update(inputs_of(node, substitutes))
+        return tuple(Wanted(n in decoded, n in spikes, n in codes) for n in self.calls)
 
     @property
     def sites(self) -> list[Site]:
@@ -134,7 +166,12 @@ class Program:
 
     @torch.no_grad()
     def start(
-        self, inputs: tuple[Tensor, ...], kept: State | None = None, *, together: int = 1
+        self,
+        inputs: tuple[Tensor, ...],
+        kept: State | None = None,
+        *,
+        together: int = 1,
+        layers: tuple[Any, ...] | None = None,
     ) -> State:
         """Return the state before step 1.
 
@@ -146,19 +183,24 @@ class Program:
             A state to go on from, on these inputs.
         together
             How many steps a call of `step` evaluates as one batch.
+        layers
+            What `first_layers` has returned just now, if it has.
         """
-        cached = self.image_part(self.network, *(self._laid_out(x, together) for x in inputs))
+        cached = self._of_images(inputs, together)
         if kept is not None:  # what a layer holds depends on its sites alone
             return State(cached, kept.sites, kept.layers, early=kept.early)
-        layers = tuple(form.start(self.network) for form in self.forms)
+        layers = self.first_layers() if layers is None else layers
         sites, answer = self._first_states(inputs)
         return State(cached, sites, layers, early=answer if self.complete_at else None)
+
+    def first_layers(self) -> tuple[Any, ...]:
+        """Return what the layers hold when a run starts."""
+        return tuple(form.start(self.network) for form in self.forms)
 
     @torch.no_grad()
     def show(self, inputs: tuple[Tensor, ...], state: State) -> State:
         """Return the state with other inputs; sites, and layers fed by them, stay as they are."""
-        cached = self.image_part(self.network, *(self._laid_out(x, 1) for x in inputs))
-        return replace(state, cached=cached)
+        return replace(state, cached=self._of_images(inputs, 1))
 
     @torch.no_grad()
     def step(
@@ -193,10 +235,35 @@ class Program:
             answers.append(answer if is_there else torch.full_like(answer, torch.nan))
         return torch.cat(answers), replace(state, sites=sites, values=())
 
-    def _laid_out(self, x: Tensor, together: int) -> Tensor:
-        x = repeated(x, together) if together > 1 else x
+    def _of_images(self, inputs: tuple[Tensor, ...], together: int) -> tuple[Any, ...]:
+        """Return what depends on the images alone, for as many steps."""
+        cached = self.image_part(self.network, *(self._laid_out(x) for x in inputs))
+        if together == 1:
+            return cached
+        grows = self._growing(inputs)
+        return tuple(
+            repeated(value, together) if grown and not still else value
+            for value, grown, still in zip(cached, grows, self._still, strict=True)
+        )
+
+    def _laid_out(self, x: Tensor) -> Tensor:
         last = self.channels_last and x.ndim == 4
         return x.contiguous(memory_format=torch.channels_last) if last else x
+
+    def counts_images(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Tell whether all that depends on the images has one row for each, or is of no image."""
+        return all(grown is not None for grown in self._growing(inputs))
+
+    def _growing(self, inputs: tuple[Tensor, ...]) -> list[bool | None]:
+        """Tell for each cached value whether it has one row an image; ``None``: neither.
+
+        Two and three blank images are sent through; the answer is remembered.
+        """
+        if self._grows is None:
+            blank = ([x.new_zeros(n, *x.shape[1:]) for x in inputs] for n in (2, 3))
+            found = (self.image_part(self.network, *tensors) for tensors in blank)
+            self._grows = [grows(two, three) for two, three in zip(*found, strict=True)]
+        return self._grows
 
     def _first_states(
         self, inputs: tuple[Tensor, ...]
@@ -215,81 +282,6 @@ class Program:
         return tuple(states.values()), answer
 
 
-class Step:
-    """One step of a run while it is evaluated; the generated code calls `site` and `layer`.
-
-    Attributes
-    ----------
-    ann
-        The network's graph.
-    t : int
-        The step.
-    sites, layers : list
-        States after this step, where it has got so far; else those before it.
-    """
-
-    def __init__(
-        self, program: Program, t: int, state: State, *, record: bool, together: int
-    ) -> None:
-        self.program = program
-        self.ann = program.network
-        self.t = t
-        self.record = record
-        self.together = together
-        self.sites, self.layers = list(state.sites), list(state.layers)
-        self._emitted: dict[int, Tensor] = {}
-        self._modules = program.sites
-
-    def site(self, index: int, r_in: Tensor) -> Tensor:
-        """Take the step of a site, or several one after the other; return its decoded output."""
-        site, state = self._modules[index], self.sites[index]
-        if self.together == 1:
-            state = self.sites[index] = site_step(site, self.t, r_in, state, record=self.record)
-            return decoded_of(state)
-        result = torch.empty_like(r_in)
-        if self.record:
-            self._emitted[index] = torch.empty_like(r_in)
-        emitted = self._emitted.get(index, result).chunk(self.together)
-        parts = zip(r_in.chunk(self.together), result.chunk(self.together), emitted, strict=True)
-        for t, (now, after, spikes) in enumerate(parts, start=self.t):
-            state = site_step(site, t, now, state, record=self.record)
-            if state.spikes is not None and self.record:
-                spikes.copy_(state.spikes)
-            after.copy_(decoded_of(state))
-        self.sites[index] = state
-        return result
-
-    def layer(self, index: int, *values: Any) -> Tensor:
-        """Return the output of a layer evaluated in another form."""
-        form = self.program.forms[index]
-        output, self.layers[index] = form.step(self.layers[index], self, values)
-        return output
-
-    def state_of(self, node: fx.Node) -> SiteState:
-        """Return the state of the site that a node calls."""
-        return self.sites[self.program.calls[node]]
-
-    def spikes_of(self, node: fx.Node) -> Tensor:
-        """Return what the site that a node calls has emitted, of all steps taken together."""
-        index = self.program.calls[node]
-        spikes = self.sites[index].spikes if self.together == 1 else self._emitted.get(index)
-        if spikes is None:
-            raise RuntimeError(f"the spikes of {node.target} were not recorded")
-        return spikes
-
-
-class Visitor(fx.Interpreter):
-    """Runs the ANN once with ``visit(site, r_in)`` in the place of every site."""
-
-    def __init__(self, network: fx.GraphModule, visit: Callable[[Site, Tensor], Tensor]) -> None:
-        super().__init__(network)
-        self.visit = visit
-
-    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Hand a site's input to the visitor."""
-        return self.visit(self.fetch_attr(str(target)), args[0])
-
-
 @dataclass(frozen=True)
 class Executor:
     """A way to evaluate the layers of a network in its steps.
@@ -301,15 +293,15 @@ class Executor:
     forms
         Find the layers of a network that are evaluated otherwise than its graph has them; of two
         forms for a layer the first counts.
-    reads_spikes
-        Whether layers are given spikes, which are recorded then.
+    steps_first
+        Whether the steps of few images are taken together rather than one step of many.
     follows_events
         Whether they follow single events: then steps are taken one by one.
     """
 
     name: str
     forms: tuple[Callable[[SpikingNetwork], Iterable[Form]], ...]
-    reads_spikes: bool = False
+    steps_first: bool = False
     follows_events: bool = False
 
     def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
@@ -353,13 +345,9 @@ EXECUTORS: Registry[Executor] = Registry(
         for each in (
             Executor("decoded", (compressed_forms, formatted_forms)),
             Executor("bf16", (compressed_forms, bf16_forms)),
+            Executor("event", (event_forms, compressed_forms), follows_events=True),
             Executor(
-                "event", (event_forms, compressed_forms), reads_spikes=True, follows_events=True
-            ),
-            Executor(
-                "integer",
-                (integer_forms, compressed_forms, formatted_forms),
-                reads_spikes=True,
+                "integer", (integer_forms, compressed_forms, formatted_forms), steps_first=True
             ),
         )
     },
@@ -375,8 +363,3 @@ cheaper; ``integer`` multiplies whole weights by spike codes (`topospike.quantis
 def site_of(node: fx.Node, network: fx.GraphModule) -> Site:
     """Return the site that a node calls."""
     return network.get_submodule(str(node.target))  # pyright: ignore[reportReturnType]
-
-
-def repeated(x: Tensor, times: int) -> Tensor:
-    """Return a batch several times over, one after the other."""
-    return x.repeat(times, *(1 for _ in x.shape[1:]))

@@ -24,8 +24,8 @@ from topospike.wiring.graph import changing_nodes, fetch, upstream_of_sites
 from topospike.wiring.layers import WEIGHT_OPS, Layer
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Step
     from topospike.snn.network import SpikingNetwork
+    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 

@@ -10,6 +10,7 @@ equal bit for bit.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from topospike.snn.neurons import (
     Neuron,
     SignedIntegrateAndFire,
     at_step,
+    largest_code,
 )
 from topospike.snn.scatter import in_shares
 
@@ -40,8 +42,20 @@ DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 RULES = (MultiThreshold, IntegrateAndFire, SignedIntegrateAndFire)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What some steps of a site leave, one after the other along the first axis, if wanted.
+
+    Codes are spikes in units of the smallest one, without sign: `SiteLoop.shift` is added.
+    """
+
+    decoded: Tensor | None = None
+    spikes: Tensor | None = None
+    codes: Tensor | None = None
+
+
 class SiteLoop:
-    """The compiled step of one site, for the length of a run.
+    """The compiled steps of one site, for the length of a run.
 
     Parameters
     ----------
@@ -59,30 +73,50 @@ class SiteLoop:
         self.order, self.layout, flat = laid_out(theta, state)
         self.theta = flat.numpy()
         self.first, self.second = of_thresholds(neuron, self.theta, self.dtype)
-        self.scratch = np.empty((1, 1, self.layout[2]), self.dtype)
+        most, signed = largest_code(neuron)
+        fires = self.theta > 0
+        self.unit = np.where(fires, self.dtype(most) / np.where(fires, self.theta, 1), 0)
+        self.unit, self.shift = self.unit.astype(self.dtype), most if signed else 0
         from topospike.snn.kernels import site_loop  # imports numba: 0.7 s the first time
 
         self.run = site_loop
 
     def __call__(self, t: int, r_in: Tensor, r_out: Tensor, spikes: Tensor | None) -> int:
         """Write r_out[t] over ``r_out`` and the spikes into ``spikes``; return how many fired."""
-        x, r = self.rows(r_in.detach()), self.rows(r_out)
-        s = self.scratch if spikes is None else self.rows(spikes)
-        g = self.coding.gain(t)
-        gains = tuple(self.dtype(value) for value in (g, g - 1, 1.0 / g, 1.0))
-        numbers = tuple(self.dtype(value) for value in numbers_of(at_step(self.neuron, t)))
-        of_rule = (self.first, self.second, self.theta, gains, numbers)
+        return self.steps(t, 1, r_in, r_out, Kept(spikes=spikes))
+
+    def steps(self, t: int, steps: int, r_in: Tensor, r_out: Tensor, kept: Kept) -> int:
+        """Take the steps from t on, which follow one another along the first axis of ``r_in``.
+
+        If that holds one step, it is the input of all. Returns how many fired at the last of them.
+        """
+        x, r = self.rows(r_in.detach(), len(r_in) // len(r_out)), self.rows(r_out, 1)[0]
+        outputs = (
+            self.kept_rows(kept.decoded, steps, self.dtype),
+            self.kept_rows(kept.spikes, steps, self.dtype),
+            self.kept_rows(kept.codes, steps, np.uint8),
+        )
+        taken = range(t, t + steps)
+        g = [self.coding.gain(now) for now in taken]
+        gains = np.array([(now, now - 1, 1.0 / now, 1.0) for now in g], self.dtype)
+        rows = [numbers_of(at_step(self.neuron, now)) for now in taken]
+        numbers = tuple(np.array(column, self.dtype) for column in zip(*rows, strict=True))
+        of_rule = self.first, self.second, self.theta, self.unit
+        half = self.dtype(self.shift + 0.5)  # rounds what is then cut off
         kind = self.neuron.gated, self.coding.averages
 
         def share(begin: int, end: int) -> int:
-            kept = np.empty_like(s) if spikes is None else s[begin:end]
-            return self.run(x[begin:end], r[begin:end], kept, *of_rule, *kind)
+            return self.run(x, r, outputs, of_rule, gains, numbers, half, kind, begin, end)
 
         return in_shares(share, self.layout[0], x.size)
 
-    def rows(self, tensor: Tensor) -> Any:
-        """Return a tensor as an array (outer, middle, inner); a copy only if laid out otherwise."""
-        return tensor.permute(self.order).reshape(self.layout).numpy()
+    def rows(self, tensor: Tensor, steps: int) -> Any:
+        """Return a tensor as (steps, outer, middle, inner); a copy only if laid out otherwise."""
+        return tensor.permute(self.order).reshape(steps, *self.layout).numpy()
+
+    def kept_rows(self, tensor: Tensor | None, steps: int, dtype: Any) -> Any:
+        """Return where something is to be kept, of no steps if it is not."""
+        return np.empty((0, 0, 0, 0), dtype) if tensor is None else self.rows(tensor, steps)
 
 
 def laid_out(theta: Tensor, state: Tensor) -> tuple[list[int], tuple[int, int, int], Tensor]:
@@ -102,8 +136,9 @@ def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, in
     """
     varying = [axis for axis, size in enumerate(theta.shape) if size != 1]
     if not varying:
-        rows = shape[0] if shape else 1
-        return (rows, 1, math.prod(shape[1:])), theta.reshape(1, 1)
+        rows, each = (shape[0] if shape else 1), math.prod(shape[1:])
+        parts = math.gcd(each, power_of_two_below(each // LONG_ROW))  # rows that stay in cache
+        return (rows * parts, 1, each // parts), theta.reshape(1, 1)
     first, last = varying[0], varying[-1] + 1
     outer, middle, inner = (math.prod(s) for s in (shape[:first], shape[first:last], shape[last:]))
     flat = theta.expand(*theta.shape[:first], *shape[first:last], *theta.shape[last:])
@@ -111,9 +146,14 @@ def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, in
     if inner >= SHORT_ROW:
         return (outer, middle, inner), flat.reshape(middle, 1)
     flat = flat.repeat_interleave(inner)
-    together = math.gcd(outer, 1 << max(0, (LONG_ROW // len(flat)).bit_length() - 1))
+    together = math.gcd(outer, power_of_two_below(LONG_ROW // len(flat)))
     row = flat.repeat(together)
     return (outer // together, 1, len(row)), row.reshape(1, -1)
+
+
+def power_of_two_below(number: int) -> int:
+    """Return the largest power of two that is at most a number, at least 1."""
+    return 1 << max(0, number.bit_length() - 1)
 
 
 def of_thresholds(neuron: Neuron, theta: Any, dtype: type[np.floating]) -> tuple[Any, Any]:

@@ -21,12 +21,12 @@ from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding
-from topospike.snn.events import geometry_of, path_function, way_of
 from topospike.snn.forms import Form, LaidOut, bias_of, density, weight_of
+from topospike.snn.paths import code_path, geometry_of, path_function, way_of
 from topospike.snn.quanta import Codes, Quanta
 from topospike.snn.scatter import Geometry
+from topospike.snn.sums import outputs_of
 from topospike.snn.whole_products import (
-    SHIFT,
     Product,
     WholeWeight,
     coded,
@@ -36,8 +36,8 @@ from topospike.snn.whole_products import (
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Step
     from topospike.snn.network import SpikingNetwork
+    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 
@@ -78,20 +78,21 @@ class IntegerState:
     """What a layer holds: its product and bias, and the sum so far (``None`` before a step)."""
 
     product: Product
-    bias: Tensor | None
+    bias: Tensor
     total: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerForm:
-    """A layer on whole numbers; ``path`` as in `topospike.snn.events.EventForm`."""
+    """A layer on whole numbers; its paths as in `topospike.snn.paths`."""
 
     name: str
     node: fx.Node
     sites: tuple[fx.Node, ...]
     numbers: tuple[fx.Node, ...]
     coding: Coding
-    path: Callable[..., Tensor] | None
+    path: Callable[..., Tensor]
+    code_path: Callable[..., Tensor] | None
     codes: Codes
     thresholds: tuple[Tensor, ...]
     laid: LaidOut = field(default_factory=LaidOut, repr=False)
@@ -112,9 +113,7 @@ class IntegerForm:
             )
         product = self.laid.out(f"whole {weight.dtype} {weight.device}", weight, self._product)
         bias = bias_of(self.node, network)
-        if bias is not None and self.node.target is aten.conv2d.default:
-            bias = bias[:, None, None]
-        return IntegerState(product, bias)
+        return IntegerState(product, weight.new_zeros(len(weight)) if bias is None else bias)
 
     def _product(self, weight: Tensor) -> Product:
         whole = whole_weight(weight, self.node, self.codes)
@@ -128,51 +127,30 @@ class IntegerForm:
         """Return the layer's output at this step, or at several taken together."""
         if held.total is None and run.t > 1:
             raise RuntimeError(f"{self.name} was not asked for its output at step 1")
-        spikes = tuple(run.spikes_of(node) for node in self.sites)
-        codes = self._codes(self._operand(run.ann, (*spikes, *values[len(self.sites) :])))
-        if run.together == 1:
-            total = held.product(codes, self._share(run.t), held.total)
-            total = self._with_start(total, held) if held.total is None else total
-            return self._mean(total, held, run.t), replace(held, total=total)
-        sums = held.product(codes, 1.0)
+        codes = self._codes(run, values[len(self.sites) :])
+        sums = held.product(codes)
         total = held.total
-        steps = list(enumerate(sums.chunk(run.together), start=run.t))
-        for t, now in steps:
-            if total is None:
-                total = self._with_start(now.mul_(self._share(t)), held)
-            else:
-                total = torch.add(total, now, alpha=self._share(t), out=now)
-        held = replace(held, total=None if total is None else total.clone())
-        if self.coding.averages:
-            for t, now in steps:
-                now.copy_(self._mean(now, held, t))
-        return sums, held
+        if total is None:
+            total = torch.zeros_like(sums[: len(sums) // run.together])
+        shares = tuple(1.0 / self.coding.gain(run.t + k) for k in range(run.together))
+        ones = (1.0,) * run.together
+        factors = (ones, shares) if self.coding.averages else (shares, ones)
+        of_layer = held.product.offset(codes), held.product.scale, held.bias
+        return outputs_of(sums, total, of_layer, *factors), replace(held, total=total)
 
-    def _operand(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
-        return values[0] if self.path is None else self.path(network, *values)
-
-    def _codes(self, operand: Tensor) -> Tensor:
-        """Return spikes as unsigned codes of 8 bits, shifted if they have signs."""
+    def _codes(self, run: Step, numbers: tuple[Any, ...]) -> Tensor:
+        """Return what arrives as unsigned codes of 8 bits, shifted if they have signs."""
+        codes = run.codes_of(self.sites[0])
+        if self.code_path is not None and codes is not None:
+            return in_format(self.code_path(run.ann, codes, *numbers))
+        spikes = (run.spikes_of(node) for node in self.sites)
+        operand = self.path(run.ann, *spikes, *numbers)
         if self.codes.largest == 1 and not self.codes.signed:
             return in_format(operand.ne(0).view(torch.uint8))
         unit = self.codes.quantum.reciprocal()
         unit = unit[:, None, None] if self.node.target is aten.conv2d.default else unit
-        return in_format(coded(operand, unit, SHIFT if self.codes.signed else 0))
-
-    def _share(self, t: int) -> float:
-        """Return what the sums of step t are multiplied with as they are added."""
-        return 1.0 if self.coding.averages else 1.0 / self.coding.gain(t)
-
-    def _with_start(self, total: Tensor, held: IntegerState) -> Tensor:
-        """Add what a held output starts from: the bias."""
-        return total if self.coding.averages or held.bias is None else total.add_(held.bias)
-
-    def _mean(self, total: Tensor, held: IntegerState, t: int) -> Tensor:
-        """Return the output at step t from the sum so far."""
-        if not self.coding.averages:
-            return total
-        share = 1.0 / self.coding.gain(t)
-        return total * share if held.bias is None else torch.add(held.bias, total, alpha=share)
+        shift = self.codes.largest if self.codes.signed else 0
+        return in_format(coded(operand, unit, shift))
 
 
 def edited(name: str, what: str) -> ConfigError:
@@ -280,7 +258,8 @@ def integer_forms(snn: SpikingNetwork) -> list[Form]:
                 sites=layer.sites,
                 numbers=numbers,
                 coding=coding,
-                path=path_function(layer, numbers) if layer.path else None,
+                path=path_function(layer, numbers),
+                code_path=code_path(layer, numbers),
                 codes=found,
                 thresholds=thresholds_of(layer.sites, snn.ann),
             )

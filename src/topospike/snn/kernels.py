@@ -126,25 +126,84 @@ def row_loop(x, r, out, first, second, theta, gains, numbers, gated, averages):
 
 
 @kernel
-def site_loop(r_in, r_out, spikes, first, second, theta, gains, numbers, gated, averages):
-    """Run one step of a site in place; return how many neurons fired.
+def sum_row(x, total, offset, scale, bias, share, mean):
+    """Add the sums of one step to what a layer held, and write its output over them."""
+    # of few arrays each: a loop that could overwrite what it reads is vectorised only then
+    for i in range(x.size):
+        total[i] = fma(x[i] - offset[i], scale[i] * share, total[i])
+    for i in range(x.size):
+        x[i] = fma(total[i], mean, bias[i])
 
-    ``r_in`` and ``r_out`` are (outer, middle, inner); what depends on the thresholds is
-    (middle, 1) or (middle, inner). ``spikes`` has the states' shape, or is one row that is
-    overwritten when nobody asks for them.
+
+@kernel
+def code_row(spikes, unit, shift, codes):
+    """Write ``spikes * unit + shift``, cut off, in 8 bits."""
+    for i in range(spikes.size):
+        codes[i] = np.uint8(np.int32(spikes[i] * at(unit, i) + shift))
+
+
+def taken(values, t):
+    """Return entry t of each of some arrays."""
+
+
+@overload(taken)
+def _taken(values, t):
+    if len(values) == 2:
+        return lambda values, t: (values[0][t], values[1][t])
+    return lambda values, t: (values[0][t], values[1][t], values[2][t], values[3][t])
+
+
+@kernel
+def site_loop(x, r_out, kept, of_rule, gains, numbers, shift, kind, begin, end):
+    """Take some steps of the rows ``begin`` to ``end`` of a site; return what fired at the last.
+
+    ``x`` is (steps, outer, middle, inner), or one step that is the input of all; ``r_out`` is one
+    step, updated in place. ``kept``
+    are decoded outputs, spikes and codes of all steps; one of no steps is not wanted. What depends
+    on the thresholds (``of_rule``) is (middle, 1) or (middle, inner).
     """
-    outer, middle, _ = r_in.shape
+    decoded, spikes, codes = kept
+    first, second, theta, unit = of_rule
+    (_, _, middle, inner), steps = x.shape, len(gains)
+    unseen = np.empty(inner, x.dtype)
     fired = 0
-    for o in range(outer):
+    for o in range(begin, end):
         for c in range(middle):
-            x, r = r_in[o, c], r_out[o, c]
-            out = spikes[o % spikes.shape[0], c % spikes.shape[1]]
-            a, b, th = first[c], second[c], theta[c]
-            if theta.shape[1] == 1:
-                fired += row_loop(x, r, out, a[0], b[0], th[0], gains, numbers, gated, averages)
-            else:
-                fired += row_loop(x, r, out, a, b, th, gains, numbers, gated, averages)
+            r = r_out[o, c]
+            a, b, th, un = first[c], second[c], theta[c], unit[c]
+            for t in range(steps):
+                now = x[t if x.shape[0] > 1 else 0, o, c]
+                out = spikes[t, o, c] if spikes.shape[0] else unseen
+                g, n = (gains[t, 0], gains[t, 1], gains[t, 2], gains[t, 3]), taken(numbers, t)
+                if theta.shape[1] == 1:
+                    count = row_loop(now, r, out, a[0], b[0], th[0], g, n, kind[0], kind[1])
+                else:
+                    count = row_loop(now, r, out, a, b, th, g, n, kind[0], kind[1])
+                if codes.shape[0]:
+                    if theta.shape[1] == 1:
+                        code_row(out, un[0], shift, codes[t, o, c])
+                    else:
+                        code_row(out, un, shift, codes[t, o, c])
+                if decoded.shape[0]:
+                    decoded[t, o, c, :] = r
+                if t == steps - 1:
+                    fired += count
     return fired
+
+
+@kernel
+def sums_loop(x, total, of_layer, shares, means, begin, end):
+    """Turn the sums ``x`` of some steps of a layer into its outputs, in place.
+
+    ``x`` is (steps, rows, inner), ``total`` one step of that; of what belongs to the layer the
+    offset is (places, inner), the rest (inner,). The rows ``begin`` to ``end`` are done.
+    """
+    offset, scale, bias = of_layer
+    for o in range(begin, end):
+        known = offset[o % offset.shape[0]]
+        for t in range(len(shares)):
+            sum_row(x[t, o], total[o], known, scale, bias, shares[t], means[t])
+    return 0
 
 
 @kernel
@@ -153,13 +212,10 @@ def codes_loop(x, unit, shift, codes):
 
     ``x`` and ``codes`` are (outer, middle, inner), ``unit`` is (middle, 1) or (middle, inner).
     """
-    outer, middle, inner = x.shape
+    outer, middle, _ = x.shape
     for o in range(outer):
         for c in range(middle):
-            row, out, factor = x[o, c], codes[o, c], unit[c]
-            if factor.size == 1:
-                for i in range(inner):
-                    out[i] = np.uint8(np.int32(row[i] * factor[0] + shift))
+            if unit.shape[1] == 1:
+                code_row(x[o, c], unit[c, 0], shift, codes[o, c])
             else:
-                for i in range(inner):
-                    out[i] = np.uint8(np.int32(row[i] * factor[i] + shift))
+                code_row(x[o, c], unit[c], shift, codes[o, c])

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
 from topospike.models.inputs import Batch, InputForm, Inputs, leaves, rows_of, split_batch
-from topospike.snn.batches import steps_at_once
+from topospike.snn.batches import division
 from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
 from topospike.snn.cost import CostModel
@@ -182,18 +182,20 @@ class SpikingNetwork(nn.Module):
                 raise ConfigError(f"timesteps is {timesteps!r}; a number or 'silent' is required.")
             return self.settle(x, hold=hold, executor=executor).logits
         shown = self.shown(x, timesteps, hold=hold)
-        chosen, parts = executor_for(self, executor, x, timesteps), 1
-        if shown.first[0].device.type == "cpu":
-            parts = max(1, rows_of(shown.first) // self.program(chosen).images_at_once)
-        logits = [self._simulate(part, timesteps, chosen) for part in shown.divided(parts)]
-        return torch.cat(logits, dim=1) if parts > 1 else logits[0]
+        chosen = executor_for(self, executor, x, timesteps)
+        images, together = division(self, shown, timesteps, chosen)
+        parts = shown.divided(max(1, rows_of(shown.first) // images))
+        program = self.program(chosen)
+        layers = program.first_layers()
+        logits = [self._simulate(program, part, timesteps, together, layers) for part in parts]
+        return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
 
-    def _simulate(self, shown: Shown, timesteps: int, executor: Executor) -> Tensor:
+    def _simulate(
+        self, program: Program, shown: Shown, timesteps: int, together: int, layers: Any
+    ) -> Tensor:
         """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        program, inputs = self.program(executor), shown.first
-        most = steps_at_once(self, inputs, executor) if shown.is_constant else 1
-        together = steps = min(timesteps, most)
-        state = program.start(inputs, together=together)
+        inputs, steps = shown.first, together
+        state = program.start(inputs, together=together, layers=layers)
         blocks = []
         for before, moment in zip(
             range(0, timesteps, together), shown.moments(timesteps), strict=False
@@ -203,9 +205,7 @@ class SpikingNetwork(nn.Module):
             if before + together > timesteps:  # fewer are left: a smaller batch
                 steps = timesteps - before
                 state = program.start(inputs, state, together=steps)
-            logits, state = program.step(
-                before + 1, state, record=executor.reads_spikes, together=steps
-            )
+            logits, state = program.step(before + 1, state, record=False, together=steps)
             # a step may reuse the memory of the step before it, so each result is copied out
             blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
         return torch.cat(blocks)
@@ -252,7 +252,7 @@ class SpikingNetwork(nn.Module):
             if t > 1 and moment.changed:
                 state = program.show(moment.inputs, state)
             if not silent:  # nothing would change
-                logits, state = program.step(t, state, record=record or chosen.reads_spikes)
+                logits, state = program.step(t, state, record=record)
                 silent = t >= first and record and state.is_silent
             held = dict(zip(names, state.sites, strict=True))
             yield StepRecord(t, logits, state.values, held, silent, moment)

@@ -280,6 +280,23 @@ class SignedIntegrateAndFire(Neuron):
         return fire_if_signed(u, theta, available=budget)
 
 
+def largest_code(neuron: Neuron) -> tuple[int, bool]:
+    """Return the largest spike in units of the smallest one, and whether spikes have signs.
+
+    0 where spikes are no multiples of a smallest one.
+
+    Examples
+    --------
+    >>> largest_code(MultiThreshold(3, gated=True)), largest_code(IntegrateAndFire())
+    ((4, True), (1, False))
+    """
+    if isinstance(neuron, MultiThreshold):
+        return 1 << (neuron.levels - 1), True
+    if isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
+        return 1, neuron.gated
+    return 0, False
+
+
 @dataclass(frozen=True)
 class Uniform(Neuron):
     """Emits the nearest of the equally spaced values ``k theta / levels``, as one graded spike.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, Neuron, SignedIntegrateAndFire
+from topospike.snn.neurons import largest_code
 from topospike.snn.site import Site
 from topospike.wiring.fanout import events_at
 from topospike.wiring.graph import nodes_downstream_of_input, timeless_nodes
@@ -73,20 +73,14 @@ def quantum_of(site: Site) -> tuple[Tensor, int, bool] | None:
     Examples
     --------
     >>> from topospike.snn.coding import Rate
+    >>> from topospike.snn.neurons import MultiThreshold
     >>> site = Site("a", gated=True, neuron=MultiThreshold(3, gated=True), coding=Rate())
     >>> site.threshold = torch.tensor(2.0)
     >>> quantum_of(site)
     (tensor(0.5000), 4, True)
     """
-    neuron: Neuron = site.neuron
-    if not site.threshold.numel():
-        return None
-    if isinstance(neuron, MultiThreshold):
-        most = 1 << (neuron.levels - 1)
-        return site.threshold / most, most, True
-    if isinstance(neuron, IntegrateAndFire | SignedIntegrateAndFire):
-        return site.threshold, 1, neuron.gated
-    return None
+    most, signed = largest_code(site.neuron)
+    return (site.threshold / most, most, signed) if most and site.threshold.numel() else None
 
 
 class Quanta:

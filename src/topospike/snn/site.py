@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from topospike.snn.coding import Coding, SiteState
-from topospike.snn.fused import SiteLoop, has_loop
+from topospike.snn.fused import Kept, SiteLoop, has_loop
 from topospike.snn.neurons import Neuron, at_step
 
 START = SiteState()
@@ -174,3 +174,77 @@ def site_step(
     tensor([0.5000, 0.5000])
     """
     return site.coding.step(Rule(site, record), t, r_in, state)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is read of a site: decoded outputs, spikes, and spikes as codes of 8 bits."""
+
+    decoded: bool = True
+    spikes: bool = False
+    codes: bool = False
+
+
+def site_steps(
+    site: Site,
+    t: int,
+    steps: int,
+    r_in: Tensor,
+    state: SiteState,
+    wanted: Wanted,
+    *,
+    still: bool = False,
+) -> tuple[SiteState, Kept]:
+    """Take the steps from t on, which follow one another along the first axis of ``r_in``.
+
+    Of a ``still`` input there is one step, the same for all. Returns the state after the steps, and
+    of all of them what is wanted. ``codes`` are given where there is a compiled loop; elsewhere the
+    spikes stand for them.
+    """
+    plain, images = type(site.coding).step is Coding.step, len(r_in) // (1 if still else steps)
+    decoded, loop = state.decoded, state.loop
+    if decoded is None and plain:
+        decoded = torch.zeros_like(r_in[:images])
+        if has_loop(site.neuron, site.coding, decoded):
+            loop = SiteLoop(site.neuron, site.coding, site.threshold, decoded)
+    if (
+        decoded is None
+        or not (plain and isinstance(loop, SiteLoop))
+        or (steps > 1 and loop.order[0] != 0)
+    ):
+        r_in = r_in.expand(steps, *r_in.shape).flatten(0, 1) if still and steps > 1 else r_in
+        return one_by_one(site, t, steps, r_in, state, wanted)
+
+    def room(dtype: torch.dtype | None = None) -> Tensor:
+        if steps == 1:
+            return torch.empty_like(decoded, dtype=dtype)
+        shape = (images * steps, *decoded.shape[1:])
+        return torch.empty_strided(shape, decoded.stride(), dtype=dtype or decoded.dtype)
+
+    kept = Kept(
+        room() if wanted.decoded and steps > 1 else None,
+        (room() if steps > 1 or state.spikes is None else state.spikes) if wanted.spikes else None,
+        room(torch.uint8) if wanted.codes else None,
+    )
+    fired = loop.steps(t, steps, r_in, decoded, kept)
+    if steps > 1:
+        return SiteState(decoded, None, fired, state.extra, loop), kept
+    after = SiteState(decoded, kept.spikes, fired, state.extra, loop)
+    return after, replace(kept, decoded=decoded)
+
+
+def one_by_one(
+    site: Site, t: int, steps: int, r_in: Tensor, state: SiteState, wanted: Wanted
+) -> tuple[SiteState, Kept]:
+    """Take some steps one after the other."""
+    record = wanted.spikes or wanted.codes
+    if steps == 1:
+        state = site_step(site, t, r_in, state, record=record)
+        return state, Kept(decoded_of(state), state.spikes)
+    kept = Kept(torch.empty_like(r_in), torch.empty_like(r_in) if record else None)
+    for k, now in enumerate(r_in.chunk(steps)):
+        state = site_step(site, t + k, now, state, record=record)
+        for every, one in ((kept.decoded, state.decoded), (kept.spikes, state.spikes)):
+            if every is not None and one is not None:
+                every.chunk(steps)[k].copy_(one)
+    return state, kept

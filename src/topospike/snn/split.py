@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from topospike.wiring.graph import is_site, timeless_nodes
+from topospike.wiring.graph import is_site, result_of, timeless_nodes
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def split_in_time(
     network: fx.GraphModule,
     watched: tuple[fx.Node, ...] = (),
     substitutes: Substitutes = NOTHING,
-) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]]]:
-    """Return two functions, ``image_part(network, x)`` and ``step_part(network, run, *cached)``.
+) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., tuple[Any, ...]], list[fx.Node]]:
+    """Return ``image_part(network, x)``, ``step_part(network, run, *cached)``, and what is cached.
 
-    The first returns ``cached``. The second returns the logits, then the values of the ``watched``
-    nodes; ``run`` is the object that ``substitutes`` call.
+    The first returns the values ``cached``, of the nodes in the list, the second the logits, then
+    the values of the ``watched`` nodes; ``run`` is the object that ``substitutes`` call.
 
     Raises
     ------
@@ -59,8 +59,7 @@ def split_in_time(
     """
     graph = network.graph
     timeless = timeless_nodes(network)
-    output = next(node for node in graph.nodes if node.op == "output")
-    result = output.args[0]
+    result = result_of(network)
     if not isinstance(result, fx.Node) or result in timeless:
         raise ValueError("the output does not depend on any site")
     changing = [n for n in graph.nodes if n not in timeless and n.op != "output"]
@@ -71,7 +70,8 @@ def split_in_time(
     # computed once an image; a parameter is just read where it is needed
     boundary = [n for n in dict.fromkeys([*read, *watched]) if n in timeless and n.op != "get_attr"]
     image_part = image_half(graph, timeless, boundary)
-    return image_part, step_half(changing, boundary, (result, *watched), substitutes)
+    step_part = step_half(changing, boundary, (result, *watched), substitutes)
+    return image_part, step_part, boundary
 
 
 def reached_from(results: tuple[fx.Node, ...], substitutes: Substitutes) -> set[fx.Node]:
@@ -152,3 +152,18 @@ def generated_function(graph: fx.Graph) -> Callable[..., Any]:
     linecache.cache[name] = len(code.src), None, code.src.splitlines(keepends=True), name
     weakref.finalize(function, linecache.cache.pop, name, None)
     return function
+
+
+def grows(two: Any, three: Any) -> bool | None:
+    """Tell whether a value of two and three images has a row for each; ``None`` if otherwise."""
+    if not isinstance(two, Tensor):
+        return False if two == three else True if (two, three) == (2, 3) else None
+    if two.shape == three.shape:
+        return False
+    as_rows = two.shape[0] == 2 and three.shape == (3, *two.shape[1:])
+    return True if as_rows else None
+
+
+def repeated(x: Any, times: int) -> Any:
+    """Return a batch several times over, one after the other; so many times a number of images."""
+    return x.repeat(times, *(1 for _ in x.shape[1:])) if isinstance(x, Tensor) else x * times

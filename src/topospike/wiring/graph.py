@@ -21,6 +21,12 @@ def site_calls(network: fx.GraphModule) -> list[fx.Node]:
     return [node for node in network.graph.nodes if is_site(node)]
 
 
+def result_of(network: fx.GraphModule) -> fx.Node:
+    """Return the node of the logits."""
+    output = next(node for node in network.graph.nodes if node.op == "output")
+    return output.args[0]  # pyright: ignore[reportReturnType]
+
+
 def timeless_nodes(network: fx.GraphModule) -> set[fx.Node]:
     """Return the nodes whose value no site can change, parameters included."""
     timeless: set[fx.Node] = set()
