@@ -13,7 +13,7 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
           --benchmark-disable
 
-.PHONY: help demo test test-all test-types lint docs bench clean
+.PHONY: help demo test test-all lint docs bench clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -23,8 +23,7 @@ BENCH ?=
 help:
 	@echo "make demo        train, convert, measure and report the small example (runs/demo)"
 	@echo "make test        the test suite without the slow tests"
-	@echo "make test-all    the whole test suite"
-	@echo "make test-types  the suite without the slow tests, every annotation checked as it runs"
+	@echo "make test-all    the whole test suite, every annotation checked as it runs"
 	@echo "make lint        ruff, basedpyright, import-linter"
 	@echo "make docs        build the documentation into site/, strictly"
 	@echo "make bench       the benchmarks, one after the other; BENCH=--quick: about a minute each"
@@ -37,10 +36,7 @@ test: $(VENV)/.installed-dev
 	@$(PYTEST) -q -m "not slow"
 
 test-all: $(VENV)/.installed-dev
-	@$(PYTEST) -q
-
-test-types: $(VENV)/.installed-dev
-	@$(PYTEST) -q -m "not slow" -p tests.typechecks
+	@$(PYTEST) -q -p tests.typechecks
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Run the tests with every function of the library checking its annotations: shapes and types.
 
-``pytest -p tests.typechecks`` (`make test-types`): jaxtyping and beartype look at what goes into
+``pytest -p tests.typechecks`` (`make test-all`): jaxtyping and beartype look at what goes into
 and comes out of each call. What a test hands over inside ``pytest.raises`` is wrong on purpose:
 nothing is checked there, so that the library's own error is seen. Nor is anything while torch.fx
 traces a network: it is run with proxies in place of tensors.

@@ -194,9 +194,11 @@ def convert_network(run: Run, network: Network, settings: ConversionSettings) ->
         comparison.save(compared)
         write_json(path, to_json(snn.report))
         written = [path, compared, *save(snn, path.with_name(SAVED_NETWORK))]
+        rounded = path.with_name(WEIGHTS)
+        rounded.unlink(missing_ok=True)
         if weights is not None:
-            written.append(path.with_name(WEIGHTS))
-            write_atomically(written[-1], weights.text() + "\n")
+            write_atomically(rounded, weights.text() + "\n")
+            written.append(rounded)
         return written
 
     if is_missing(run, network, settings.method):
