@@ -275,7 +275,10 @@ def test_the_report_gives_the_method_back(method: str) -> None:
     kind = made.activations
     snn = convert(relu_net() if kind is None else trained(kind), made, images())
     assert (
-        method_of(decoded(json.dumps(to_json(snn.report)), ConversionReport, "report.json")) == made
+        method_of(
+            decoded(json.dumps(to_json(snn.report)).encode(), ConversionReport, "report.json")
+        )
+        == made
     )
     assert "percentile=0.9" in conversion_text(snn.report)
 

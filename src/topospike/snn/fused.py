@@ -10,6 +10,7 @@ equal bit for bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,8 @@ LONG_ROW = 1024
 """Elements to which short rows of thresholds are repeated."""
 
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+Layout = tuple[int, int, int]
+Along = Callable[[Any], Any]
 RULES = (MultiThreshold, IntegrateAndFire, SignedIntegrateAndFire)
 
 
@@ -70,13 +73,13 @@ class SiteLoop:
     def __init__(self, neuron: Neuron, coding: Coding, theta: Tensor, state: Tensor) -> None:
         self.neuron, self.coding = neuron, coding
         self.dtype = DTYPES[state.dtype]
-        self.order, self.layout, flat = laid_out(theta, state)
-        self.theta = flat.numpy()
-        self.first, self.second = of_thresholds(neuron, self.theta, self.dtype)
+        values = theta.detach().to(state.dtype).numpy()
         most, signed = largest_code(neuron)
-        fires = self.theta > 0
-        self.unit = np.where(fires, self.dtype(most) / np.where(fires, self.theta, 1), 0)
-        self.unit, self.shift = self.unit.astype(self.dtype), most if signed else 0
+        self.shift = most if signed else 0
+        unit = inverse(values, self.dtype(most))
+        self.order, self.layout, along = laid_out(values.shape, state)
+        of_rule = *of_thresholds(neuron, values, self.dtype), values, unit
+        self.of_rule = tuple(along(np.stack(of_rule)))
         from topospike.snn.kernels import site_loop  # imports numba: 0.7 s the first time
 
         self.run = site_loop
@@ -101,12 +104,11 @@ class SiteLoop:
         gains = np.array([(now, now - 1, 1.0 / now, 1.0) for now in g], self.dtype)
         rows = [numbers_of(at_step(self.neuron, now)) for now in taken]
         numbers = tuple(np.array(column, self.dtype) for column in zip(*rows, strict=True))
-        of_rule = self.first, self.second, self.theta, self.unit
         half = self.dtype(self.shift + 0.5)  # rounds what is then cut off
         kind = self.neuron.gated, self.coding.averages
 
         def share(begin: int, end: int) -> int:
-            return self.run(x, r, outputs, of_rule, gains, numbers, half, kind, begin, end)
+            return self.run(x, r, outputs, self.of_rule, gains, numbers, half, kind, begin, end)
 
         return in_shares(share, self.layout[0], x.size)
 
@@ -119,36 +121,51 @@ class SiteLoop:
         return np.empty((0, 0, 0, 0), dtype) if tensor is None else self.rows(tensor, steps)
 
 
-def laid_out(theta: Tensor, state: Tensor) -> tuple[list[int], tuple[int, int, int], Tensor]:
-    """Return the axes of a state from outer to inner in memory, and `matching_layout` for them."""
-    order = sorted(range(state.ndim), key=state.stride, reverse=True)
-    theta = theta.detach().to(state.dtype)
-    theta = theta.reshape((1,) * (state.ndim - theta.ndim) + tuple(theta.shape))
-    return order, *matching_layout(theta.permute(order), [state.shape[axis] for axis in order])
+def laid_out(sizes: Sequence[int], state: Tensor) -> tuple[list[int], Layout, Along]:
+    """Return the axes of a state from outer to inner in memory, and `matching_layout` for them.
 
-
-def matching_layout(theta: Tensor, shape: list[int]) -> tuple[tuple[int, int, int], Tensor]:
-    """Return (outer, middle, inner) and the thresholds as (middle, 1) or (1, inner).
-
-    ``theta`` varies along some of the axes of ``shape``. The axes before the first of them are
-    ``outer`` and those after the last are ``inner``; where little is left after the last, the
-    thresholds themselves lie along ``inner``, so that the innermost loop is always long.
+    ``sizes`` are those of the thresholds, which broadcast to the state; several arrays of these
+    sizes are laid out at once.
     """
-    varying = [axis for axis, size in enumerate(theta.shape) if size != 1]
+    order = sorted(range(state.ndim), key=state.stride, reverse=True)
+    aligned = (1,) * (state.ndim - len(sizes)) + tuple(sizes)
+    layout, along = matching_layout(
+        [aligned[axis] for axis in order], [state.shape[axis] for axis in order]
+    )
+    axes = (0, *(1 + axis for axis in order))
+    return order, layout, lambda values: along(values.reshape(-1, *aligned).transpose(axes))
+
+
+def matching_layout(sizes: list[int], shape: list[int]) -> tuple[Layout, Along]:
+    """Return (outer, middle, inner), and what lays thresholds out as (middle, 1) or (1, inner).
+
+    They vary along some of the axes of ``shape``. The axes before the first of them are ``outer``
+    and those after the last are ``inner``; where little is left after the last, the thresholds
+    themselves lie along ``inner``, so that the innermost loop is always long.
+    """
+    varying = [axis for axis, size in enumerate(sizes) if size != 1]
     if not varying:
         rows, each = (shape[0] if shape else 1), math.prod(shape[1:])
         parts = math.gcd(each, power_of_two_below(each // LONG_ROW))  # rows that stay in cache
-        return (rows * parts, 1, each // parts), theta.reshape(1, 1)
+        return (rows * parts, 1, each // parts), lambda values: values.reshape(-1, 1, 1)
     first, last = varying[0], varying[-1] + 1
     outer, middle, inner = (math.prod(s) for s in (shape[:first], shape[first:last], shape[last:]))
-    flat = theta.expand(*theta.shape[:first], *shape[first:last], *theta.shape[last:])
-    flat = flat.reshape(middle)
-    if inner >= SHORT_ROW:
-        return (outer, middle, inner), flat.reshape(middle, 1)
-    flat = flat.repeat_interleave(inner)
-    together = math.gcd(outer, power_of_two_below(LONG_ROW // len(flat)))
-    row = flat.repeat(together)
-    return (outer // together, 1, len(row)), row.reshape(1, -1)
+    is_short = inner < SHORT_ROW
+    together = math.gcd(outer, power_of_two_below(LONG_ROW // (middle * inner))) if is_short else 1
+
+    def along(values: Any) -> Any:
+        if sizes[first:last] != shape[first:last]:
+            full = (len(values), *sizes[:first], *shape[first:last], *sizes[last:])
+            values = np.broadcast_to(values, full)
+        if not is_short:
+            return values.reshape(-1, middle, 1)
+        rows = values.reshape(-1, 1, middle, 1)
+        return np.broadcast_to(rows, (len(rows), together, middle, inner)).reshape(len(rows), 1, -1)
+
+    layout = (
+        (outer // together, 1, middle * inner * together) if is_short else (outer, middle, inner)
+    )
+    return layout, along
 
 
 def power_of_two_below(number: int) -> int:
@@ -159,10 +176,15 @@ def power_of_two_below(number: int) -> int:
 def of_thresholds(neuron: Neuron, theta: Any, dtype: type[np.floating]) -> tuple[Any, Any]:
     """Return what depends on the thresholds alone, with the roundings of the tensor form."""
     if isinstance(neuron, MultiThreshold):
-        silent = theta <= 0
-        divisor = np.where(silent, dtype(np.inf), dtype(0.75) * theta)
-        return divisor, np.where(silent, dtype(0), dtype(-1) / np.where(silent, dtype(1), theta))
+        divisor = np.where(theta <= 0, dtype(np.inf), dtype(0.75) * theta)
+        return divisor, inverse(theta, dtype(-1))
     return theta * dtype(neuron.initial_membrane), theta * dtype(1.0 - GATE_TOLERANCE)
+
+
+def inverse(theta: Any, of: np.floating) -> Any:
+    """Return a number over each threshold, 0 for one at which nothing fires."""
+    fires = theta > 0
+    return np.where(fires, of / np.where(fires, theta, of.dtype.type(1)), of.dtype.type(0))
 
 
 def numbers_of(neuron: Neuron) -> tuple[float, ...]:

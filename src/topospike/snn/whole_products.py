@@ -193,11 +193,11 @@ def coded(operand: Tensor, unit: Tensor, shift: int) -> Tensor:
     if operand.device.type != "cpu" or operand.numel() < WORTHWHILE:
         return (operand * unit).add_(shift + 0.5).to(torch.uint8)
     codes = torch.empty_like(operand, dtype=torch.uint8)
-    order, layout, flat = laid_out(unit, operand)
+    order, layout, along = laid_out(unit.shape, operand)
     rows, out = (t.permute(order).reshape(layout).numpy() for t in (operand, codes))
     from topospike.snn.kernels import codes_loop  # imports numba
 
-    factors, half = flat.numpy(), rows.dtype.type(shift + 0.5)
+    factors, half = along(unit.numpy())[0], rows.dtype.type(shift + 0.5)
 
     def share(begin: int, end: int) -> int:
         codes_loop(rows[begin:end], factors, half, out[begin:end])
