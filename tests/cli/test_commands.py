@@ -1,6 +1,7 @@
 """The other subcommands, on the folder of a finished run."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -110,13 +111,16 @@ def test_analyse_reads_a_folder_or_a_topology_file(finished_run, capsys):
     assert of_file[:-1] == of_folder[:-1]
     assert any(line.startswith("gamma") for line in of_file)
     assert (finished_run / "topology_report.json").is_file()
+    # the stage's other file, the measures over the updates, is still the run's
+    assert main(["verify", str(finished_run)]) == 0
 
 
 def test_analyse_compares_topologies_with_each_other_and_with_random_links(
     finished_run, original_run, tmp_path, capsys
 ):
     out = tmp_path / "comparison"
-    paths = [str(finished_run), str(original_run / "topology.npz")]
+    other = shutil.copytree(original_run, tmp_path / "tiny")
+    paths = [str(finished_run), str(other / "topology.npz")]
     assert main(["analyse", *paths, "--random", "--folder", str(out)]) == 0
     table = capsys.readouterr().out.splitlines()
     mine, theirs, random = json.loads((out / "comparison.json").read_text())

@@ -75,7 +75,7 @@ def taking_over(target: Path, name: str) -> Iterator[None]:
     with locked(folder):
         yield
         ledger = Ledger(folder)
-        ledger.forget(stage)
+        ledger.reopen(stage)
         ledger.begin(name, {})
         ledger.end(name, outputs=[str(target.absolute().relative_to(folder))], seconds=0.0)
 

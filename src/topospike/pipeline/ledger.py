@@ -114,19 +114,17 @@ class Ledger:
         self._write()
         return names
 
-    def forget(self, *stages: str) -> None:
-        """Remove stages whose files no longer belong to the run."""
-        for stage in stages:
-            self.stages.pop(stage, None)
+    def reopen(self, stage: str) -> None:
+        """Let a stage run again whatever its settings; what it wrote stays sealed."""
+        self.stages[stage] = dataclasses.replace(self.stages[stage], settings={})
         self._write()
 
     def discard(self, *stages: str) -> None:
         """Remove stages, and delete the files they wrote."""
-        for name in [
-            n for stage in stages if stage in self.stages for n in self.stages[stage].outputs
-        ]:
-            (self.folder / name).unlink(missing_ok=True)
-        self.forget(*stages)
+        for known in [self.stages.pop(stage) for stage in stages if stage in self.stages]:
+            for name in known.outputs:
+                (self.folder / name).unlink(missing_ok=True)
+        self._write()
 
     def _sealed(self, stage: Stage, outputs: Iterable[str]) -> Stage:
         paths = {name: self.folder / name for name in outputs}
