@@ -95,7 +95,8 @@ def test_a_recipe_trains_prunes_and_trains_on(tmp_path, tiny_recipe):
     report = PruneReport.load(folder / "prune.json")
     links = {f"{layer.name}.weight": layer.links for layer in report.layers}
     assert Topology.load(folder / "topology.npz").counts() == links
-    assert list(json.loads((folder / "stages.json").read_text()))[:2] == [
+    assert list(json.loads((folder / "stages.json").read_text()))[:3] == [
+        "record.json",
         "train pretrained",
         "prune depgraph",
     ]

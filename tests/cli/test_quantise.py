@@ -65,7 +65,7 @@ def stage_metrics(folder, kind) -> list[dict]:
 
 def test_two_stages_run_between_training_and_conversion(finished) -> None:
     ledger = json.loads((finished / "stages.json").read_text())
-    assert list(ledger) == [*STAGES, "convert static cs-qcfs", "sha256"]
+    assert list(ledger) == ["record.json", *STAGES, "convert static cs-qcfs", "sha256"]
     for kind, epochs in (("s-qcfs", 2), ("cs-qcfs", 1)):
         lines = stage_metrics(finished, kind)
         assert [line["kind"] for line in lines] == ["epoch"] * epochs + ["thresholds"]

@@ -105,7 +105,8 @@ def test_what_every_pruner_promises(method, tmp_path) -> None:
     report.save(tmp_path / "prune.json")
     assert PruneReport.load(tmp_path / "prune.json") == report
     ts.save(pruned, tmp_path / "network")
-    assert torch.equal(ts.load(tmp_path / "network")(x, 3), pruned(x, 3))
+    again = ts.load(tmp_path / "network")(x, 3)  # no answer, NaN, where layers wait
+    torch.testing.assert_close(again, pruned(x, 3), rtol=0, atol=0, equal_nan=True)
     # the same images in other batches, and what is counted: existing links only
     again, _ = ts.prune_spiking(
         snn, {"linear": 0.6, "conv": 0.25}, [(b, None) for b in x.split(30)], timesteps=3

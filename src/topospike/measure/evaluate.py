@@ -293,8 +293,7 @@ class Tally:
         curves = {name: tuple(values[1:]) for name, values in measured.items()}
         of_ann = {name: values[0] for name, values in measured.items()}
         arriving = {
-            sums.metric.name: tuple(v for v in sums.values()[1:] if not math.isnan(v))
-            for sums in self.of_ann
+            sums.metric.name: tuple(sums.values()[1 : sums.answered + 1]) for sums in self.of_ann
         }
         first = self.metrics[0].metric
         conventions = counter.conventions

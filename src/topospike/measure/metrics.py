@@ -305,6 +305,11 @@ class MetricSums:
         before = self.steps[t]
         self.steps[t] = (total, count) if before is None else (before[0] + total, before[1] + count)
 
+    @property
+    def answered(self) -> int:
+        """At how many time steps there was an answer."""
+        return sum(sums is not None for sums in self.steps[1:])
+
     def values(self) -> list[float]:
         """Return the value of the ANN, then those of t = 1, 2, ..."""
         nothing = self.metric.unanswered
