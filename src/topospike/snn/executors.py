@@ -145,9 +145,9 @@ class Program:
             decoded.update(inputs_of(node, substitutes))
         return tuple(Wanted(n in decoded, n in spikes, n in codes) for n in self.calls)
 
-    @property
+    @cached_property
     def sites(self) -> list[Site]:
-        """The sites in the order in which they run."""
+        """The sites in the order in which they run; looked up once, not at every step."""
         return [site_of(node, self.network) for node in self.calls]
 
     @cached_property

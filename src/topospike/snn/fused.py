@@ -9,6 +9,7 @@ equal bit for bit.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ LONG_ROW = 1024
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 Layout = tuple[int, int, int]
 Along = Callable[[Any], Any]
+NOTHING = {kind: np.empty((0, 0, 0, 0), kind) for kind in (np.float32, np.float64, np.uint8)}
+"""Where what is not wanted is written."""
 RULES = (MultiThreshold, IntegrateAndFire, SignedIntegrateAndFire)
 
 
@@ -99,11 +102,7 @@ class SiteLoop:
             self.kept_rows(kept.spikes, steps, self.dtype),
             self.kept_rows(kept.codes, steps, np.uint8),
         )
-        taken = range(t, t + steps)
-        g = [self.coding.gain(now) for now in taken]
-        gains = np.array([(now, now - 1, 1.0 / now, 1.0) for now in g], self.dtype)
-        rows = [numbers_of(at_step(self.neuron, now)) for now in taken]
-        numbers = tuple(np.array(column, self.dtype) for column in zip(*rows, strict=True))
+        gains, numbers = of_steps(self.neuron, self.coding, t, steps, self.dtype)
         half = self.dtype(self.shift + 0.5)  # rounds what is then cut off
         kind = self.neuron.gated, self.coding.averages
 
@@ -118,7 +117,7 @@ class SiteLoop:
 
     def kept_rows(self, tensor: Tensor | None, steps: int, dtype: Any) -> Any:
         """Return where something is to be kept, of no steps if it is not."""
-        return np.empty((0, 0, 0, 0), dtype) if tensor is None else self.rows(tensor, steps)
+        return NOTHING[dtype] if tensor is None else self.rows(tensor, steps)
 
 
 def laid_out(sizes: Sequence[int], state: Tensor) -> tuple[list[int], Layout, Along]:
@@ -185,6 +184,18 @@ def inverse(theta: Any, of: np.floating) -> Any:
     """Return a number over each threshold, 0 for one at which nothing fires."""
     fires = theta > 0
     return np.where(fires, of / np.where(fires, theta, of.dtype.type(1)), of.dtype.type(0))
+
+
+@functools.lru_cache(maxsize=1024)
+def of_steps(
+    neuron: Neuron, coding: Coding, t: int, steps: int, dtype: type[np.floating]
+) -> tuple[Any, tuple[Any, ...]]:
+    """Return the gains of some steps, (steps, 4), and each of the rule's constants, (steps,)."""
+    taken = range(t, t + steps)
+    g = [coding.gain(now) for now in taken]
+    gains = np.array([(now, now - 1, 1.0 / now, 1.0) for now in g], dtype)
+    rows = [numbers_of(at_step(neuron, now)) for now in taken]
+    return gains, tuple(np.array(column, dtype) for column in zip(*rows, strict=True))
 
 
 def numbers_of(neuron: Neuron) -> tuple[float, ...]:
