@@ -90,6 +90,31 @@ def test_a_graph_that_counts_images_elsewhere_takes_single_steps() -> None:
     assert torch.equal(snn(x, 5), one_by_one(snn, x, 5, "decoded"))
 
 
+class RowsFirst(nn.Module):
+    """Its middle layer sees rows first, its sites images first: they lie transposed in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.rows, self.head = nn.Linear(32, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.rows(torch.relu(self.first(x)).transpose(0, 1))
+        return self.head(torch.relu(rows.transpose(0, 1)).mean(1))
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 40])
+@pytest.mark.parametrize("executor", ["decoded", "integer"])
+def test_layers_that_count_rows_first(executor: str, images: int) -> None:
+    torch.manual_seed(0)
+    calibration = [torch.rand(16, 40, 32).double()]
+    snn = ts.convert(RowsFirst().eval().double(), "qcfs", calibration=calibration)
+    if executor == "integer":
+        snn, _ = ts.quantise_weights(snn, 8)
+    x = torch.rand(images, 40, 32).double()
+    single = one_by_one(snn, x, 8, executor)
+    torch.testing.assert_close(snn(x, 8, executor=executor), single, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("method", ["srp", "offset-spike"])
 def test_sites_with_phases_and_calibrated_membranes_take_their_steps_in_turn(method: str) -> None:
     images = torch.rand(16, 2, 8, 8).double()

@@ -49,9 +49,9 @@ def division(
     Every step fetches all weights; with one image that is most of its time. But no layer depends on
     what later layers did in earlier steps, so steps can take the place of further images, as many
     as make, with the images, a batch of `images_at_once`; only the sites take them one after the
-    other. That needs a CPU, layers that keep nothing but sums from step to step, and a graph in
-    which the first axis counts images wherever a site is. ``steps_first`` executors, whose layers
-    take less time than what is kept between their steps, divide larger batches for it too.
+    other. That needs a CPU, and a graph in which the first axis counts images wherever something is
+    kept from step to step: at sites, and at layers of ``steps_first`` executors, which keep sums.
+    These, whose layers take less time than what is kept, divide larger batches for it too.
     """
     inputs = shown.first
     images = rows_of(inputs)
@@ -64,6 +64,7 @@ def division(
     if executor.follows_events or not shown.is_constant or together < 2:
         return most, 1
     first = counts_images_first(snn, inputs) and snn.program(executor).counts_images(inputs)
+    first = first and (not executor.steps_first or layers_count_images_first(snn))
     return (few if executor.steps_first else most, together) if first else (most, 1)
 
 
@@ -78,3 +79,12 @@ def counts_images_first(snn: SpikingNetwork, inputs: tuple[Tensor, ...]) -> bool
         blank = ([x.new_zeros(images, *x.shape[1:]) for x in inputs] for images in (2, 3))
         snn.steps_as_images = first and [len(snn.ann(*tensors)) for tensors in blank] == [2, 3]
     return snn.steps_as_images
+
+
+def layers_count_images_first(snn: SpikingNetwork) -> bool:
+    """Tell whether the first axis counts images, before places of these, in every layer's operand.
+
+    Sites may do so where a layer between them does not (tokens first, say).
+    """
+    lying = (layer.images for layer in snn.wiring if layer.images is not None)
+    return all(images.axis == 0 and images.leading for images in lying)

@@ -219,7 +219,7 @@ def site_steps(
         if steps == 1:
             return torch.empty_like(decoded, dtype=dtype)
         shape = (images * steps, *decoded.shape[1:])
-        return torch.empty_strided(shape, decoded.stride(), dtype=dtype or decoded.dtype)
+        return torch.empty_permuted(shape, loop.order, dtype=dtype or decoded.dtype)
 
     kept = Kept(
         room() if wanted.decoded and steps > 1 else None,
