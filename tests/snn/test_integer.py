@@ -119,7 +119,7 @@ def test_eight_bit_products_are_exact_borders_included(
     whole = torch.randint(-127, 128, shape, dtype=torch.int8)
     weight = WholeWeight(whole, torch.rand(12).double() + 0.1, kind, 127, signed)
     codes = torch.randint(0, 255 if signed else 128, (3, 6) if linear else (3, 6, 5, 7))
-    codes = in_format(codes.to(torch.uint8))
+    codes = in_format(codes.to(torch.uint8), maps=codes.ndim == 4)
     exact = Floating(weight, torch.zeros((), dtype=torch.float64))(codes)
     product = EightBit(weight)
     assert product.zero_point == 0
@@ -197,3 +197,30 @@ def test_edits_are_seen() -> None:
     snn.sites["1"].threshold.mul_(1.1)
     with pytest.raises(ConfigError, match="2: the thresholds that feed it"):
         snn(x, 3, executor="integer")
+
+
+class LinearOverMaps(nn.Module):
+    """Linear layers whose operand has four axes, channels last, as in ConvNeXt and Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = torch.relu(self.conv(x)).permute(0, 2, 3, 1)
+        return self.head(torch.relu(self.linear(maps)).amax((1, 2)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [4, 8, 16])  # 8: as many rows of a map as channels
+@pytest.mark.parametrize("method", ["dcgs", "qcfs"])
+def test_linear_layers_of_four_axes(method: str, size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(size)
+    model, images = LinearOverMaps().eval().to(dtype), torch.rand(16, 3, size, size, dtype=dtype)
+    snn, _ = ts.quantise_weights(ts.convert(model, method, calibration=[images]), 8)
+    together = snn(images[:3], 6, executor="integer")
+    exact = snn(images[:3], 6, executor="decoded")
+    # in float32 a spike may fall a step apart
+    tolerance = 1e-12 if dtype is torch.float64 else 2e-3
+    torch.testing.assert_close(together, exact, rtol=0, atol=tolerance)

@@ -102,6 +102,11 @@ class IntegerForm:
         """The nodes whose values `step` is given."""
         return (*self.sites, *self.numbers)
 
+    @property
+    def maps(self) -> bool:
+        """Whether it is a convolution: rows are then the second axis of outputs, not the last."""
+        return self.node.target is aten.conv2d.default
+
     def start(self, network: nn.Module) -> IntegerState:
         """Return the product and the bias, before any step."""
         weight = weight_of(self.node, network)
@@ -136,21 +141,22 @@ class IntegerForm:
         ones = (1.0,) * run.together
         factors = (ones, shares) if self.coding.averages else (shares, ones)
         of_layer = held.product.offset(codes), held.product.scale, held.bias
-        return outputs_of(sums, total, of_layer, *factors), replace(held, total=total)
+        outputs = outputs_of(sums, total, of_layer, *factors, maps=self.maps)
+        return outputs, replace(held, total=total)
 
     def _codes(self, run: Step, numbers: tuple[Any, ...]) -> Tensor:
         """Return what arrives as unsigned codes of 8 bits, shifted if they have signs."""
         codes = run.codes_of(self.sites[0])
         if self.code_path is not None and codes is not None:
-            return in_format(self.code_path(run.ann, codes, *numbers))
+            return in_format(self.code_path(run.ann, codes, *numbers), maps=self.maps)
         spikes = (run.spikes_of(node) for node in self.sites)
         operand = self.path(run.ann, *spikes, *numbers)
         if self.codes.largest == 1 and not self.codes.signed:
-            return in_format(operand.ne(0).view(torch.uint8))
+            return in_format(operand.ne(0).view(torch.uint8), maps=self.maps)
         unit = self.codes.quantum.reciprocal()
-        unit = unit[:, None, None] if self.node.target is aten.conv2d.default else unit
+        unit = unit[:, None, None] if self.maps else unit
         shift = self.codes.largest if self.codes.signed else 0
-        return in_format(coded(operand, unit, shift))
+        return in_format(coded(operand, unit, shift), maps=self.maps)
 
 
 def edited(name: str, what: str) -> ConfigError:

@@ -24,13 +24,16 @@ def outputs_of(
     of_layer: tuple[Tensor, Tensor, Tensor],
     shares: Sequence[float],
     means: Sequence[float],
+    *,
+    maps: bool = False,
 ) -> Tensor:
     """Return the outputs y of some steps, in the memory of the sums; bring S up to date.
 
     Parameters
     ----------
     sums
-        Shape (steps * images, ...), the steps one after the other, maps with channels last.
+        Shape (steps * images, ..., rows), the steps one after the other; of ``maps``
+        (steps * images, rows, down, across), channels last in memory.
     total
         S before the first of the steps, of one step's shape and memory format.
     of_layer
@@ -47,18 +50,18 @@ def outputs_of(
             [12.5000]])
     """
     if total.device.type == "cpu" and total.dtype in DTYPES and total.numel() >= WORTHWHILE:
-        compiled(sums, total, of_layer, shares, means)
+        compiled(sums, total, of_layer, shares, means, maps)
         return sums
-    offset, scale, bias = (over(values, sums) for values in of_layer)
+    offset, scale, bias = (over(values, maps) for values in of_layer)
     for now, share, mean in zip(sums.chunk(len(shares)), shares, means, strict=True):
         total.add_(now.sub_(offset).mul_(scale), alpha=share)
         now.copy_(total).mul_(mean).add_(bias)
     return sums
 
 
-def over(values: Tensor, outputs: Tensor) -> Tensor:
-    """Return one number a channel so that it broadcasts over outputs."""
-    return values[:, None, None] if outputs.ndim == 4 and values.ndim == 1 else values
+def over(values: Tensor, maps: bool) -> Tensor:
+    """Return one number a row so that it broadcasts over outputs."""
+    return values[:, None, None] if maps and values.ndim == 1 else values
 
 
 def compiled(
@@ -67,6 +70,7 @@ def compiled(
     of_layer: tuple[Tensor, Tensor, Tensor],
     shares: Sequence[float],
     means: Sequence[float],
+    maps: bool,
 ) -> None:
     """Do so in one pass over memory."""
     from topospike.snn.kernels import sums_loop  # imports numba
@@ -78,7 +82,7 @@ def compiled(
     row = places * channels
 
     def rows(tensor: Tensor, *shape: int) -> Any:
-        last = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
+        last = tensor.permute(0, 2, 3, 1) if maps else tensor
         return last.view(*shape, -1, row).numpy()
 
     def along(values: Tensor) -> Any:

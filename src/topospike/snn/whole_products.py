@@ -96,7 +96,8 @@ class EightBit:
         ops = torch.ops.onednn
         given = codes, 1.0, self.zero_point, self.packed, self.ones, self.zeros, None
         product = ops.qconv2d_pointwise if self.settings else ops.qlinear_pointwise
-        return in_format(product(*given, *self.settings, 1.0, 0, torch.float32, "none", [], ""))
+        sums = product(*given, *self.settings, 1.0, 0, torch.float32, "none", [], "")
+        return in_format(sums, maps=bool(self.settings))
 
     def offset(self, codes: Tensor) -> Tensor:
         """Return what the shift adds: where maps end, less."""
@@ -128,9 +129,8 @@ class Floating:
         """Take the shift back, and multiply."""
         signed = codes.to(self.dtype).sub_(self.shift)
         if self.settings:
-            return in_format(
-                functional.conv2d(signed, self.whole, None, *self.settings).to(self.like)
-            )
+            sums = functional.conv2d(signed, self.whole, None, *self.settings)
+            return in_format(sums.to(self.like), maps=True)
         return functional.linear(signed, self.whole).to(self.like)
 
     def offset(self, codes: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def eight_bit_obstacle() -> str:
         for signed in (False, True):
             codes = torch.full(rows, 254, dtype=torch.uint8)
             codes[1].random_(0, 255, generator=drawn)
-            codes = in_format(codes)
+            codes = in_format(codes, maps=bool(settings))
             weight = WholeWeight(
                 whole, torch.ones(9).double(), settings, 127 if signed else 255, signed
             )
@@ -207,10 +207,6 @@ def coded(operand: Tensor, unit: Tensor, shift: int) -> Tensor:
     return codes
 
 
-def in_format(tensor: Tensor) -> Tensor:
-    """Return an operand with its channels last in memory, if it has maps."""
-    return (
-        tensor.contiguous(memory_format=torch.channels_last)
-        if tensor.ndim == 4
-        else tensor.contiguous()
-    )
+def in_format(tensor: Tensor, *, maps: bool) -> Tensor:
+    """Return an operand as a product takes it: of a convolution, channels last in memory."""
+    return tensor.contiguous(memory_format=torch.channels_last if maps else torch.contiguous_format)
