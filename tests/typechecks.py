@@ -25,7 +25,7 @@ with patch("random.getrandbits", random.Random(0).getrandbits):
 
 decorate = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as for Pyright
 # numba compiles these functions, and nothing around them.
-COMPILED = ("topospike.snn.kernels", "topospike.snn.event_kernels")
+COMPILED = ("topospike.snn.kernels", "topospike.snn.executors.event_kernels")
 
 
 def checked(function: Callable) -> Callable:

@@ -16,9 +16,9 @@ from timing.against import METHODS
 from timing.figures import ENGINE_COLUMNS, Figures, engine_rows
 from timing.peers import Simulation
 from topospike.snn import SpikingNetwork
-from topospike.snn.cost import LayerSize
-from topospike.snn.events import EventForm
 from topospike.snn.executors import EXECUTORS
+from topospike.snn.executors.cost import LayerSize
+from topospike.snn.executors.events import EventForm
 
 WITHOUT_RELU = ("vit-s",)
 """Networks that only differential coding converts."""

@@ -11,8 +11,14 @@ import topospike as ts
 from timing import alternate, table
 from timing.figures import Figures
 from timing.spiking import untrained
-from topospike.snn.cost import CostModel
-from topospike.snn.scatter import POINT, CompressedLinear, Geometry, PackedWeight, event_form
+from topospike.snn.executors.cost import CostModel
+from topospike.snn.executors.scatter import (
+    POINT,
+    CompressedLinear,
+    Geometry,
+    PackedWeight,
+    event_form,
+)
 
 SHARES = (0.2, 0.06, 0.02, 0.005)
 DENSITIES = (1.0, 0.5, 0.22, 0.1, 0.05, 0.01)

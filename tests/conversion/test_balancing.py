@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import topospike as ts
-from topospike.conversion.balancing import balanced, tail
+from topospike.conversion.methods.balancing import balanced, tail
 from topospike.errors import ConfigError
 
 

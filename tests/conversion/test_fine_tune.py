@@ -8,8 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import topospike as ts
-from topospike.conversion.fine_tune import answers_with_gradient, mean_loss, trainable
-from topospike.conversion.gradients import GradientRule
+from topospike.conversion.fine_tune import GradientRule, answers_with_gradient, mean_loss, trainable
 from topospike.direct import spiking_model, spiking_network
 from topospike.errors import ConfigError, ConversionError, MissingDataError, NonFiniteError
 from topospike.snn.coding import CODINGS, SiteState

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import topospike as ts
-from topospike.conversion.layer_by_layer import Graded, OneSpike, Parallel, Phase
-from topospike.conversion.shifts import ShiftedSite, fitted
+from topospike.conversion.methods.layer_by_layer import Graded, OneSpike, Parallel, Phase
+from topospike.conversion.methods.shifts import ShiftedSite, fitted
 from topospike.errors import ConfigError, ConversionError
 from topospike.export import export_csr, read_csr
 from topospike.snn.neurons import Uniform

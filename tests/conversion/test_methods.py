@@ -19,8 +19,12 @@ from topospike.conversion import (
     convert,
     quantise_activations,
 )
-from topospike.conversion.method import method_of
-from topospike.conversion.uneven_spikes import OffsetSpike, ResidualMembrane, offset_membrane
+from topospike.conversion.methods.method import method_of
+from topospike.conversion.methods.uneven_spikes import (
+    OffsetSpike,
+    ResidualMembrane,
+    offset_membrane,
+)
 from topospike.errors import ConfigError, ConversionError
 from topospike.export import load, save
 from topospike.files.reading import decoded
@@ -29,9 +33,9 @@ from topospike.models.qcfs import SlipReLU
 from topospike.pipeline.names import check_names
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.snn import SpikingNetwork
+from topospike.snn.executors.steps import Visitor
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
 from topospike.snn.site import START, Site, site_step
-from topospike.snn.steps import Visitor
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "qcfs"
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import topospike as ts
 from topospike.conversion import METHODS
-from topospike.conversion.method import EXPORTS
+from topospike.conversion.methods.method import EXPORTS
 from topospike.errors import ConversionError
 from topospike.export import event_network, export_csr, export_nir, read_csr, simulate_nir
 from topospike.models.qcfs import SlipReLU

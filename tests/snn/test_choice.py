@@ -6,8 +6,8 @@ from tests.snn.networks import converted
 
 import topospike as ts
 from topospike.errors import ConfigError
-from topospike.snn import choice
-from topospike.snn.choice import choose_executor
+from topospike.snn.executors import choice
+from topospike.snn.executors.choice import choose_executor
 
 
 def test_what_cannot_run_or_is_too_far_is_out() -> None:

@@ -13,8 +13,8 @@ from topospike.errors import ConfigError
 from topospike.recipe import DataSettings
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import EXECUTORS
-from topospike.snn.forms import LARGE_MAP
-from topospike.snn.steps import Step
+from topospike.snn.executors.forms import LARGE_MAP
+from topospike.snn.executors.steps import Step
 
 
 @cache

@@ -12,9 +12,9 @@ from topospike.conversion import convert
 from topospike.errors import ConfigError
 from topospike.measure import evaluate
 from topospike.snn import SpikingNetwork
-from topospike.snn.cost import CostModel
-from topospike.snn.events import REFRESH, EventForm, EventState
 from topospike.snn.executors import EXECUTORS
+from topospike.snn.executors.cost import CostModel
+from topospike.snn.executors.events import REFRESH, EventForm, EventState
 
 ALWAYS = CostModel(dense_mac=1e9)
 NEVER = CostModel(call=1e18)

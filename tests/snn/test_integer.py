@@ -12,15 +12,15 @@ from topospike.errors import ConfigError
 from topospike.snn import SpikingNetwork
 from topospike.snn.batches import division
 from topospike.snn.executors import EXECUTORS
-from topospike.snn.integer import IntegerForm
-from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
-from topospike.snn.whole_products import (
+from topospike.snn.executors.integer import IntegerForm
+from topospike.snn.executors.whole_products import (
     EightBit,
     Floating,
     WholeWeight,
     eight_bit_obstacle,
     in_format,
 )
+from topospike.snn.neurons import IntegrateAndFire, MultiThreshold, SignedIntegrateAndFire
 
 OPTIONS = [
     {},

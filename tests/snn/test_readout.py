@@ -8,8 +8,8 @@ from torch import nn
 
 import topospike as ts
 from topospike.contracts import ActivationComparison, Evaluation
-from topospike.conversion.balancing import best_delay
-from topospike.conversion.method import method_of
+from topospike.conversion.methods.balancing import best_delay
+from topospike.conversion.methods.method import method_of
 from topospike.errors import ConfigError, ConversionError
 from topospike.export import export_csr
 from topospike.measure.compare import compare_activations

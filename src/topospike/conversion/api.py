@@ -17,15 +17,15 @@ from torch import Tensor, fx, nn
 from topospike.contracts import ConversionReport, LayerInput
 from topospike.conversion.calibrate import (
     drop_ceilings,
+    means_of,
     observe_sites,
     require_trained_for,
     set_thresholds,
 )
 from topospike.conversion.fold import fold_batch_norms
-from topospike.conversion.frames import means_of, refuse_frames
 from topospike.conversion.health import advise, site_reports, uncounted_operations
 from topospike.conversion.inherit import inherit_masks
-from topospike.conversion.method import Method, method_from
+from topospike.conversion.methods.method import Method, method_from
 from topospike.conversion.place import (
     Placed,
     find_rectifiers,
@@ -43,7 +43,7 @@ from topospike.conversion.proof import (
     require_sound_sites,
     run_model,
 )
-from topospike.conversion.refuse import refuse_model
+from topospike.conversion.refuse import refuse_frames, refuse_model
 from topospike.errors import ConfigError, MissingDataError
 from topospike.models.capture import capture
 from topospike.models.inputs import Batch, InputForm, calibration_batches

@@ -7,14 +7,14 @@ ANN, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor, fx
 
-from topospike.conversion.method import Method, ThresholdRule
+from topospike.conversion.methods.method import Method, ThresholdRule
 from topospike.conversion.place import Placed, find_rectifiers
 from topospike.errors import ConfigError, ConversionError
 from topospike.models.capture import node_module
@@ -23,6 +23,7 @@ from topospike.models.qcfs import SlipReLU
 from topospike.models.rectifier_calls import TrainedActivations
 from topospike.progress import progress
 from topospike.registry import suggestion
+from topospike.snn.frames import check_counts, mean_of
 from topospike.snn.neurons import IntegrateAndFire, SignedIntegrateAndFire, Uniform
 from topospike.snn.site import Site, observing
 from topospike.thresholds.solvers import given_thresholds, solve_thresholds
@@ -170,3 +171,19 @@ def drop_ceilings(network: fx.GraphModule, trained: TrainedActivations) -> None:
         if rectifier.ceiling is not None and trained.at(name, node_module(node)) is not None:
             node.target = torch.ops.aten.relu.default
             node.args, node.kwargs = node.args[:1], {}
+
+
+def means_of(batches: Iterable[Inputs], kind: str) -> Iterator[Inputs]:
+    """Yield what the ANN is shown of calibration frames: the mean of each recording.
+
+    Raises
+    ------
+    ShapeError
+        If a batch has no axis of frames.
+    ConfigError
+        If frames of ``events`` hold what is no number of events.
+    """
+    for number, frames in enumerate(batches):
+        if kind == "events":
+            check_counts(frames, f"calibration batch {number}")
+        yield mean_of(frames)

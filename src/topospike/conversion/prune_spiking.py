@@ -30,8 +30,8 @@ from topospike.progress import progress
 from topospike.pruning import PRUNING_METHODS, PruneReport
 from topospike.pruning.links import LAYER_OPS, LinkSettings, PrunedLayer, deficiency, prune_together
 from topospike.pruning.moments import InputMoments, geometry_of
+from topospike.snn.executors.quanta import plain_weight
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.quanta import plain_weight
 from topospike.snn.readout import answer_stays, first_answer
 from topospike.topology import Layer, check_masks, register_mask, select
 from topospike.topology.layers import kind_of

@@ -6,12 +6,14 @@ counterpart are found later, in the graph (`topospike.conversion.place`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
+from topospike.conversion.methods.method import Method
 from topospike.errors import ConfigError, ConversionError
+from topospike.snn.site import Site
 
 
 def refuse_model(model: nn.Module) -> None:
@@ -60,6 +62,29 @@ def is_quantised(module: nn.Module) -> bool:
         tensor.is_quantized for tensor in [*module._parameters.values(), *module._buffers.values()]
         if tensor is not None
     )  # fmt: skip
+
+
+def refuse_frames(sites: Iterable[Site], method: Method, kind: str) -> None:
+    """Raise `ConfigError` for neurons that cannot read frames.
+
+    Some look at a few steps of their image before a run; and neurons on the pixels take the place
+    of the events that enter.
+    """
+    if kind == "image":
+        return
+    for site in sites:
+        if site.coding.presimulation:
+            raise ConfigError(
+                f"input={kind!r}: {method.name!r} looks at {site.coding.presimulation} steps of "
+                "a constant image before a run, and frames are not known before they come. Use "
+                "another method, or input='image'."
+            )
+    if kind == "events" and method.sites_on_inputs:
+        raise ConfigError(
+            f"input='events': this {method.name!r} puts neurons on the pixels (pixels=True), and "
+            "what they send is counted in place of the events. Leave pixels out, or use "
+            "input='frames'."
+        )
 
 
 HOPELESS: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (

@@ -1,6 +1,7 @@
 """Convert: give a spiking network weights of few bits, as chips hold them, and say what it costs.
 
-With q_i the quantum of input channel i (`topospike.snn.quanta`) and ``m = 2^(bits - 1) - 1``:
+With q_i the quantum of input channel i (`topospike.snn.executors.quanta`) and ``m = 2^(bits - 1) -
+1``:
 
     d_o = max_i |W[o, i] q_i| / m,    Wq[o, i] = round(W[o, i] q_i / d_o),    W <- d_o Wq / q
 
@@ -22,9 +23,9 @@ from torch import Tensor, fx
 from topospike.errors import ConfigError
 from topospike.models.inputs import Inputs
 from topospike.registry import suggestion
-from topospike.snn.integer import BITS, by_row, codes_of, steps_of
+from topospike.snn.executors.integer import BITS, by_row, codes_of, steps_of
+from topospike.snn.executors.quanta import Codes, plain_weight
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.quanta import Codes, plain_weight
 from topospike.wiring.layers import PRODUCTS, Layer
 
 COMPUTED = "its weights are computed, or read by several layers, and were left as they are"

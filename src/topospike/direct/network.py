@@ -26,8 +26,8 @@ from topospike.direct.neurons import SpikingNeuron
 from topospike.errors import ConfigError, ConversionError
 from topospike.recipe import DirectSettings, NeuronSettings
 from topospike.registry import suggestion
+from topospike.snn.executors.split import generated_function
 from topospike.snn.frames import Shown, check_input
-from topospike.snn.split import generated_function
 
 NEURONS = "spiking_neurons"
 OUTPUTS = ("spikes", "membrane")

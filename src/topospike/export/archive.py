@@ -1,11 +1,11 @@
 """The folder of a saved spiking network: one JSON file and one file of tensors.
 
 ``network.json`` holds the graph, the sites and the conversion report, which names the method and
-its options (`topospike.conversion.method` builds the network from them), with a digest of itself
-and of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks, thresholds and
-constants. The tensor file is written first and the JSON file is then replaced in one step, so a
-folder holds the old network or the new one, whole. Nothing is pickled, and nothing in the files is
-run: see `topospike.export.graph_json` for what a graph may name.
+its options (`topospike.conversion.methods.method` builds the network from them), with a digest of
+itself and of the tensor file it names; ``tensors-DIGEST.safetensors`` holds weights, masks,
+thresholds and constants. The tensor file is written first and the JSON file is then replaced in one
+step, so a folder holds the old network or the new one, whole. Nothing is pickled, and nothing in
+the files is run: see `topospike.export.graph_json` for what a graph may name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport, to_json, write_atomically, write_json
-from topospike.conversion.method import (
+from topospike.conversion.methods.method import (
     METHODS,
     NEURONS,
     Method,
@@ -281,7 +281,7 @@ def site_to_plain(site: nn.Module) -> dict[str, Plain]:
     if type(neuron) not in NEURONS.values():
         raise ConversionError(
             f"{site.name}: its neurons ({type(neuron).__name__}) are not registered; known are "
-            f"{', '.join(NEURONS)}. Register yours in topospike.conversion.method.NEURONS."
+            f"{', '.join(NEURONS)}. Register yours in topospike.conversion.methods.method.NEURONS."
         )
     return {
         "name": site.name,

@@ -21,14 +21,14 @@ from jaxtyping import Bool
 from torch import Tensor, fx
 
 from topospike.contracts import to_json, write_atomically, write_json
-from topospike.conversion.method import require_export
+from topospike.conversion.methods.method import require_export
 from topospike.errors import ConversionError
 from topospike.files.archives import Arrays, read_arrays, reading
 from topospike.files.ranges import Order
 from topospike.files.reading import converted, read_record
-from topospike.snn.integer import codes_of, grid_of
+from topospike.snn.executors.integer import codes_of, grid_of
+from topospike.snn.executors.quanta import Codes
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.quanta import Codes
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class CsrLayer:
 class CsrNetwork:
     """What `read_csr` returns: the description as dictionaries, and the arrays.
 
-    ``shifts`` and ``scales``: of sites that have them (`topospike.conversion.shifts`).
+    ``shifts`` and ``scales``: of sites that have them (`topospike.conversion.methods.shifts`).
     """
 
     description: dict[str, Any]

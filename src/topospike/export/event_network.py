@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from topospike.conversion.method import require_export
+from topospike.conversion.methods.method import require_export
 from topospike.errors import ConversionError
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from topospike.conversion.method import require_export
+from topospike.conversion.methods.method import require_export
 from topospike.errors import ConfigError, require
 from topospike.export.event_network import SpikingPopulation, event_network
 from topospike.snn.network import SpikingNetwork

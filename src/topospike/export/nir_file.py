@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from topospike.conversion.method import require_export
+from topospike.conversion.methods.method import require_export
 from topospike.errors import ConfigError, ConversionError, require
 from topospike.export.event_form import EventForm, Pathway, Population, SumPool, Weights, event_form
 from topospike.export.folding import fold
 from topospike.export.trained import refuse_trained
-from topospike.snn.integer import grid_of
+from topospike.snn.executors.integer import grid_of
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import IntegrateAndFire, MultiThreshold
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topospike.conversion.method import require_export
+from topospike.conversion.methods.method import require_export
 from topospike.errors import ConversionError
 from topospike.export.event_form import event_form
 from topospike.export.event_network import Axons, EventNetwork

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from topospike.conversion.proof import difference, tolerance_of
 from topospike.errors import ConfigError
+from topospike.snn.executors.steps import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.steps import Visitor
 from topospike.wiring.tokens import Tokens
 
 

@@ -19,7 +19,7 @@ import torch
 
 from topospike.contracts import Evaluation, to_json, write_atomically
 from topospike.conversion import METHODS, Method, convert
-from topospike.conversion.waiting import TimedMethod
+from topospike.conversion.methods.waiting import TimedMethod
 from topospike.data import DataBundle, SplitBatches, load_data
 from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate

@@ -1,11 +1,18 @@
 """Simulate: how a batch is divided on a CPU, and when several steps are taken together.
 
 Few images leave the processor waiting for weights, many push the state of a run out of its cache.
+
+The compiled loops release the interpreter, so plain threads run them at the same time, as many as
+torch uses (``torch.set_num_threads``). Rows never depend on each other: the result is the same for
+any number of threads.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 
 LEAST_IMAGES = 16
 """Smallest part into which a batch is divided; below it matrix products lose more than is won."""
+
+ENOUGH = 1 << 17
+"""Elements below which handing work to another thread costs more than it saves."""
 
 LEAST_STEPS = 32
 """Smallest number of images times steps that are taken together where steps come first."""
@@ -88,3 +98,18 @@ def layers_count_images_first(snn: SpikingNetwork) -> bool:
     """
     lying = (layer.images for layer in snn.wiring if layer.images is not None)
     return all(images.axis == 0 and images.leading for images in lying)
+
+
+def in_shares(work: Callable[[int, int], int], rows: int, elements: int) -> int:
+    """Call ``work(begin, end)`` on shares of ``range(rows)`` at once; return the sum of results."""
+    threads = min(torch.get_num_threads(), rows)
+    if threads < 2 or elements < ENOUGH:
+        return work(0, rows)
+    bounds = [rows * i // threads for i in range(threads + 1)]
+    return sum(pool(threads).map(work, bounds[:-1], bounds[1:]))
+
+
+@cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Return the threads; they are kept between calls."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="topospike")

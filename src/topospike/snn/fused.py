@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topospike.snn.batches import in_shares
 from topospike.snn.coding import Coding
 from topospike.snn.neurons import (
     GATE_TOLERANCE,
@@ -29,7 +30,6 @@ from topospike.snn.neurons import (
     at_step,
     largest_code,
 )
-from topospike.snn.scatter import in_shares
 
 WORTHWHILE = 1 << 10
 """Neurons of a batch below which loading the compiled loops (0.7 s) is not worth it."""

@@ -21,10 +21,10 @@ from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
 from topospike.models.inputs import Batch, InputForm, Inputs, leaves, rows_of, split_batch
 from topospike.snn.batches import division
-from topospike.snn.choice import ExecutorChoice, executor_for
 from topospike.snn.coding import SiteState
-from topospike.snn.cost import CostModel
-from topospike.snn.executors import Executor, Program, site_of
+from topospike.snn.executors.choice import ExecutorChoice, executor_for
+from topospike.snn.executors.cost import CostModel
+from topospike.snn.executors.program import Executor, Program, site_of
 from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site

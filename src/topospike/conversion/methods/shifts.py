@@ -23,11 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topospike.snn.coding import Coding
+from topospike.snn.executors.split import repeated
+from topospike.snn.executors.steps import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron
 from topospike.snn.site import Site
-from topospike.snn.split import repeated
-from topospike.snn.steps import Visitor
 from topospike.wiring.images import ImageAxis
 
 IMAGES = 256

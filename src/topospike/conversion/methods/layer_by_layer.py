@@ -13,7 +13,7 @@ a layer, and that no answer comes before the last of them.
 
 In decoded values the waiting is one evaluation of the network with every activation rounded; the T
 steps then send what was found, and nothing else is evaluated. The methods that use these codings
-are in `topospike.conversion.waiting`.
+are in `topospike.conversion.methods.waiting`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topospike.conversion.shifts import ShiftedSite
+from topospike.conversion.methods.shifts import ShiftedSite
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding, SiteState
 from topospike.snn.neurons import Neuron, Uniform

@@ -78,7 +78,7 @@ class CostModel:
     @classmethod
     def measured(cls) -> CostModel:
         """Return a model with this machine's own cost of a dense and an event MAC (1 s)."""
-        from topospike.snn.scatter import PackedWeight, event_form
+        from topospike.snn.executors.scatter import PackedWeight, event_form
 
         x = torch.randn(8, 128, 16, 16, generator=torch.Generator().manual_seed(0))
         x = x.to(memory_format=torch.channels_last)

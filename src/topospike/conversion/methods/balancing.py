@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topospike.conversion.method import METHODS, whole
-from topospike.conversion.methods import QCFSMethod
+from topospike.conversion.methods.method import whole
+from topospike.conversion.methods.qcfs import QCFSMethod
 from topospike.models.inputs import rows_of
+from topospike.snn.executors.steps import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.site import Site
-from topospike.snn.steps import Visitor
 from topospike.thresholds.statistics import Granularity
 
 FOR_STEPS = 8
@@ -173,6 +173,3 @@ def balanced(
     slope = rounding * theta - 2.0 * excess
     curvature = (rounding + 2.0 * above).masked_fill(active == 0, torch.inf)
     return torch.maximum(theta - slope / curvature, theta / 2)
-
-
-METHODS.register(LTBMethod.name, LTBMethod)

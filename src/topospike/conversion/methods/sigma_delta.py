@@ -29,15 +29,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topospike.conversion.method import METHODS, ThresholdRule, number, whole
-from topospike.conversion.methods import GradedMethod
+from topospike.conversion.methods.dcgs import GradedMethod
+from topospike.conversion.methods.method import ThresholdRule, number, whole
 from topospike.errors import ConfigError
 from topospike.snn.coding import CODINGS, Coding
+from topospike.snn.executors.steps import Visitor
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import MAX_LEVELS, MultiThreshold, Neuron
 from topospike.snn.records import Settled
 from topospike.snn.site import Site
-from topospike.snn.steps import Visitor
 
 COARSER_AT_FIRST = (3, 2, 1)
 """Levels fewer at the first steps: what they say is corrected by the next ones anyway."""
@@ -278,6 +278,3 @@ class Ladder:
             f"{self.distance(outputs):.1%} of the ANN's, and {agreement:.1%} have the same largest "
             "entry."
         )
-
-
-METHODS.register(SigmaDeltaMethod.name, SigmaDeltaMethod)

@@ -13,7 +13,7 @@ from topospike.snn.fused import Kept
 from topospike.snn.site import Site, site_steps
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Program, State
+    from topospike.snn.executors.program import Program, State
 
 
 class Step:

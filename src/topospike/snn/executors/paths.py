@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.snn.coding import Coding
-from topospike.snn.scatter import POINT, Geometry
-from topospike.snn.split import copy_into, generated_function
+from topospike.snn.executors.scatter import POINT, Geometry
+from topospike.snn.executors.split import copy_into, generated_function
 from topospike.wiring.fanout import constants_on_path
 from topospike.wiring.layers import Layer
 from topospike.wiring.linear_maps import adds_a_number, is_number

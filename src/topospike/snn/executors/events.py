@@ -4,8 +4,9 @@
 
 with the gain g of the coding; both equal ``W r_out + b`` up to rounding. The cost follows the
 neurons that fired and, in very sparse layers, the links that exist. Whenever events are many the
-dense form is taken instead (`topospike.snn.cost`); it is also taken every `REFRESH` steps, so that
-rounding errors of at most ``REFRESH`` steps add up. The first step is dense. Sites are unaffected.
+dense form is taken instead (`topospike.snn.executors.cost`); it is also taken every `REFRESH`
+steps, so that rounding errors of at most ``REFRESH`` steps add up. The first step is dense. Sites
+are unaffected.
 
 A layer can follow events if only maps that are linear and free of constants lie between it and the
 sites that feed it: then what the spikes of a step change in its output is W times that map of the
@@ -24,8 +25,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.snn.coding import Coding, SiteState
-from topospike.snn.cost import CostModel, LayerSize
-from topospike.snn.forms import (
+from topospike.snn.executors.cost import CostModel, LayerSize
+from topospike.snn.executors.forms import (
     Form,
     LaidOut,
     bias_of,
@@ -33,14 +34,14 @@ from topospike.snn.forms import (
     memory_format_of,
     weight_of,
 )
-from topospike.snn.paths import geometry_of, path_function, way_of
-from topospike.snn.scatter import POINT, Geometry, PackedWeight, event_form
+from topospike.snn.executors.paths import geometry_of, path_function, way_of
+from topospike.snn.executors.scatter import POINT, Geometry, PackedWeight, event_form
 from topospike.wiring.graph import fetch
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
+    from topospike.snn.executors.steps import Step
     from topospike.snn.network import SpikingNetwork
-    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 

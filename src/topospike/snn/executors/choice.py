@@ -17,7 +17,7 @@ from torch import Tensor
 
 from topospike.errors import ConfigError
 from topospike.models.inputs import Inputs, rows_of
-from topospike.snn.executors import EXECUTORS, Executor
+from topospike.snn.executors.program import EXECUTORS, Executor
 from topospike.snn.frames import tensors_of
 
 if TYPE_CHECKING:

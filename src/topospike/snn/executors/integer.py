@@ -2,9 +2,9 @@
 
     held    y_t = y_(t-1) + (d / g) (Wq c_t)            mean    y_t = (d / t) sum_k (Wq c_k) + b
 
-with spikes ``s = q c`` of whole codes c, weights ``W = d Wq / q`` (`topospike.snn.quanta` has the
-quanta q, `topospike.quantise_weights` makes such weights) and the gain g of the coding. The sums
-are exact; the state is of the network's precision. Both equal ``W r_out + b`` up to rounding.
+with spikes ``s = q c`` of whole codes c, weights ``W = d Wq / q`` (`topospike.snn.executors.quanta`
+has the quanta q, `topospike.quantise_weights` makes such weights) and the gain g of the coding. The
+sums are exact; the state is of the network's precision. Both equal ``W r_out + b`` up to rounding.
 
 A layer has this form if its weights are multiples of a step and its codes fit 8 bits. Nothing is
 stored of it: the step is read off the weights. All other layers are evaluated as they are.
@@ -21,23 +21,23 @@ from torch import Tensor, fx, nn
 
 from topospike.errors import ConfigError
 from topospike.snn.coding import Coding
-from topospike.snn.forms import Form, LaidOut, bias_of, density, weight_of
-from topospike.snn.paths import code_path, geometry_of, path_function, way_of
-from topospike.snn.quanta import Codes, Quanta
-from topospike.snn.scatter import Geometry
-from topospike.snn.sums import outputs_of
-from topospike.snn.whole_products import (
+from topospike.snn.executors.forms import Form, LaidOut, bias_of, density, weight_of
+from topospike.snn.executors.paths import code_path, geometry_of, path_function, way_of
+from topospike.snn.executors.quanta import Codes, Quanta
+from topospike.snn.executors.scatter import Geometry
+from topospike.snn.executors.whole_products import (
     Product,
     WholeWeight,
     coded,
     in_format,
+    outputs_of,
     product_of,
 )
 from topospike.wiring.layers import Layer
 
 if TYPE_CHECKING:
+    from topospike.snn.executors.steps import Step
     from topospike.snn.network import SpikingNetwork
-    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 
@@ -84,7 +84,7 @@ class IntegerState:
 
 @dataclass(frozen=True, eq=False)
 class IntegerForm:
-    """A layer on whole numbers; its paths as in `topospike.snn.paths`."""
+    """A layer on whole numbers; its paths as in `topospike.snn.executors.paths`."""
 
     name: str
     node: fx.Node

@@ -1,9 +1,9 @@
 """Simulate: the forms in which a step can evaluate a product, beside the graph's own.
 
 `DenseForm` rounds the operands to bfloat16, or brings them into the memory format that suits the
-layer; `CompressedForm` runs a linear layer on the links there are. `topospike.snn.events` has the
-form that follows spikes. A form is given the weights when a run starts, so it sees every edit of
-them; what it has laid out is kept from run to run for as long as the weight is the same.
+layer; `CompressedForm` runs a linear layer on the links there are. `topospike.snn.executors.events`
+has the form that follows spikes. A form is given the weights when a run starts, so it sees every
+edit of them; what it has laid out is kept from run to run for as long as the weight is the same.
 
 In float32 on a CPU convolutions of large maps are faster with channels last in memory, those of
 small maps without. Neither choice touches a site: its state follows the format of what arrives.
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.snn.scatter import CompressedLinear
+from topospike.snn.executors.scatter import CompressedLinear
 from topospike.wiring.graph import changing_nodes, fetch, upstream_of_sites
 from topospike.wiring.layers import WEIGHT_OPS, Layer
 
 if TYPE_CHECKING:
+    from topospike.snn.executors.steps import Step
     from topospike.snn.network import SpikingNetwork
-    from topospike.snn.steps import Step
 
 aten = torch.ops.aten
 

@@ -1,33 +1,26 @@
 """Simulate: weights laid out for events, and y += W s over the events of a batch.
 
-The loops are in `topospike.snn.event_kernels`; here tensors become arrays and images are shared
-among threads. A linear layer is a convolution of 1 x 1 maps, one for each row of its operand.
-
-The compiled loops release the interpreter, so plain threads run them at the same time, as many as
-torch uses (``torch.set_num_threads``). Rows never depend on each other: the result is the same for
-any number of threads.
+The loops are in `topospike.snn.executors.event_kernels`; here tensors become arrays and images are
+shared among threads. A linear layer is a convolution of 1 x 1 maps, one for each row of its
+operand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from topospike.snn.batches import in_shares
+
 SORT_ABOVE = 1 << 20
 """Weights above which events are sorted by channel: the rows no longer fit the cache together."""
 
 POINT = (1, 1, 0, 0, 1, 1)
 """Geometry of a linear layer: stride, padding and dilation, down and across."""
-
-ENOUGH = 1 << 17
-"""Elements below which handing work to another thread costs more than it saves."""
 
 Geometry = tuple[int, int, int, int, int, int]
 
@@ -93,7 +86,7 @@ def event_form(
     at_most
         Upper bound of the number of events: room for so many is set aside.
     """
-    from topospike.snn import event_kernels
+    from topospike.snn.executors import event_kernels
 
     if events.ndim == 4 and y.ndim == 4 and geometry is not POINT:
         high, wide = events.shape[2:]
@@ -150,7 +143,7 @@ class CompressedLinear:
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return the layer's output (..., out) for x (..., in)."""
-        from topospike.snn import event_kernels
+        from topospike.snn.executors import event_kernels
 
         across = x.reshape(-1, x.shape[-1]).t().contiguous()
         outputs = len(self.start) - 1
@@ -166,18 +159,3 @@ class CompressedLinear:
         in_shares(share, outputs, self.weight.size * across.shape[1])
         result = y.t().reshape(*x.shape[:-1], outputs)
         return result if bias is None else result.add_(bias)
-
-
-def in_shares(work: Callable[[int, int], int], rows: int, elements: int) -> int:
-    """Call ``work(begin, end)`` on shares of ``range(rows)`` at once; return the sum of results."""
-    threads = min(torch.get_num_threads(), rows)
-    if threads < 2 or elements < ENOUGH:
-        return work(0, rows)
-    bounds = [rows * i // threads for i in range(threads + 1)]
-    return sum(pool(threads).map(work, bounds[:-1], bounds[1:]))
-
-
-@cache
-def pool(threads: int) -> ThreadPoolExecutor:
-    """Return the threads; they are kept between calls."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="topospike")

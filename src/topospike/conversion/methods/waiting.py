@@ -1,7 +1,8 @@
 """Convert: the methods whose layers wait for the whole answer of the layer before.
 
-Their codings are in `topospike.conversion.layer_by_layer`: ``parallel``, ``phase``, ``one-spike``
-and ``graded`` differ in how a whole number is sent, and in how many a neuron can tell apart.
+Their codings are in `topospike.conversion.methods.layer_by_layer`: ``parallel``, ``phase``,
+``one-spike`` and ``graded`` differ in how a whole number is sent, and in how many a neuron can tell
+apart.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from topospike.conversion.layer_by_layer import (
+from topospike.conversion.methods.layer_by_layer import (
     MOST_DIGITS,
     Graded,
     LayerByLayer,
@@ -20,8 +21,8 @@ from topospike.conversion.layer_by_layer import (
     Parallel,
     Phase,
 )
-from topospike.conversion.method import METHODS, Method, ThresholdRule, whole, yes_or_no
-from topospike.conversion.shifts import IMAGES, ShiftedSite, fit_shifts
+from topospike.conversion.methods.method import Method, ThresholdRule, whole, yes_or_no
+from topospike.conversion.methods.shifts import IMAGES, ShiftedSite, fit_shifts
 from topospike.snn.coding import Coding
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.neurons import Neuron, Uniform
@@ -119,7 +120,8 @@ class ParallelMethod(TimedMethod):
     solver, granularity, quantisation_levels, percentile, scale, steps
         As in `TimedMethod`.
     calibrated
-        Fit a shift and a scale of every channel, layer by layer (`topospike.conversion.shifts`).
+        Fit a shift and a scale of every channel, layer by layer
+        (`topospike.conversion.methods.shifts`).
 
     Notes
     -----
@@ -237,7 +239,3 @@ class GradedStepMethod(LayerByLayerMethod):
             "One step is the whole answer; on a chip it comes after a step for each layer on the "
             "way."
         )
-
-
-for kind in (ParallelMethod, PhaseMethod, OneSpikeMethod, GradedStepMethod):
-    METHODS.register(kind.name, kind)

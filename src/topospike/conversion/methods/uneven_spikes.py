@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topospike.conversion.method import whole
+from topospike.conversion.methods.method import whole
 from topospike.snn.coding import Rate, SiteState
 from topospike.snn.site import Rule, Site, decoded_of, site_step
 

@@ -4,8 +4,8 @@
 ``program.step(t, state)`` the logits of step t and the next state. A state is all that a run holds,
 so a network may be run several times at once, and a run may be kept and continued.
 
-A step is the network's own graph, generated as Python (`topospike.snn.split`), in which each site
-and each layer of another form (`topospike.snn.forms`) calls the `Step` object.
+A step is the network's own graph, generated as Python (`topospike.snn.executors.split`), in which
+each site and each layer of another form (`topospike.snn.executors.forms`) calls the `Step` object.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from topospike.errors import ConfigError
 from topospike.registry import Registry
 from topospike.snn.batches import images_at_once
 from topospike.snn.coding import SiteState
-from topospike.snn.events import EventForm, event_forms
-from topospike.snn.forms import DenseForm, Form, bf16_forms, compressed_forms, formatted_forms
-from topospike.snn.integer import IntegerForm, integer_forms
-from topospike.snn.readout import complete_at, read_late
-from topospike.snn.site import START, Site, Wanted, site_step
-from topospike.snn.split import (
+from topospike.snn.executors.events import EventForm, event_forms
+from topospike.snn.executors.forms import (
+    DenseForm,
+    Form,
+    bf16_forms,
+    compressed_forms,
+    formatted_forms,
+)
+from topospike.snn.executors.integer import IntegerForm, integer_forms
+from topospike.snn.executors.split import (
     Substitute,
     Substitutes,
     grows,
@@ -36,7 +40,9 @@ from topospike.snn.split import (
     repeated,
     split_in_time,
 )
-from topospike.snn.steps import Step, Visitor
+from topospike.snn.executors.steps import Step, Visitor
+from topospike.snn.readout import complete_at, read_late
+from topospike.snn.site import START, Site, Wanted, site_step
 from topospike.wiring.graph import result_of, site_calls
 
 if TYPE_CHECKING:
