@@ -309,6 +309,9 @@ def chip_parser(summary: str) -> ArgumentParser:
     parser.add_argument("folder", type=str, help="a run folder with a conversion by qcfs")
     parser.add_argument("--network", type=str, help="dense, or the sparse one (default)")
     parser.add_argument("--method", type=str, help="which conversion (default: qcfs)")
+    parser.add_argument(
+        "--part", type=str, help="a module alone (classifier), given what reaches it in the ANN"
+    )
     parser.add_argument("--arch", type=str, help="loihi, or a YAML file (default: loihi)")
     parser.add_argument("--images", type=int, help="test images, each by itself (default: 4)")
     parser.add_argument("--timesteps", type=int, help="T (default: the conversion's)")
