@@ -253,8 +253,8 @@ def reproduce_parser(summary: str) -> ArgumentParser:
     parser.add_argument(
         "target",
         type=str,
-        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; ch-snn; llama60m; "
-        "methods; controls",
+        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; ch-snn; cht-mlp; "
+        "llama60m; methods; controls",
     )
     parser.add_argument(
         "runs",
