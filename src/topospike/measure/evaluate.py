@@ -15,15 +15,19 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.conventions import CHOICES, Conventions
 from topospike.measure.energy import EnergyModel, cost_advice
 from topospike.measure.energy import energy_model as energy_model_of
-from topospike.measure.firing import images_firing
+from topospike.measure.firing import images_firing, site_firing
 from topospike.measure.metrics import Metric, MetricSums, metrics_of
 from topospike.measure.operations import OperationCounter
 from topospike.measure.padding import require_idle_padding
 from topospike.measure.saturation import saturation_time
 from topospike.measure.wider import wider_cost
 from topospike.models.inputs import Batch
+from topospike.snn.batches import division
 from topospike.snn.coding import SiteState
+from topospike.snn.executors.choice import executor_for
+from topospike.snn.executors.steps import blocks
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.records import Block
 from topospike.snn.readout import answer_stays, first_answer
 from topospike.snn.site import decoded_of
 
@@ -203,6 +207,18 @@ def tallied(
     return tuple(tally.result(prices, counter) for counter in tally.counters)
 
 
+def in_rows(targets: Any, images: int) -> bool:
+    """Tell whether targets can be divided like their images."""
+    return targets is None or (
+        isinstance(targets, Tensor) and targets.ndim > 0 and len(targets) == images
+    )
+
+
+def divided(rows: Any, parts: int) -> Sequence[Any]:
+    """Divide rows into parts."""
+    return rows.tensor_split(parts) if isinstance(rows, Tensor) and parts > 1 else (rows,) * parts
+
+
 class Tally:
     """Running totals of one evaluation."""
 
@@ -218,12 +234,13 @@ class Tally:
         self.snn, self.executor = snn, executor
         self.timesteps, self.hold = timesteps, hold
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
-        self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
+        self.watched = tuple(dict.fromkeys(n for c in self.counters for n in c.watched))
+        self.sent = tuple(dict.fromkeys(n for c in self.counters for n in c.sent))
         self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
         arriving = metrics if snn.sees_mean else ()
         self.of_ann = [MetricSums(metric, timesteps) for metric in arriving]
         self.sites = snn.sites
-        self.spikes = {name: [0.0] * timesteps for name in self.sites}
+        self.spikes = torch.zeros(len(self.sites), timesteps, dtype=torch.float64)
         self.populations = snn.populations
         self.neurons = dict.fromkeys(self.sites, 0)
         self.active: dict[str, Tensor] = {}
@@ -232,45 +249,60 @@ class Tally:
 
     @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
-        """Simulate one batch and add what it did."""
-        analog, shown = self.snn.analog(x), self.snn.shown(x, self.timesteps, hold=self.hold)
-        self.hold = None if self.snn.report.input == "image" else shown.hold
+        """Simulate one batch, divided as a run divides it, and add what it did."""
+        snn, shown = self.snn, self.snn.shown(x, self.timesteps, hold=self.hold)
+        self.hold = None if snn.report.input == "image" else shown.hold
+        analog = snn.analog(x)
+        executor = executor_for(snn, self.executor, x, self.timesteps)
+        program = snn.program(executor, self.watched, self.sent)
+        images, together = division(snn, shown, self.timesteps, executor, program)
+        parts = list(shown.divided(images))
+        if len(parts) > 1 and not in_rows(targets, len(analog)):
+            parts, together = [shown], 1
+        answers, wanted = (divided(rows, len(parts)) for rows in (analog, targets))
+        layers = program.first_layers()
+        for part, of_ann, target in zip(parts, answers, wanted, strict=True):
+            self.begin(part.first, of_ann, target, batch)
+            for block in blocks(
+                snn, program, part, self.timesteps, together=together, layers=layers
+            ):
+                self.add(block)
+
+    def begin(self, x: tuple[Tensor, ...], of_ann: Tensor, targets: Any, batch: str) -> None:
+        """Begin with one part of a batch."""
         for sums in (*self.metrics, *self.of_ann):
-            sums.begin_batch(analog, targets, batch)
+            sums.begin_batch(of_ann, targets, batch)
         for counter in self.counters:
-            counter.begin_batch(len(shown.first[0]), x)
+            counter.begin_batch(len(x[0]), x)
         if not self.idle and any(counter.real is not None for counter in self.counters):
-            require_idle_padding(self.snn, x, analog, batch)
+            require_idle_padding(self.snn, x, of_ann, batch)
             self.idle = True
-        steps = self.snn.watch(
-            x, self.timesteps, self.watched, hold=self.hold, executor=self.executor
-        )
-        for step in steps:
-            t, held = step.t, step.sites
-            for sums in self.metrics if t >= self.first_answer else ():
-                sums.add(t, step.logits)
+
+    def add(self, block: Block) -> None:
+        """Add some steps of it."""
+        for step in block.steps:
+            for sums in self.metrics if step.t >= self.first_answer else ():
+                sums.add(step.t, step.logits)
             if self.of_ann and step.moment is not None and step.moment.shown is not None:
                 answer = self.snn.ann(*step.moment.inputs)
                 for sums in self.of_ann:
-                    sums.add(t, answer)
-            values = dict(zip(self.watched, step.values, strict=True))
-            counted = self.counters[0].counted
-            fired = {
-                site: images_firing(spikes, lying.images, counted(lying.places))
-                for name, site in self.sites.items()
-                if (spikes := held[name].spikes) is not None
-                for lying in [self.populations[name]]
-            }
-            if t == self.timesteps:
-                self.add_active(held)
-            for counter in self.counters:
-                seen = tuple(values[node] for node in counter.watched)
-                same = (counter.real is None) == (self.counters[0].real is None)
-                counter.observe(t, seen, held, fired if same else {}, step.moment)
-            for name, site in self.sites.items():
-                if site in fired:
-                    self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
-                    self.neurons[name] = fired[site].numel()
+                    sums.add(step.t, answer)
+        first, last = block.steps[0].t, block.steps[-1]
+        counted, fired = self.counters[0].counted, {}
+        for place, (name, site) in enumerate(self.sites.items()):
+            lying = self.populations[name]
+            places = counted(lying.places)
+            found = site_firing(block.kept[name], lying.images, places, steps=len(block.steps))
+            if found is not None:
+                fired[site] = found
+                events = found.flatten(1).sum(1, dtype=torch.float64)
+                self.spikes[place, first - 1 : last.t] += events.cpu()
+                self.neurons[name] = found[0].numel()
+        if last.t == self.timesteps:
+            self.add_active(last.sites)
+        for counter in self.counters:
+            same = (counter.real is None) == (self.counters[0].real is None)
+            counter.observe(block, fired if same else {}, self.watched)
 
     def add_active(self, held: Mapping[str, SiteState]) -> None:
         """Count for how many images each neuron has decoded something at the last step."""
@@ -279,9 +311,8 @@ class Tally:
             theta = self.sites[name].threshold
             active = decoded_of(state).abs() > (NOTHING * theta if theta.numel() else 0.0)
             lying = self.populations[name]
-            active, real = lying.images.by_image(active), self.counters[0].counted(lying.places)
-            active = active if real is None else active & real
-            self.active[name] = self.active.get(name, 0.0) + active.sum(0, dtype=torch.float64)
+            found = images_firing(active, lying.images, self.counters[0].counted(lying.places))
+            self.active[name] = self.active.get(name, 0.0) + found[0].double()
 
     def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
         """Turn the totals, as one counter has them, into the record."""
@@ -331,7 +362,7 @@ class Tally:
                     self.neurons[name],
                     tuple(count / (images * self.neurons[name]) for count in counts),
                 )
-                for name, counts in self.spikes.items()
+                for name, counts in zip(self.sites, self.spikes.tolist(), strict=True)
                 if self.neurons[name]
             ),
             metrics=curves,

@@ -8,7 +8,6 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,10 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
-from topospike.measure.firing import images_firing, weighted_sum
+from topospike.measure.firing import images_firing, site_firing, weighted_sum
 from topospike.measure.products import entries_used, factors, meetings, multiplications
-from topospike.snn.coding import SiteState
-from topospike.snn.frames import Moment
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.records import Block, StepRecord
 from topospike.snn.site import Site
 from topospike.wiring.fanout import constants_on_path, events_at
 from topospike.wiring.graph import fetch
@@ -97,7 +95,8 @@ class OperationCounter:
         self.ann_macs = torch.zeros(len(self.layers), 2, dtype=torch.float64)  # existing, all links
         self.real_tokens = 0.0
         needed = [node for layer in self.layers for node in self._needs(layer)]
-        self.watched = list(dict.fromkeys(needed))
+        self.watched = tuple(dict.fromkeys(needed))
+        self.sent = tuple(n for layer in self.layers if looks_at(layer) for n in layer.wiring.sites)
         self._before: dict[fx.Node, Tensor] = {}
         self.images = self._batch = 0
         self.real: Tensor | None = None
@@ -151,29 +150,38 @@ class OperationCounter:
 
     def observe(
         self,
-        t: int,
-        watched: tuple[Any, ...],
-        held: Mapping[str, SiteState],
+        block: Block,
         fired: dict[Site, Tensor] | None = None,
-        moment: Moment | None = None,
+        watched: tuple[fx.Node, ...] | None = None,
     ) -> None:
-        """Add the operations of step ``t``; ``watched`` are the values of ``self.watched``.
+        """Add the operations of some steps, whose values are of ``watched`` (``self.watched``).
 
-        ``held`` is the state of every site by name.
-        ``fired`` keeps, for each site, in how many images its neurons fired at this step; what is
-        missing is counted and added. ``moment`` is what was shown, of frames.
+        ``fired`` keeps, for each site, in how many images its neurons fired at each of them; what
+        is missing is counted and added.
         """
-        values = dict(zip(self.watched, watched, strict=True))
-        fired = {} if fired is None else fired
-        self._held, self._moment = held, moment
+        fired, t = {} if fired is None else fired, block.steps[0].t
+        now = slice(t - 1, t - 1 + len(block.steps))
+        self._kept = block.kept
+        for index, layer in enumerate(self.layers):
+            for node, (links, images) in layer.at_sites.items():
+                counts = self._fired(node, images, fired, len(block.steps))
+                self.sops[index, now] += weighted_sum(counts, links).cpu()
+        for place, step in enumerate(block.steps):
+            self._place = place, len(block.steps)
+            self._observe(step, dict(zip(watched or self.watched, step.values, strict=True)))
+
+    def _observe(self, step: StepRecord, values: dict[fx.Node, Any]) -> None:
+        """Add what a step costs in layers of which more is looked at than who fired."""
+        moment = self._moment = step.moment
         if not self._macs:
             self._begin(values)
         if moment is not None and moment.arrived is not None and self.input == "events":
-            self.arrived[t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
+            self.arrived[step.t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
         for index, layer in enumerate(self.layers):
-            sops, macs = self._operations(index, layer, t, values, fired)
-            self.sops[index, t - 1] += float(sops)
-            self.macs[index, t - 1] += float(macs)
+            if not layer.at_sites:
+                sops, macs = self._operations(index, layer, step.t, values)
+                self.sops[index, step.t - 1] += float(sops)
+                self.macs[index, step.t - 1] += float(macs)
         # the sites overwrite their outputs at the next step
         kept = {
             operand
@@ -223,7 +231,6 @@ class OperationCounter:
         layer: CountedLayer,
         t: int,
         values: dict[fx.Node, Any],
-        fired: dict[Site, Tensor],
     ) -> tuple[Tensor | float, Tensor | float]:
         kind = layer.wiring.fed_by
         if kind == "graded":
@@ -232,11 +239,6 @@ class OperationCounter:
             return self._first_layer(layer, t, values, self._macs[index])
         if kind == "product":
             return self._product(layer.wiring, values), 0.0
-        if layer.at_sites:
-            return sum(
-                weighted_sum(self._fired(node, images, fired), links)
-                for node, (links, images) in layer.at_sites.items()
-            ), 0.0
         count = self._weighted(layer, self._arriving(layer.wiring, t, values))
         as_mac = layer.wiring.pooled and self.conventions.pooled == "mac"
         return (0.0, count) if as_mac else (count, 0.0)
@@ -266,13 +268,13 @@ class OperationCounter:
             return 0.0, layer.wiring.macs * self._batch
         entries = dict(zip(self.names, frame, strict=True))
         counts = ((self._entries(entries[name]), links) for name, links in layer.at_inputs.items())
-        return sum(weighted_sum(count, links) for count, links in counts), 0.0
+        return float(sum(weighted_sum(count, links) for count, links in counts)), 0.0
 
     def _entries(self, frame: Tensor) -> Tensor:
         """Return the events of a frame at each place, over all images of the batch."""
         nonzero = self.conventions.input_events == "nonzero" or self.input == "frames"
         nonzero = nonzero or self.conventions.first_layer == "ac"
-        return images_firing(frame) if nonzero else frame.sum(0, dtype=torch.float64)
+        return images_firing(frame) if nonzero else frame.sum(0, True, dtype=torch.float64)
 
     def _product(self, wiring: Layer, values: dict[fx.Node, Any]) -> Tensor | float:
         """Count a product of two activations: sum over k of (rows active in k) (columns active)."""
@@ -290,25 +292,29 @@ class OperationCounter:
             count = count + meetings(left, held[1], used)
         return count + meetings(held[0], right, used)
 
-    def _fired(self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor]) -> Tensor:
-        """Return in how many images of the batch each neuron of a site fired at this step."""
+    def _fired(
+        self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor], steps: int
+    ) -> Tensor:
+        """Return in how many images of the batch each neuron of a site fired at each step."""
         site = self.site_of[node]
-        if not images.leading:  # what a caller counts, it counts as if images came one by one
-            return images_firing(self._spikes(node), images)
-        if site not in fired:
-            counted = self.counted(self.populations[site.name].places)
-            fired[site] = images_firing(self._spikes(node), images, counted)
-        return fired[site]
+        if site in fired and images.leading:
+            return fired[site]
+        # what a caller counts, it counts as if images came one by one
+        counted = self.counted(self.populations[site.name].places) if images.leading else None
+        found = site_firing(self._kept[site.name], images, counted, steps=steps)
+        if found is None:
+            raise RuntimeError(f"site {node.target} has not run")
+        return fired.setdefault(site, found) if images.leading else found
 
     def counted(self, places: Places | None) -> Tensor | None:
         """Tell which places of each image belong to real tokens; ``None``: all count."""
         return None if self.real is None or places is None else places.of_real(self.real)
 
     def _spikes(self, node: fx.Node) -> Tensor:
-        spikes = self._held[self.site_of[node].name].spikes
+        spikes, (place, steps) = self._kept[self.site_of[node].name].spikes, self._place
         if spikes is None:
-            raise RuntimeError(f"site {node.target} has not run")
-        return spikes
+            raise RuntimeError(f"the spikes of {node.target} were not kept")
+        return spikes if steps == 1 else spikes.chunk(steps)[place]
 
     def _arriving(self, wiring: Layer, t: int, values: dict[fx.Node, Any]) -> Tensor:
         """Tell where a non-zero number arrives at the layer at this step."""
@@ -328,7 +334,7 @@ class OperationCounter:
         rounding = 4 * t * torch.finfo(value.dtype).eps * value.abs().max()
         return stream.abs() > rounding
 
-    def _weighted(self, layer: CountedLayer, events: Tensor) -> float:
+    def _weighted(self, layer: CountedLayer, events: Tensor) -> Tensor:
         if layer.leaving is None or layer.wiring.images is None:
             raise RuntimeError(f"{layer.wiring.name} has no links to count")
         counted = self.counted(layer.wiring.places)
@@ -373,3 +379,8 @@ class OperationCounter:
 def sizes_on_path(wiring: Layer) -> list[fx.Node]:
     """Return what the path to a layer reads that has to be looked at in a run, not fetched."""
     return [node for node in constants_on_path(wiring) if node.op != "get_attr"]
+
+
+def looks_at(layer: CountedLayer) -> bool:
+    """Tell whether spikes are looked at to count a layer, and not only who has fired."""
+    return layer.wiring.fed_by in ("spikes", "product") and not layer.at_sites

@@ -41,6 +41,7 @@ LONG_ROW = 1024
 """Elements to which short rows of thresholds are repeated."""
 
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+COUNTED = {*DTYPES, torch.uint8, torch.bool}
 Layout = tuple[int, int, int]
 Along = Callable[[Any], Any]
 NOTHING = {kind: np.empty((0, 0, 0, 0), kind) for kind in (np.float32, np.float64, np.uint8)}
@@ -52,12 +53,13 @@ RULES = (MultiThreshold, IntegrateAndFire, SignedIntegrateAndFire)
 class Kept:
     """What some steps of a site leave, one after the other along the first axis, if wanted.
 
-    Codes are spikes in units of the smallest one, without sign: `SiteLoop.shift` is added.
+    Codes are spikes in units of the smallest one, without sign: ``shift`` is added.
     """
 
     decoded: Tensor | None = None
     spikes: Tensor | None = None
     codes: Tensor | None = None
+    shift: int = 0
 
 
 class SiteLoop:
@@ -120,13 +122,18 @@ class SiteLoop:
         return NOTHING[dtype] if tensor is None else self.rows(tensor, steps)
 
 
+def memory_order(tensor: Tensor) -> list[int]:
+    """Return the axes of a tensor from outer to inner in memory."""
+    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+
+
 def laid_out(sizes: Sequence[int], state: Tensor) -> tuple[list[int], Layout, Along]:
     """Return the axes of a state from outer to inner in memory, and `matching_layout` for them.
 
     ``sizes`` are those of the thresholds, which broadcast to the state; several arrays of these
     sizes are laid out at once.
     """
-    order = sorted(range(state.ndim), key=state.stride, reverse=True)
+    order = memory_order(state)
     aligned = (1,) * (state.ndim - len(sizes)) + tuple(sizes)
     layout, along = matching_layout(
         [aligned[axis] for axis in order], [state.shape[axis] for axis in order]
@@ -217,3 +224,38 @@ def has_loop(neuron: Neuron, coding: Coding, state: Tensor) -> bool:
         and state.device.type == "cpu"
         and state.numel() >= WORTHWHILE
     )
+
+
+def counts_of_images(sent: Tensor, steps: int, silent: int = 0) -> Tensor:
+    """Return in how many images of a batch each neuron sent something, float32, (steps, ...).
+
+    Parameters
+    ----------
+    sent
+        What was sent, some steps of all images one after the other along the first axis.
+    steps
+        How many steps.
+    silent
+        What stands for nothing.
+
+    Examples
+    --------
+    >>> counts_of_images(torch.tensor([[0, 1], [2, 1]]), steps=1)
+    tensor([[1., 2.]])
+    """
+    if sent.device.type != "cpu" or sent.numel() < WORTHWHILE or sent.dtype not in COUNTED:
+        return sent.ne(silent).unflatten(0, (steps, -1)).sum(1, dtype=torch.float32)
+    from topospike.snn.kernels import counts_loop
+
+    order = [0, *(1 + axis for axis in memory_order(sent[0]))]
+    counts = torch.empty_permuted((steps, *sent.shape[1:]), order, dtype=torch.float32).zero_()
+    rows, sums = (
+        tensor.permute(order).reshape(steps, len(tensor) // steps, -1).numpy()
+        for tensor in (sent, counts)
+    )
+
+    def share(begin: int, end: int) -> int:
+        return counts_loop(rows, rows.dtype.type(silent), sums[:, 0], begin, end)
+
+    in_shares(share, sums.shape[2], rows.size)
+    return counts

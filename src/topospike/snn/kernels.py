@@ -219,3 +219,18 @@ def codes_loop(x, unit, shift, codes):
                 code_row(x[o, c], unit[c, 0], shift, codes[o, c])
             else:
                 code_row(x[o, c], unit[c], shift, codes[o, c])
+
+
+@kernel
+def counts_loop(sent, silent, counts, begin, end):
+    """Add to ``counts``, (steps, neurons), in how many images something was sent.
+
+    ``sent`` is (steps, images, neurons), of which the neurons ``begin`` to ``end`` are counted.
+    """
+    for t in range(sent.shape[0]):
+        row = counts[t, begin:end]
+        for image in range(sent.shape[1]):
+            now = sent[t, image, begin:end]
+            for i in range(now.size):
+                row[i] += now[i] != silent
+    return 0
