@@ -21,7 +21,7 @@ from topospike.measure.operations import OperationCounter
 from topospike.measure.padding import require_idle_padding
 from topospike.measure.saturation import saturation_time
 from topospike.measure.wider import wider_cost
-from topospike.models.inputs import Batch
+from topospike.models.inputs import Batch, rows_of
 from topospike.snn.batches import division
 from topospike.snn.coding import SiteState
 from topospike.snn.executors.choice import executor_for
@@ -46,6 +46,7 @@ def evaluate(
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
     executor: str | None = None,
+    ann: bool = True,
 ) -> Evaluation:
     """Measure accuracy, synaptic operations and energy for t = 1..timesteps.
 
@@ -74,6 +75,9 @@ def evaluate(
     executor
         How layers are evaluated, as in `SpikingNetwork.forward`; what is counted does not depend
         on it, but for spikes that rounding moves.
+    ann
+        Whether the ANN answers as well, which costs one forward; ``agreement`` has it answer in
+        any case. Else ``ann_accuracy`` is not a number and ``ann_metrics`` empty.
 
     Returns
     -------
@@ -119,7 +123,7 @@ def evaluate(
     """
     chosen = (conventions or Conventions(),)
     metrics = metrics_of(metric)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, hold, executor)[0]
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, hold, executor, ann)[0]
 
 
 NOTHING = 1e-5
@@ -191,6 +195,7 @@ def tallied(
     metrics: tuple[Metric, ...],
     hold: int | None,
     executor: str | None = None,
+    ann: bool = True,
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
     prices = energy_model_of(model)
@@ -200,7 +205,7 @@ def tallied(
     for number, batch in enumerate(batches):
         x, targets = snn.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions, metrics, hold, executor)
+            tally = Tally(snn, timesteps, conventions, metrics, hold, executor, ann)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
@@ -230,8 +235,10 @@ class Tally:
         metrics: tuple[Metric, ...],
         hold: int | None = None,
         executor: str | None = None,
+        ann: bool = True,
     ) -> None:
         self.snn, self.executor = snn, executor
+        self.ann = ann or any(metric.against_ann for metric in metrics)
         self.timesteps, self.hold = timesteps, hold
         self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
         self.watched = tuple(dict.fromkeys(n for c in self.counters for n in c.watched))
@@ -252,30 +259,31 @@ class Tally:
         """Simulate one batch, divided as a run divides it, and add what it did."""
         snn, shown = self.snn, self.snn.shown(x, self.timesteps, hold=self.hold)
         self.hold = None if snn.report.input == "image" else shown.hold
-        analog = snn.analog(x)
+        analog = snn.analog(x) if self.ann else None
         executor = executor_for(snn, self.executor, x, self.timesteps)
         program = snn.program(executor, self.watched, self.sent)
         images, together = division(snn, shown, self.timesteps, executor, program)
         parts = list(shown.divided(images))
-        if len(parts) > 1 and not in_rows(targets, len(analog)):
+        if len(parts) > 1 and not in_rows(targets, rows_of(shown.first)):
             parts, together = [shown], 1
         answers, wanted = (divided(rows, len(parts)) for rows in (analog, targets))
         layers = program.first_layers()
         for part, of_ann, target in zip(parts, answers, wanted, strict=True):
-            self.begin(part.first, of_ann, target, batch)
-            for block in blocks(
-                snn, program, part, self.timesteps, together=together, layers=layers
-            ):
+            run = blocks(snn, program, part, self.timesteps, together=together, layers=layers)
+            for number, block in enumerate(run):
+                if number == 0:
+                    answer = block.logits[0] if of_ann is None else of_ann
+                    self.begin(part.first, answer, target, batch)
                 self.add(block)
 
-    def begin(self, x: tuple[Tensor, ...], of_ann: Tensor, targets: Any, batch: str) -> None:
-        """Begin with one part of a batch."""
+    def begin(self, x: tuple[Tensor, ...], answer: Tensor, targets: Any, batch: str) -> None:
+        """Begin with one part of a batch, given what the ANN answers, or else the network."""
         for sums in (*self.metrics, *self.of_ann):
-            sums.begin_batch(of_ann, targets, batch)
+            sums.begin_batch(answer, targets, batch, of_ann=self.ann)
         for counter in self.counters:
             counter.begin_batch(len(x[0]), x)
         if not self.idle and any(counter.real is not None for counter in self.counters):
-            require_idle_padding(self.snn, x, of_ann, batch)
+            require_idle_padding(self.snn, x, answer if self.ann else self.snn.ann(*x), batch)
             self.idle = True
 
     def add(self, block: Block) -> None:
@@ -295,7 +303,7 @@ class Tally:
             found = site_firing(block.kept[name], lying.images, places, steps=len(block.steps))
             if found is not None:
                 fired[site] = found
-                events = found.flatten(1).sum(1, dtype=torch.float64)
+                events = found.sum(tuple(range(1, found.ndim)), dtype=torch.float64)
                 self.spikes[place, first - 1 : last.t] += events.cpu()
                 self.neurons[name] = found[0].numel()
         if last.t == self.timesteps:
@@ -309,7 +317,8 @@ class Tally:
         for name, state in held.items():
             # what is taken back leaves no more than rounding
             theta = self.sites[name].threshold
-            active = decoded_of(state).abs() > (NOTHING * theta if theta.numel() else 0.0)
+            decoded = decoded_of(state) if self.sites[name].gated else decoded_of(state).abs()
+            active = decoded > (NOTHING * theta if theta.numel() else 0.0)
             lying = self.populations[name]
             found = images_firing(active, lying.images, self.counters[0].counted(lying.places))
             self.active[name] = self.active.get(name, 0.0) + found[0].double()
@@ -322,7 +331,7 @@ class Tally:
         sops = [sum(layer.sops[t] for layer in layers) for t in range(self.timesteps)]
         measured = {sums.metric.name: sums.values() for sums in self.metrics}
         curves = {name: tuple(values[1:]) for name, values in measured.items()}
-        of_ann = {name: values[0] for name, values in measured.items()}
+        of_ann = {name: values[0] for name, values in measured.items()} if self.ann else {}
         arriving = {
             sums.metric.name: tuple(sums.values()[1 : sums.answered + 1]) for sums in self.of_ann
         }

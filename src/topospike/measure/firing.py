@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from topospike.snn.fused import Kept, counts_of_images, memory_order
+from topospike.snn.fused import Kept, counts_of_images
 from topospike.wiring.images import ImageAxis
 
 FIRST = ImageAxis(0, 1)
@@ -59,8 +59,6 @@ def site_firing(
     return images_firing(kept.spikes, images, counted, steps=steps)
 
 
-def weighted_sum(counts: Tensor, links: Tensor) -> Tensor:
-    """Return the sums of counts (steps, ...) times links, exact in float64."""
-    order = memory_order(counts[0])
-    rows = counts.permute(0, *(1 + axis for axis in order)).flatten(1)
-    return rows.double() @ links.permute(order).flatten()
+def weighted_sum(counts: Tensor, links: Tensor) -> float:
+    """Return the sum of counts times links, exact in float64."""
+    return float(torch.dot(counts.flatten().double(), links.flatten()))

@@ -24,20 +24,20 @@ from topospike.snn.site import Site
 from topospike.wiring.fanout import constants_on_path, events_at
 from topospike.wiring.graph import fetch
 from topospike.wiring.images import ImageAxis, Places
-from topospike.wiring.layers import Layer
+from topospike.wiring.layers import Feed, Layer
 
 
 @dataclass(frozen=True)
 class CountedLayer:
     """A weight layer under one set of conventions: what is counted of its wiring.
 
-    ``leaving`` has the operand's shape for one image, ``at_sites`` the fan-out of each site,
-    ``at_inputs`` that of each input tensor, where the input is events.
+    ``leaving`` has the operand's shape for one image, ``feeds`` has the fan-outs of sites that are
+    counted by these, ``at_inputs`` those of input tensors, where the input is events.
     """
 
     wiring: Layer
     leaving: Tensor | None
-    at_sites: dict[fx.Node, tuple[Tensor, ImageAxis]]
+    feeds: tuple[Feed, ...]
     at_inputs: dict[str, Tensor]
 
 
@@ -49,11 +49,7 @@ def counted(layer: Layer, conventions: Conventions, device: torch.device) -> Cou
     return CountedLayer(
         layer,
         None if leaving is None else leaving.to(device),
-        {
-            feed.node: ((feed.fan_out_dense if dense else feed.fan_out).to(device), feed.images)
-            for feed in layer.feeds
-            if folded
-        },
+        layer.feeds if folded else (),
         {
             feed.site: (feed.fan_out_dense if dense else feed.fan_out).to(device)
             for feed in layer.arrivals
@@ -76,12 +72,13 @@ class OperationCounter:
 
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
         self.conventions = conventions = conventions.resolved(settles=snn.settles)
-        self.network = snn.ann
-        self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
-        self.differential = not any(s.coding.averages for s in snn.sites.values())
+        self.network, self.dense = snn.ann, conventions.links == "dense"
+        device, sites = snn.like.device, snn.sites.values()
+        self.layers = [counted(layer, conventions, device) for layer in snn.wiring]
+        self.differential = not any(s.coding.averages for s in sites)
         self.input, self.names = snn.report.input, snn.inputs.names
         self.tokens, self.populations = snn.tokens, snn.populations
-        self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
+        self.passes_spikes = all(s.coding.name == "spikes" for s in sites)
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
             node: module
@@ -115,7 +112,7 @@ class OperationCounter:
             return [*layer.wiring.operands, *sizes_on_path(layer.wiring), *masks]
         if layer.wiring.weight is None and (masks or layer.wiring.places is not None):
             return [*layer.wiring.operands, *masks]
-        if kind == "spikes" and not layer.at_sites:
+        if kind == "spikes" and not layer.feeds:
             return sizes_on_path(layer.wiring)
         return []
 
@@ -163,9 +160,9 @@ class OperationCounter:
         now = slice(t - 1, t - 1 + len(block.steps))
         self._kept = block.kept
         for index, layer in enumerate(self.layers):
-            for node, (links, images) in layer.at_sites.items():
-                counts = self._fired(node, images, fired, len(block.steps))
-                self.sops[index, now] += weighted_sum(counts, links).cpu()
+            for feed in layer.feeds:
+                counts = self._fired(feed.node, feed.images, fired, len(block.steps))
+                self.sops[index, now] += feed.crossed(counts, dense=self.dense).cpu()
         for place, step in enumerate(block.steps):
             self._place = place, len(block.steps)
             self._observe(step, dict(zip(watched or self.watched, step.values, strict=True)))
@@ -178,7 +175,7 @@ class OperationCounter:
         if moment is not None and moment.arrived is not None and self.input == "events":
             self.arrived[step.t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
         for index, layer in enumerate(self.layers):
-            if not layer.at_sites:
+            if not layer.feeds:
                 sops, macs = self._operations(index, layer, step.t, values)
                 self.sops[index, step.t - 1] += float(sops)
                 self.macs[index, step.t - 1] += float(macs)
@@ -268,13 +265,13 @@ class OperationCounter:
             return 0.0, layer.wiring.macs * self._batch
         entries = dict(zip(self.names, frame, strict=True))
         counts = ((self._entries(entries[name]), links) for name, links in layer.at_inputs.items())
-        return float(sum(weighted_sum(count, links) for count, links in counts)), 0.0
+        return sum(weighted_sum(count, links) for count, links in counts), 0.0
 
     def _entries(self, frame: Tensor) -> Tensor:
         """Return the events of a frame at each place, over all images of the batch."""
         nonzero = self.conventions.input_events == "nonzero" or self.input == "frames"
         nonzero = nonzero or self.conventions.first_layer == "ac"
-        return images_firing(frame) if nonzero else frame.sum(0, True, dtype=torch.float64)
+        return images_firing(frame) if nonzero else frame.sum(0, dtype=torch.float64)
 
     def _product(self, wiring: Layer, values: dict[fx.Node, Any]) -> Tensor | float:
         """Count a product of two activations: sum over k of (rows active in k) (columns active)."""
@@ -334,7 +331,7 @@ class OperationCounter:
         rounding = 4 * t * torch.finfo(value.dtype).eps * value.abs().max()
         return stream.abs() > rounding
 
-    def _weighted(self, layer: CountedLayer, events: Tensor) -> Tensor:
+    def _weighted(self, layer: CountedLayer, events: Tensor) -> float:
         if layer.leaving is None or layer.wiring.images is None:
             raise RuntimeError(f"{layer.wiring.name} has no links to count")
         counted = self.counted(layer.wiring.places)
@@ -383,4 +380,4 @@ def sizes_on_path(wiring: Layer) -> list[fx.Node]:
 
 def looks_at(layer: CountedLayer) -> bool:
     """Tell whether spikes are looked at to count a layer, and not only who has fired."""
-    return layer.wiring.fed_by in ("spikes", "product") and not layer.at_sites
+    return layer.wiring.fed_by in ("spikes", "product") and not layer.feeds

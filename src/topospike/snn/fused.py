@@ -30,6 +30,7 @@ from topospike.snn.neurons import (
     at_step,
     largest_code,
 )
+from topospike.wiring.images import memory_order
 
 WORTHWHILE = 1 << 10
 """Neurons of a batch below which loading the compiled loops (0.7 s) is not worth it."""
@@ -120,11 +121,6 @@ class SiteLoop:
     def kept_rows(self, tensor: Tensor | None, steps: int, dtype: Any) -> Any:
         """Return where something is to be kept, of no steps if it is not."""
         return NOTHING[dtype] if tensor is None else self.rows(tensor, steps)
-
-
-def memory_order(tensor: Tensor) -> list[int]:
-    """Return the axes of a tensor from outer to inner in memory."""
-    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
 def laid_out(sizes: Sequence[int], state: Tensor) -> tuple[list[int], Layout, Along]:

@@ -341,7 +341,7 @@ class SpikingNetwork(nn.Module):
     @property
     def like(self) -> Tensor:
         """A tensor of the device and precision the network computes in."""
-        return next(iter(self.sites.values())).threshold
+        return site_of(site_calls(self.ann)[0], self.ann).threshold
 
     @torch.no_grad()
     def analog(self, x: Inputs) -> Tensor:

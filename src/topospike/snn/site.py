@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from topospike.snn.coding import Coding, SiteState
-from topospike.snn.fused import Kept, SiteLoop, has_loop, memory_order
+from topospike.snn.fused import Kept, SiteLoop, has_loop
 from topospike.snn.neurons import Neuron, at_step
+from topospike.wiring.images import memory_order
 
 START = SiteState()
 """The state of a site before its first step."""

@@ -17,14 +17,16 @@ and reports read the result and derive nothing again.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from topospike.models.capture import node_module
 from topospike.wiring.graph import is_site, nodes_downstream_of_input, timeless_nodes
-from topospike.wiring.images import ImageAxis, Places
+from topospike.wiring.images import ImageAxis, Places, memory_order
 from topospike.wiring.linear_maps import AVERAGES, is_linear, is_number
 from topospike.wiring.masking import Overwriting
 
@@ -71,6 +73,25 @@ class Feed:
     fan_out_dense: Tensor
     images: ImageAxis
     exact: bool = True
+    _laid: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    def crossed(self, counts: Tensor, *, dense: bool = False) -> Tensor:
+        """Return how many links the events of some steps cross, float64: exact.
+
+        Parameters
+        ----------
+        counts
+            In how many images each neuron fired, (steps, shape of the site for one image).
+        dense
+            Whether links that are missing count as well.
+        """
+        order = memory_order(counts[0])
+        rows = counts.permute(0, *(1 + axis for axis in order)).flatten(1).double()
+        known = dense, *order, rows.device
+        if known not in self._laid:
+            links = self.fan_out_dense if dense else self.fan_out
+            self._laid[known] = links.permute(order).flatten().to(rows.device)
+        return rows @ self._laid[known]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +169,11 @@ class Layer:
     def operand(self) -> fx.Node:
         """The operand of a layer that has one."""
         return self.operands[0]
+
+    @cached_property
+    def existing(self) -> int:
+        """How many links there are, each counted once wherever it is used."""
+        return 0 if self.links is None else int(self.links.sum())
 
     @property
     def is_sparse(self) -> bool:
