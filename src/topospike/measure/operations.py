@@ -18,6 +18,7 @@ from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
 from topospike.measure.firing import images_firing, site_firing, weighted_sum
 from topospike.measure.products import entries_used, factors, meetings, multiplications
+from topospike.snn.fused import weighted_counts
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.records import Block, StepRecord
 from topospike.snn.site import Site
@@ -162,7 +163,8 @@ class OperationCounter:
         for index, layer in enumerate(self.layers):
             for feed in layer.feeds:
                 counts = self._fired(feed.node, feed.images, fired, len(block.steps))
-                self.sops[index, now] += feed.crossed(counts, dense=self.dense).cpu()
+                links = feed.laid_out(counts[0], dense=self.dense)
+                self.sops[index, now] += weighted_counts(counts, links).cpu()
         for place, step in enumerate(block.steps):
             self._place = place, len(block.steps)
             self._observe(step, dict(zip(watched or self.watched, step.values, strict=True)))

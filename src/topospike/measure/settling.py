@@ -80,7 +80,7 @@ def settling(
         last, quiet = 0, False
         program = snn.program(executor_for(snn, None, image, at_most), counter.watched)
         shown = snn.shown(image, at_most)
-        for block in blocks(snn, program, shown, at_most, record=True):
+        for block in blocks(program, shown, at_most, record=True):
             counter.observe(block)
             (step,) = block.steps
             fired = int(snn.spikes_of_images(step.sites))

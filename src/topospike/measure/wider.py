@@ -21,6 +21,7 @@ from topospike.contracts import Evaluation
 from topospike.costs import WiderCost
 from topospike.measure.energy import EnergyModel
 from topospike.measure.memory import memory_energy
+from topospike.snn.fused import weighted_counts
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import first_answer, steps_a_layer
 from topospike.wiring.graph import is_site
@@ -90,7 +91,8 @@ def priced(run: Evaluation, share: float, model: EnergyModel) -> dict[str, tuple
 
 def used_links(feeds: Sequence[Feed], active: Mapping[str, Tensor], images: int) -> float:
     """Return the links of a layer that active neurons feed, per image."""
-    return sum(float(feed.crossed(active[feed.site][None])) for feed in feeds) / images
+    counts = [(feed, active[feed.site]) for feed in feeds]
+    return sum(float(weighted_counts(n[None], feed.laid_out(n))) for feed, n in counts) / images
 
 
 def depth(network: fx.GraphModule) -> int:

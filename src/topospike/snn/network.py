@@ -188,7 +188,7 @@ class SpikingNetwork(nn.Module):
         program = self.program(chosen)
         layers = program.first_layers()
         runs = (
-            blocks(self, program, part, timesteps, together=together, layers=layers)
+            blocks(program, part, timesteps, together=together, layers=layers)
             for part in shown.divided(images)
         )
         # a step may reuse the memory of the step before it, so each result is copied out
@@ -229,7 +229,7 @@ class SpikingNetwork(nn.Module):
         shown = self.shown(x, timesteps, hold=hold)
         chosen = executor_for(self, executor, x, timesteps)
         program = self.program(chosen, tuple(nodes))
-        for block in blocks(self, program, shown, timesteps, record=record):
+        for block in blocks(program, shown, timesteps, record=record):
             yield from block.steps
 
     @torch.no_grad()

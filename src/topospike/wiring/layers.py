@@ -75,23 +75,13 @@ class Feed:
     exact: bool = True
     _laid: dict[Any, Tensor] = field(default_factory=dict, repr=False)
 
-    def crossed(self, counts: Tensor, *, dense: bool = False) -> Tensor:
-        """Return how many links the events of some steps cross, float64: exact.
-
-        Parameters
-        ----------
-        counts
-            In how many images each neuron fired, (steps, shape of the site for one image).
-        dense
-            Whether links that are missing count as well.
-        """
-        order = memory_order(counts[0])
-        rows = counts.permute(0, *(1 + axis for axis in order)).flatten(1).double()
-        known = dense, *order, rows.device
+    def laid_out(self, like: Tensor, *, dense: bool = False) -> Tensor:
+        """Return the fan-out in one row, as a tensor for one image lies in memory, and where."""
+        known = dense, *(order := memory_order(like)), like.device
         if known not in self._laid:
             links = self.fan_out_dense if dense else self.fan_out
-            self._laid[known] = links.permute(order).flatten().to(rows.device)
-        return rows @ self._laid[known]
+            self._laid[known] = links.permute(order).flatten().to(like.device)
+        return self._laid[known]
 
 
 @dataclass(frozen=True, eq=False)

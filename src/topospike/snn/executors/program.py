@@ -175,6 +175,11 @@ class Program:
         return [site_of(node, self.network) for node in self.calls]
 
     @cached_property
+    def silent_from(self) -> float:
+        """The first step whose silence lasts, or infinity."""
+        return max(site.coding.silent_from(site.neuron) for site in self.sites)
+
+    @cached_property
     def images_at_once(self) -> int:
         """`topospike.snn.batches.images_at_once` of the network."""
         return images_at_once(self.network)

@@ -19,7 +19,6 @@ from topospike.snn.site import Site, site_steps
 
 if TYPE_CHECKING:
     from topospike.snn.executors.program import Program, State
-    from topospike.snn.network import SpikingNetwork
 
 
 class Step:
@@ -84,7 +83,6 @@ class Step:
 
 @torch.no_grad()
 def blocks(
-    snn: SpikingNetwork,
     program: Program,
     shown: Shown,
     timesteps: int,
@@ -100,7 +98,7 @@ def blocks(
     """
     names = [site.name for site in program.sites]
     state = program.start(shown.first, together=together, layers=layers)
-    first = max(snn.silent_from, shown.length)
+    first = max(program.silent_from, shown.length)
     first = first if (record or program.sent is not None) and together == 1 else math.inf
     moments, silent, logits = shown.moments(timesteps), False, torch.empty(0)
     for t in range(1, timesteps + 1, together):
