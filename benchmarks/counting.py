@@ -47,7 +47,7 @@ def main() -> None:
             for name, (images, batches) in BATCHES.items():
                 x, y = torch.randn(images, 3, 32, 32), torch.arange(images) % 10
                 data = [(x, y)] * batches
-                turns = given.repetitions if images > 1 else 6 * given.repetitions
+                turns = given.repetitions * (1 if images > 1 else 3)
                 for executor in given.executor:
                     run = {"timesteps": STEPS, "executor": executor}
 

@@ -127,6 +127,21 @@ def test_frames(frames, kind, by_single_steps) -> None:
     assert evaluated(snn, x) == by_single_steps(lambda: evaluated(snn, x))
 
 
+@pytest.mark.parametrize(
+    "options", [{"levels": 8}, {"levels": 9}, {"method": "signed-if"}], ids=str
+)
+def test_codes_tell_who_fired(options) -> None:
+    """Neurons enough for compiled loops; codes of eight levels and more do not fit 8 bits."""
+    snn, x = converted("residual", **options)
+    x, y = x.repeat(3, 1, 1, 1), torch.arange(36) % 5
+    fired = [
+        [int(s.spikes.count_nonzero()) for s in step.sites.values()] for step in snn.watch(x, 9)
+    ]
+    found = ts.evaluate(snn, [(x, y)], 9).sites
+    counts = [[round(rate * 36 * s.neurons) for rate in s.firing_rate] for s in found]
+    assert counts == [list(of_site) for of_site in zip(*fired, strict=True)]
+
+
 def test_targets_that_cannot_be_divided_keep_a_batch_whole() -> None:
     snn, x = converted("residual")
     x, seen = x.repeat(4, 1, 1, 1), []

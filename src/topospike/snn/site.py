@@ -253,5 +253,5 @@ def one_by_one(
         for every, one in ((decoded, state.decoded), (spikes, state.spikes)):
             if every is not None and one is not None:
                 every[k] = one
-    kept = (None if every is None else every.flatten(0, 1) for every in (decoded, spikes))
-    return state, Kept(*kept)
+    decoded, spikes = (None if kept is None else kept.flatten(0, 1) for kept in (decoded, spikes))
+    return state, Kept(decoded, spikes)

@@ -44,16 +44,13 @@ from topospike.snn.executors.split import (
 )
 from topospike.snn.executors.steps import Step, Visitor
 from topospike.snn.fused import Kept
-from topospike.snn.neurons import largest_code
+from topospike.snn.neurons import tells_who_fired
 from topospike.snn.readout import complete_at, read_late
 from topospike.snn.site import START, Site, Wanted, site_steps
 from topospike.wiring.graph import result_of, site_calls
 
 if TYPE_CHECKING:
     from topospike.snn.network import SpikingNetwork
-
-LARGEST_TOLD = 255
-"""Largest code of which 8 bits still tell whether it is 0, whatever is cut off above them."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +128,7 @@ class Program:
     ) -> None:
         self.network = network
         self.delay = delay
-        self.watched = watched
-        self.sent = sent
+        self.watched, self.sent = watched, sent
         self.forms = tuple(forms)
         self.calls = {node: i for i, node in enumerate(site_calls(network))}
         self.complete_at = complete_at(self.sites)
@@ -163,8 +159,8 @@ class Program:
             elif isinstance(form, EventForm):
                 spikes.update(form.sites)
         for node in self.calls if self.sent is not None else ():
-            in_codes = largest_code(site_of(node, self.network).neuron)[0] <= LARGEST_TOLD
-            (codes if node in codes or (in_codes and node not in spikes) else spikes).add(node)
+            as_codes = node not in spikes and tells_who_fired(site_of(node, self.network).neuron)
+            (codes if node in codes or as_codes else spikes).add(node)
         for node in reached_from((result, *watched, *self.calls), substitutes) - whole:
             decoded.update(inputs_of(node, substitutes))
         return tuple(Wanted(n in decoded, n in spikes, n in codes) for n in self.calls)

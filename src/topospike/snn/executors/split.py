@@ -169,18 +169,19 @@ def repeated(x: Any, times: int) -> Any:
     return x.repeat(times, *(1 for _ in x.shape[1:])) if isinstance(x, Tensor) else x * times
 
 
+def divided(x: Any, times: int) -> tuple[Any, ...]:
+    """Undo `repeated`."""
+    return x.chunk(times) if isinstance(x, Tensor) else (x // times,) * times
+
+
 def by_step(
     values: Sequence[Any], rows: Sequence[bool | None], steps: int
 ) -> list[tuple[Any, ...]]:
     """Divide values of some steps one after the other, those with a row for each image."""
-    each = [
-        (value,) * steps
-        if not grown
-        else value.chunk(steps)
-        if isinstance(value, Tensor)
-        else (value // steps,) * steps
+    each = (
+        divided(value, steps) if grown else (value,) * steps
         for value, grown in zip(values, rows, strict=True)
-    ]
+    )
     return list(zip(*each, strict=True)) or [()] * steps
 
 
