@@ -37,10 +37,10 @@ def ratios(actions: dict[str, Callable[[], object]], turns: int) -> tuple[float,
 
 
 def main() -> None:
-    """Print one row for each network, method, batch and executor."""
+    """Print a table for each network, with a row for each method, batch and executor."""
     given = options(__doc__, net=("small", "vgg16"), method=METHODS, executor=EXECUTORS)
-    rows, heading = [], ["network, method, batch, executor", "run"]
     for net in given.net[:1] if given.quick else given.net:
+        rows, heading = [], [f"{net}: method, batch, executor", "run"]
         for method in given.method[:1] if given.quick else given.method:
             model = untrained(net, sparse=False)
             snn, _ = ts.quantise_weights(ts.convert(model, method, [torch.randn(16, 3, 32, 32)]))
@@ -66,9 +66,9 @@ def main() -> None:
                         turns,
                     )
                     heading = [heading[0], "run", *shares]
-                    name_of = f"{net} {method}, {name}, {executor}"
+                    name_of = f"{method}, {name}, {executor}"
                     rows.append([name_of, seconds(took), *(f"{s:.2f}" for s in shares.values())])
-    table(heading, rows)
+        table(heading, rows)
 
 
 if __name__ == "__main__":

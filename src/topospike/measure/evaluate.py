@@ -91,6 +91,9 @@ def evaluate(
     mean over the classes that occur of intersection over union. A causal language model's targets
     are the next tokens: nothing is shifted here.
 
+    A batch is divided, and its steps are taken together, as `SpikingNetwork.forward` does. So a
+    metric is given parts of it, unless its targets are no tensor with a row an image.
+
     At steps without an answer (`topospike.snn.readout`) shares of right answers are 0 and other
     metrics not a number; T0 begins with the first answer (``wider.first_answer``). Where layers
     wait for one another that is the last one as well, and so T0.
