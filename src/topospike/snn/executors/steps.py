@@ -99,25 +99,27 @@ def blocks(
     names = [site.name for site in program.sites]
     state = program.start(shown.first, together=together, layers=layers)
     first = max(program.silent_from, shown.length)
-    first = first if (record or program.sent is not None) and together == 1 else math.inf
-    moments, silent, logits = shown.moments(timesteps), False, torch.empty(0)
-    for t in range(1, timesteps + 1, together):
-        now = list(itertools.islice(moments, together))
-        steps = len(now)
+    first = first if record or program.sent is not None else math.inf
+    moments, t, silent, logits = shown.moments(timesteps), 1, False, torch.empty(0)
+    steps = together
+    while now := list(itertools.islice(moments, together)):
         if t > 1 and now[0].changed:
             state = program.show(now[0].inputs, state)
-        if steps < together:  # fewer are left: a smaller batch
+        if len(now) < steps:  # fewer are left: a smaller batch
+            steps = len(now)
             state = program.start(shown.first, state, together=steps)
         if not silent:  # nothing would change
             logits, state = program.step(t, state, record=record, together=steps)
             logits = logits.unflatten(0, (steps, len(logits) // steps))
-            silent = t >= first and state.is_silent
+            if t + steps > first and state.is_silent:  # a single step more is shown again
+                silent, together = steps == 1, 1
         held = dict(zip(names, state.sites, strict=True))
         kept = dict(zip(names, state.kept, strict=False))
         values = program.values_of_steps(state.values, steps)
         each = zip(itertools.count(t), logits, values, now, strict=False)
         records = (StepRecord(k, answer, v, held, silent, m) for k, answer, v, m in each)
         yield Block(tuple(records), logits, kept)
+        t += steps
 
 
 class Visitor(fx.Interpreter):
