@@ -56,3 +56,12 @@ def test_a_simulated_chip_writes_what_it_cost(finished_run, capsys):
     assert written["energy_joule"]["total"] > 0
     assert main(["chip", str(finished_run), "--method", "dcgs"]) == 2
     assert "method='qcfs'" in capsys.readouterr().err
+
+
+def test_a_part_of_a_network_alone_on_the_chip(finished_run, capsys):
+    assert main(["chip", str(finished_run), "--part", "layers", "--images", "1"]) == 0
+    assert "layers alone" in capsys.readouterr().out
+    written = json.loads((finished_run / "conversions" / "qcfs" / "chip.json").read_text())
+    assert written["part"] == "layers"
+    assert main(["chip", str(finished_run), "--part", "layer"]) == 2
+    assert "Did you mean 'layers'?" in capsys.readouterr().err

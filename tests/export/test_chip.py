@@ -83,9 +83,39 @@ def test_a_network_over_several_cores_costs_messages_between_them() -> None:
 
 
 def test_a_difference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topospike.export.chip.MARGIN", -0.5)  # a chip that fires too late
-    with pytest.raises(ConversionError, match="spikes are missing on the chip"):
+    monkeypatch.setattr("topospike.export.chip.GRAIN", -(2.0**20))  # a chip that fires too late
+    with pytest.raises(ConversionError, match=r"neuron 1 at step 1: 0\.1 of a threshold"):
         ts.simulate_chip(one_link(), torch.tensor([[0.3, 0.6]]), 5)
+
+
+@pytest.mark.parametrize("strength", [5.0, 40.0, 1e4])
+def test_membranes_of_many_thresholds_are_no_difference(strength: float) -> None:
+    """The first neuron piles up; of the next two one waits far below 0, one fires on far above."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.diag(torch.tensor([strength, 1.0])))
+        model[2].weight.copy_(strength * torch.tensor([[-1.0, 8.0], [1.0, -8.0]]))
+        model[0].bias.zero_()
+        model[2].bias.copy_(torch.tensor([0.0, 0.313]))
+    snn = ts.convert(model, "qcfs", [torch.rand(8, 2)], thresholds={"1": 1.0, "3": 1.0})
+    images = torch.tensor([[1.03, 0.117], [1.03, 0.137], [-1.03, 0.71], [0.0, 0.261]])
+    run = ts.simulate_chip(snn, images, 20)
+    assert run.spikes > 0
+    assert run.ties == ()
+
+
+def test_a_membrane_exactly_at_its_threshold_fires() -> None:
+    """From 1/2 up by 1/2 and 1/4 a step: spikes at 1, 3, ... and at 2, 6."""
+    run = ts.simulate_chip(one_link(), torch.tensor([[0.5, 0.25]]), 8)
+    assert run.spikes == 4 + 2
+
+
+def test_a_tie_is_named_with_its_distance() -> None:
+    """One part in 10^8 below the threshold: not told from it in float32."""
+    image = torch.tensor([[0.5 - 1e-8, 0.0]], dtype=torch.float64)
+    run = ts.simulate_chip(one_link(), image, 2)
+    assert run.ties == ("image 0, population 1, neuron 0 at step 1: 1e-08 of a threshold from it",)
+    assert run.ties[0] in run.text()
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -1,5 +1,8 @@
 """The compiled site step against the rules it stands for: equal bit for bit."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.snn.coding import CODINGS, Coding, Rate
-from topospike.snn.fused import WORTHWHILE, SiteLoop, has_loop
+from topospike.snn.fused import WORTH_A_CALL, WORTHWHILE, SiteLoop, has_loop
 from topospike.snn.neurons import (
     Identity,
     IntegrateAndFire,
@@ -145,10 +148,21 @@ class Halved(Rate):
 def test_what_has_no_compiled_step() -> None:
     many, rate = torch.zeros(WORTHWHILE), CODINGS["rate"]
     assert has_loop(IntegrateAndFire(), rate, many)
-    assert not has_loop(IntegrateAndFire(), rate, many[:-1])
     assert not has_loop(Identity(), rate, many)
     assert not has_loop(IntegrateAndFire(), Halved(), many)
     assert not has_loop(IntegrateAndFire(), rate, many.bfloat16())
+
+
+@pytest.mark.parametrize(("loaded", "least"), [(True, WORTH_A_CALL), (False, WORTHWHILE)])
+def test_loops_are_loaded_for_many_neurons_and_used_for_fewer(
+    loaded: bool, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "topospike.snn.kernels", ModuleType("kernels"))
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "topospike.snn.kernels")
+    many, rate = torch.zeros(least), CODINGS["rate"]
+    assert has_loop(IntegrateAndFire(), rate, many)
+    assert not has_loop(IntegrateAndFire(), rate, many[:-1])
 
 
 def test_a_large_site_counts_and_records_only_when_asked() -> None:

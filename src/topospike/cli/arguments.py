@@ -253,8 +253,8 @@ def reproduce_parser(summary: str) -> ArgumentParser:
     parser.add_argument(
         "target",
         type=str,
-        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; ch-snn; llama60m; "
-        "methods; controls",
+        help="table1 to table4, fig3, fig4, fig5, figA1, tableA4, all of these; ch-snn; cht-mlp; "
+        "llama60m; methods; controls",
     )
     parser.add_argument(
         "runs",
@@ -309,6 +309,9 @@ def chip_parser(summary: str) -> ArgumentParser:
     parser.add_argument("folder", type=str, help="a run folder with a conversion by qcfs")
     parser.add_argument("--network", type=str, help="dense, or the sparse one (default)")
     parser.add_argument("--method", type=str, help="which conversion (default: qcfs)")
+    parser.add_argument(
+        "--part", type=str, help="a module alone (classifier), given what reaches it in the ANN"
+    )
     parser.add_argument("--arch", type=str, help="loihi, or a YAML file (default: loihi)")
     parser.add_argument("--images", type=int, help="test images, each by itself (default: 4)")
     parser.add_argument("--timesteps", type=int, help="T (default: the conversion's)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -11,6 +12,7 @@ from topospike.contracts import to_json, write_json
 from topospike.errors import ConfigError, MissingDataError
 from topospike.export import export_csr, export_graph, export_nir, export_onnx, simulate_chip
 from topospike.pipeline.lock import locked
+from topospike.pipeline.part import converted_part
 from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import conversion_folder, spiking_network, trained_model
@@ -60,12 +62,18 @@ def chip(options: Namespace) -> None:
     network = chosen_network(run, options.get("network"))
     settings = chosen_conversion(run, options.get("method") or "qcfs")
     images = next(iter(run.data.test))[0][: options.get("images") or 4]
+    part = options.get("part")
+    if part is None:
+        snn = spiking_network(run, network, settings)
+    else:
+        snn, images = converted_part(run, network, settings, part, images)
     found = simulate_chip(
-        spiking_network(run, network, settings),
+        snn,
         images,
         options.get("timesteps") or settings.timesteps,
         architecture=options.get("arch") or "loihi",
     )
+    found = replace(found, part=part or "")
     path = conversion_folder(network, settings) / "chip.json"
 
     def write() -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +38,7 @@ class Projection:
     """The links from one population to another.
 
     ``source`` and ``target`` are int64 (links,), neurons counted in C order; ``weight`` is of
-    spikes and thresholds of size 1. ``counted`` is false for a residual addition, whose links are
-    no layer's and whose events are not synaptic operations.
+    spikes and thresholds of size 1.
     """
 
     before: str
@@ -46,6 +46,13 @@ class Projection:
     source: Tensor
     target: Tensor
     weight: Tensor
+
+    def __call__(self, spikes: Tensor, neurons: int) -> Tensor:
+        """Return what spikes (time, neurons before) add to so many neurons: (time, neurons)."""
+        ends = torch.stack((self.target, self.source))
+        shape = (neurons, spikes.shape[1])
+        matrix = torch.sparse_coo_tensor(ends, self.weight, shape, check_invariants=True)
+        return (matrix @ spikes.T).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +104,26 @@ class UnfoldedNetwork:
                 if axons.source is None:
                     drive += axons(x).flatten(1)
             found[name] = drive
+        return found
+
+    @torch.no_grad()
+    def membranes(
+        self, trains: Mapping[str, Tensor], drives: Mapping[str, Tensor], timesteps: int
+    ) -> dict[str, Tensor]:
+        """Return the membranes just before neurons fire, in thresholds: (time, neurons) each.
+
+        ``trains`` has the spikes of an image, (time, neurons) for each population that fires;
+        ``drives`` what each neuron is given at every step, (neurons,). Time is each layer's own.
+        """
+        sent = {name: train.to(drives[name]).cumsum(0) for name, train in trains.items()}
+        steps = torch.arange(1, timesteps + 1).unsqueeze(1)
+        found = {}
+        for name, drive in drives.items():
+            found[name] = steps * drive + self.starts.get(name, 0.0)
+            if name in sent:
+                found[name][1:] -= sent[name][:-1]
+        for links in self.projections:
+            found[links.after] += links(sent[links.before], self.sizes[links.after])
         return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from topospike.files.ranges import Amount, Count, Order
+from topospike.measure.energy import energy_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,14 @@ class ChipRun:
     seconds : float
         Simulated time from the first step to the last.
     spikes, synaptic_events : float
-        As the chip counts them. Both equal ours; a difference is an error.
+        As the chip counts them. Both equal ours but for ties; a difference is an error.
     neuron_updates : float
         Updates of a membrane.
+    ties : tuple of str
+        Where a membrane met its threshold to rounding and fell on the other side on the chip:
+        image, population, neuron, step, distance in thresholds. Spikes that follow from it differ.
+    part : str
+        The module that was on the chip by itself; empty for the whole network.
     """
 
     architecture: str
@@ -42,6 +48,13 @@ class ChipRun:
     spikes: Amount
     synaptic_events: Amount
     neuron_updates: Amount
+    ties: tuple[str, ...] = ()
+    part: str = ""
+
+    @property
+    def operations_joule(self) -> float:
+        """What a count of operations gives: synaptic events at Loihi's price, nothing else."""
+        return self.synaptic_events * energy_model("loihi").ac_joule
 
     def text(self) -> str:
         """Return it as a table of a few lines."""
@@ -51,14 +64,18 @@ class ChipRun:
             for name, joule in self.energy_joule.items()
             if name != "total" and total
         )
+        part = f"{self.part} alone, " if self.part else ""
         return "\n".join(
             (
-                f"{self.architecture}: {self.neurons} neurons, {self.links} links on {self.cores} "
-                f"cores; {self.images} images, T = {self.timesteps}",
+                f"{self.architecture}: {part}{self.neurons} neurons, {self.links} links on "
+                f"{self.cores} cores; {self.images} images, T = {self.timesteps}",
                 f"energy an image  {total * 1e6:.4g} uJ: {parts}",
+                f"operations alone {self.operations_joule * 1e6:.4g} uJ at Loihi's price",
                 f"latency          {self.seconds * 1e6:.4g} us, {self.chip_steps} steps "
                 "(one more for each layer)",
                 f"spikes           {self.spikes:.6g}, neuron updates {self.neuron_updates:.6g}",
-                f"synaptic events  {self.synaptic_events:.6g}, equal to those counted here",
+                f"synaptic events  {self.synaptic_events:.6g}, equal to those counted here"
+                + (" but for ties:" if self.ties else ""),
+                *(f"  {tie}" for tie in self.ties),
             )
         )

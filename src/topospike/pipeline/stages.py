@@ -7,6 +7,7 @@ memory, so a run continued tomorrow computes what a run in one go computes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,9 +266,21 @@ def new_spiking_network(
 ) -> tuple[SpikingNetwork, WeightReport | None]:
     """Convert a trained network; tell what rounding to whole weights changed, if that is wanted."""
     images = calibration_images(shown_data(run, settings), settings.calibration_images)
+    snn, weights = converted(run, settings, model_to_convert(run, network, settings), images)
+    run.spiking[network.name, settings.label] = snn
+    return snn, weights
+
+
+def model_to_convert(run: Run, network: Network, settings: ConversionSettings) -> nn.Module:
+    """Return the trained network, with the activations that the method is for if it has them."""
     kind = trained_kind(run.recipe, settings.method)
-    plain = kind is None
-    model = trained_model(run, network) if plain else quantised_model(run, network, kind)
+    return trained_model(run, network) if kind is None else quantised_model(run, network, kind)
+
+
+def converted(
+    run: Run, settings: ConversionSettings, model: nn.Module, images: Iterable[Tensor]
+) -> tuple[SpikingNetwork, WeightReport | None]:
+    """Convert a model as the settings say, and round its weights if they do."""
     snn = convert(
         model,
         settings.method,
@@ -276,11 +289,9 @@ def new_spiking_network(
         input=input_of(run.recipe, settings),
         **settings.options,
     )
-    weights = None
-    if settings.weight_bits is not None:
-        snn, weights = quantise_weights(snn, settings.weight_bits)
-    run.spiking[network.name, settings.label] = snn
-    return snn, weights
+    if settings.weight_bits is None:
+        return snn, None
+    return quantise_weights(snn, settings.weight_bits)
 
 
 def measure_network(run: Run, network: Network, settings: ConversionSettings) -> None:

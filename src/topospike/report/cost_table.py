@@ -82,8 +82,8 @@ CHIP_COLUMNS = (
 )
 CHIP_CAPTION = (
     "On a simulated chip (SANA-FE), per image, mean over a few test images. Its spikes and "
-    "synaptic events equal those counted here. The image comes as a constant current: what "
-    "multiplying it costs is not on the chip."
+    "synaptic events equal those counted here, but for ties that chip.json names. The image comes "
+    "as a constant current: what multiplying it costs is not on the chip."
 )
 
 
@@ -95,7 +95,9 @@ def chip_table(run: Run) -> Table | None:
         for method in network.conversions:
             found = read_optional(folder / "conversions" / method / "chip.json", ChipRun)
             if found is not None:
-                rows.append((series_name(network.name, method), *chip_row(found)))
+                name = series_name(network.name, method)
+                part = f" ({found.part} alone)" if found.part else ""
+                rows.append((name + part, *chip_row(found)))
     return Table(CHIP_CAPTION, CHIP_COLUMNS, tuple(rows)) if rows else None
 
 

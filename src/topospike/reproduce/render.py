@@ -22,6 +22,7 @@ from topospike.reproduce.targets import Target
 TITLES: Mapping[str, str] = {
     "network_sparsity": "network sparsity (%)",
     "ann_accuracy": "ANN accuracy (%)",
+    "mean_epoch_accuracy": "mean over the epochs (%)",
     "snn_accuracy": "SNN accuracy (%)",
     "ann_perplexity": "ANN perplexity",
     "snn_perplexity": "SNN perplexity",

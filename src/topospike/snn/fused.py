@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,10 @@ from topospike.snn.neurons import (
 from topospike.wiring.images import memory_order
 
 WORTHWHILE = 1 << 10
-"""Neurons of a batch below which loading the compiled loops (0.7 s) is not worth it."""
+"""Elements below which loading the compiled loops (0.7 s) is not worth it."""
+
+WORTH_A_CALL = 1 << 6
+"""Elements below which formulas are as fast as loops that are loaded."""
 
 SHORT_ROW = 128
 """Elements of an innermost loop below which starting it costs as much as running it."""
@@ -219,8 +223,17 @@ def has_loop(neuron: Neuron, coding: Coding, state: Tensor) -> bool:
         and kind.available is Coding.available
         and state.dtype in DTYPES
         and state.device.type == "cpu"
-        and state.numel() >= WORTHWHILE
+        and worth_a_loop(state)
     )
+
+
+def worth_a_loop(tensor: Tensor) -> bool:
+    """Tell whether a compiled loop over a tensor pays, which depends on whether it is loaded.
+
+    Loops and formulas give the same bits, so it does not matter to a result what was run before.
+    """
+    loaded = "topospike.snn.kernels" in sys.modules
+    return tensor.numel() >= (WORTH_A_CALL if loaded else WORTHWHILE)
 
 
 def counts_of_images(sent: Tensor, steps: int, silent: int = 0) -> Tensor:
@@ -294,7 +307,7 @@ def weighted_counts(counts: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def pays(values: Tensor) -> bool:
     """Tell whether there is a compiled loop over some values, and it is worth it."""
-    return values.device.type == "cpu" and values.numel() >= WORTHWHILE and values.dtype in COUNTED
+    return values.device.type == "cpu" and values.dtype in COUNTED and worth_a_loop(values)
 
 
 def rows_and_counts(sent: Tensor, steps: int) -> tuple[Any, Tensor, Any]:

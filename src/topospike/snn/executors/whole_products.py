@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from topospike.snn.batches import in_shares
-from topospike.snn.fused import DTYPES, LONG_ROW, WORTHWHILE, laid_out, power_of_two_below
+from topospike.snn.fused import DTYPES, LONG_ROW, laid_out, power_of_two_below, worth_a_loop
 
 EXACT = {torch.float32: 1 << 24, torch.float64: 1 << 53}
 """Whole numbers up to which a float holds every one."""
@@ -199,7 +199,7 @@ def coded(operand: Tensor, unit: Tensor, shift: int) -> Tensor:
     tensor([[129, 125]], dtype=torch.uint8)
     """
     unit = unit.to(operand.device, operand.dtype)
-    if operand.device.type != "cpu" or operand.numel() < WORTHWHILE:
+    if operand.device.type != "cpu" or not worth_a_loop(operand):
         return (operand * unit).add_(shift + 0.5).to(torch.uint8)
     codes = torch.empty_like(operand, dtype=torch.uint8)
     order, layout, along = laid_out(unit.shape, operand)
@@ -251,7 +251,7 @@ def outputs_of(
     tensor([[12.0000],
             [12.5000]])
     """
-    if total.device.type == "cpu" and total.dtype in DTYPES and total.numel() >= WORTHWHILE:
+    if total.device.type == "cpu" and total.dtype in DTYPES and worth_a_loop(total):
         outputs_compiled(sums, total, of_layer, shares, means, maps)
         return sums
     offset, scale, bias = (over(values, maps) for values in of_layer)

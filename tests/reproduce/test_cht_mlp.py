@@ -1,0 +1,61 @@
+"""The perceptron of Zhang et al. (ICLR 2024), and ours beside its print."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from topospike.cli.main import main
+from topospike.cli.reproduce import job_of
+from topospike.reproduce import TARGETS, chosen_rows
+
+TARGET = TARGETS["cht-mlp"]
+RULES = {
+    "static": ("static", "er"),
+    "set": ("set", "er"),
+    "rigl": ("rigl", "er"),
+    "mest": ("mest", "er"),
+    "cht-csti": ("cht", "csti"),
+    "cht-ws": ("cht", "bsw"),
+}
+
+
+def recipe_of(key, scale="full"):
+    (row,) = chosen_rows(TARGET, [key])
+    return job_of(row, Path(), scale=scale, seed=0, plan=TARGET.plan).recipe
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_rows_differ_in_rule_and_first_links_alone(dataset, method):
+    recipe = recipe_of(f"{dataset}/{method}")
+    sparsity = recipe.sparsity
+    assert (sparsity.rule, sparsity.initial_topology) == RULES[method]
+    assert (sparsity.linear, sparsity.zeta, sparsity.update_interval) == (0.99, 0.3, 1)
+    assert recipe.model.hidden == (784, 784, 784)
+    train = recipe.train
+    assert (train.epochs, train.weight_decay, recipe.data.batch_size) == (100, 1e-5, 32)
+    assert (train.schedule, train.momentum) == ("constant", 0.9)
+    assert (recipe.dense_twin, recipe.sparse_twin) == (False, True)
+
+
+@pytest.mark.parametrize("method", ["dense", *RULES])
+def test_at_scale_cpu_only_the_length_is_less(method):
+    full, cpu = (recipe_of(f"fashion-mnist/{method}", scale) for scale in ("full", "cpu"))
+    assert (full.train.epochs, cpu.train.epochs) == (100, 30)
+    assert (full.data, full.model, full.sparsity) == (cpu.data, cpu.model, cpu.sparsity)
+
+
+def test_print_and_ours_stand_side_by_side(tmp_path):
+    rows = ["fashion-mnist/dense", "fashion-mnist/cht-csti"]
+    options = ["--scale", "smoke", "--folder", str(tmp_path), "--row", *rows]
+    assert main(["reproduce", "cht-mlp", *options]) == 0
+    with (tmp_path / "smoke" / "cht-mlp.csv").open() as lines:
+        found = {row["row"]: row for row in csv.DictReader(lines)}
+    row = found["fashion-mnist/mlp/cht-csti"]
+    assert (row["state"], row["ann_accuracy published"]) == ("done", "88.07")
+    for quantity in ("ann_accuracy", "mean_epoch_accuracy", "snn_accuracy"):
+        assert 0 <= float(row[f"{quantity} measured"]) <= 100
+    dense = found["fashion-mnist/mlp/dense"]
+    assert 0 < float(row["energy_joule measured"]) < float(dense["energy_joule measured"])
+    assert found["mnist/mlp/set"]["state"] == "not run"
