@@ -22,7 +22,7 @@ SOURCES: Mapping[str, str] = {
     "MNIST": "ylecun/mnist",
     "Fashion-MNIST": "zalando-datasets/fashion_mnist",
 }
-# Zhang et al. (ICLR 2024), appendix: momentum 0.9, batches of 32, a rate that stays.
+# Momentum 0.9, batches of 32, a rate that stays, as printed; how large it is, is ours.
 PUBLISHED: Changes = {
     "data": {"augment": ["crop", "flip"], "batch_size": 32},
     "train": {
@@ -58,7 +58,8 @@ METHODS: Mapping[str, Changes] = {
 }
 SHORT: Mapping[str, Changes] = {
     "full": {},
-    "cpu": {"train": {"epochs": 30}, "threads": 1},
+    # Crop and flip want the published length: after 30 epochs they cost 5 to 8 points here.
+    "cpu": {"data": {"augment": []}, "train": {"epochs": 15}, "threads": 1},
     "smoke": {
         "data": SMOKE_DATA,
         "model": {"hidden": [32, 32, 32]},
@@ -70,7 +71,7 @@ SHORT: Mapping[str, Changes] = {
 
 
 def plan(row: PublishedRow, *, scale: str = "full", seed: int = 0) -> Experiment:
-    """Return the recipe of a row at a scale; ``cpu`` trains the whole network for 30 epochs.
+    """Return the recipe of a row at a scale; ``cpu`` trains it for 15 epochs on plain images.
 
     Raises
     ------
