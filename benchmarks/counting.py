@@ -1,70 +1,74 @@
-"""What counting operations adds to a simulation: evaluation with and without it.
+"""What evaluation costs beside the plain run of the same executor: counting, and the ANN's answer.
 
-``evaluate`` and a bare simulation of the same batches (accuracy at every step, nothing counted)
-take turns; the median of the turns counts, in CPU time of the process. Networks: ``small`` (conv
-64-64-A-128-128-A-256-256-A, fc 512-512) and ``vgg16``; batch 64 of 3 x 32 x 32 noise, T = 8.
-Preparing the link counts (once an evaluation, whatever the number of batches) is given apart.
+``snn(x, T)``, ``ts.evaluate(..., ann=False)``, ``ts.evaluate`` and the ANN's forward take turns, in
+CPU time of the process. Shown are medians over the turns of the ratio to the plain run of the same
+turn. Networks: ``small`` (conv 64-64-A-128-128-A-256-256-A, fc 512-512) and ``vgg16``, weights of 8
+bits, 3 x 32 x 32 noise, T = 8: a batch of 64, eight batches of one image, and one image alone,
+which pays alone for what is done once an evaluation.
 
-    python benchmarks/counting.py [--net small vgg16] [--quick]
+    python benchmarks/counting.py [--net small vgg16] [--executor integer ...] [--quick]
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
+
 import torch
-from timing import alternate, options, seconds, table
-from torch import Tensor
+from timing import measured, options, seconds, table
+from timing.spiking import untrained
 
 import topospike as ts
-from topospike.measure import Conventions
-from topospike.measure.operations import OperationCounter
-from topospike.models import vgg16
 
-NETWORKS = {
-    "small": {"widths": (64, 128, 256), "blocks": (2, 2, 2), "hidden": (512, 512)},
-    "vgg16": {"widths": (64, 128, 256, 512, 512), "blocks": (2, 2, 3, 3, 3), "hidden": (512, 512)},
-}
-STEPS, BATCH = 8, 64
+STEPS = 8
+EXECUTORS = ("decoded", "bf16", "integer", "event")
+BATCHES = {"64 images": (64, 1), "8 x 1 image": (1, 8), "1 image": (1, 1)}
+METHODS = ("dcgs", "qcfs")
 
 
-def simulate(snn: ts.SpikingNetwork, x: Tensor, labels: Tensor) -> list[int]:
-    """Return the number of right answers at each step, as ``evaluate`` does, and no more."""
-    snn.analog(x)
-    return [int((logits.argmax(1) == labels).sum()) for _, logits in snn.steps(x, STEPS)]
+def ratios(actions: dict[str, Callable[[], object]], turns: int) -> tuple[float, dict[str, float]]:
+    """Return the seconds of the first action, and what each takes of it in the same turn."""
+    for action in actions.values():
+        action()
+    taken = [{name: measured(action)[0] for name, action in actions.items()} for _ in range(turns)]
+    first = next(iter(actions))
+    shares = {n: statistics.median(t[n] / t[first] for t in taken) for n in actions if n != first}
+    return statistics.median(t[first] for t in taken), shares
 
 
 def main() -> None:
-    """Print one row for each network and method."""
-    given = options(__doc__, net=tuple(NETWORKS))
-    names = given.net[:1] if given.quick else given.net
-    repetitions = 3 if given.quick else given.repetitions
-    rows = []
-    for name in names:
-        model = vgg16(10, channels=3, image_size=(32, 32), pool="avg", **NETWORKS[name]).eval()
-        x, labels = torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH) % 10
-        for method in ("dcgs", "qcfs"):
-            snn = ts.convert(model, method, [x])
+    """Print a table for each network, with a row for each method, batch and executor."""
+    given = options(__doc__, net=("small", "vgg16"), method=METHODS, executor=EXECUTORS)
+    for net in given.net[:1] if given.quick else given.net:
+        rows, heading = [], [f"{net}: method, batch, executor", "run"]
+        for method in given.method[:1] if given.quick else given.method:
+            model = untrained(net, sparse=False)
+            snn, _ = ts.quantise_weights(ts.convert(model, method, [torch.randn(16, 3, 32, 32)]))
+            for name, (images, batches) in BATCHES.items():
+                x, y = torch.randn(images, 3, 32, 32), torch.arange(images) % 10
+                data = [(x, y)] * batches
+                turns = given.repetitions * (1 if images > 1 else 3)
+                for executor in given.executor:
+                    run = {"timesteps": STEPS, "executor": executor}
 
-            def count(snn: ts.SpikingNetwork = snn, x: Tensor = x) -> object:
-                return ts.evaluate(snn, [(x, labels)], STEPS)  # noqa: B023
+                    def plain(run=run, data=data, snn=snn) -> None:
+                        with torch.no_grad():
+                            for x, _ in data:
+                                snn(x, **run)
 
-            def bare(snn: ts.SpikingNetwork = snn, x: Tensor = x) -> object:
-                return simulate(snn, x, labels)  # noqa: B023
-
-            def prepare(snn: ts.SpikingNetwork = snn) -> object:
-                return OperationCounter(snn, STEPS, Conventions())
-
-            took = alternate({"count": count, "bare": bare, "prepare": prepare}, repetitions)
-            counting = took["count"].cpu - took["bare"].cpu - took["prepare"].cpu
-            rows.append(
-                [
-                    f"{name} {method}",
-                    seconds(took["bare"].cpu),
-                    seconds(took["count"].cpu),
-                    seconds(took["prepare"].cpu),
-                    f"{counting / took['bare'].cpu:.1%}",
-                ]
-            )
-    table(["network", "simulation", "with counting", "preparing", "overhead"], rows)
+                    took, shares = ratios(
+                        {
+                            "run": plain,
+                            "counting": lambda: ts.evaluate(snn, data, ann=False, **run),  # noqa: B023
+                            "and the ANN": lambda: ts.evaluate(snn, data, **run),  # noqa: B023
+                            "ANN": lambda: [snn.analog(x) for x, _ in data],  # noqa: B023
+                        },
+                        turns,
+                    )
+                    heading = [heading[0], "run", *shares]
+                    name_of = f"{method}, {name}, {executor}"
+                    rows.append([name_of, seconds(took), *(f"{s:.2f}" for s in shares.values())])
+        table(heading, rows)
 
 
 if __name__ == "__main__":

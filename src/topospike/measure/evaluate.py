@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
-
-from topospike.contracts import Evaluation, SiteActivity
+from topospike.contracts import Evaluation
 from topospike.errors import ConfigError, MissingDataError
 from topospike.measure.conventions import CHOICES, Conventions
-from topospike.measure.energy import EnergyModel, cost_advice
+from topospike.measure.energy import EnergyModel
 from topospike.measure.energy import energy_model as energy_model_of
-from topospike.measure.firing import images_firing
-from topospike.measure.metrics import Metric, MetricSums, metrics_of
-from topospike.measure.operations import OperationCounter
-from topospike.measure.padding import require_idle_padding
-from topospike.measure.saturation import saturation_time
-from topospike.measure.wider import wider_cost
+from topospike.measure.metrics import Metric, metrics_of
+from topospike.measure.tally import Tally
 from topospike.models.inputs import Batch
-from topospike.snn.coding import SiteState
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import answer_stays, first_answer
-from topospike.snn.site import decoded_of
 
 Metrics: TypeAlias = (
     str | Metric | Callable[..., Any] | Sequence["str | Metric | Callable[..., Any]"]
@@ -42,6 +30,7 @@ def evaluate(
     conventions: Conventions | None = None,
     energy_model: str | EnergyModel = "45nm",
     executor: str | None = None,
+    ann: bool = True,
 ) -> Evaluation:
     """Measure accuracy, synaptic operations and energy for t = 1..timesteps.
 
@@ -70,6 +59,9 @@ def evaluate(
     executor
         How layers are evaluated, as in `SpikingNetwork.forward`; what is counted does not depend
         on it, but for spikes that rounding moves.
+    ann
+        Whether the ANN answers as well, which costs one forward; ``agreement`` has it answer in
+        any case. Else ``ann_accuracy`` is not a number and ``ann_metrics`` empty.
 
     Returns
     -------
@@ -99,6 +91,9 @@ def evaluate(
     mean over the classes that occur of intersection over union. A causal language model's targets
     are the next tokens: nothing is shifted here.
 
+    A batch is divided, and its steps are taken together, as `SpikingNetwork.forward` does. So a
+    metric is given parts of it, unless its targets are no tensor with a row an image.
+
     At steps without an answer (`topospike.snn.readout`) shares of right answers are 0 and other
     metrics not a number; T0 begins with the first answer (``wider.first_answer``). Where layers
     wait for one another that is the last one as well, and so T0.
@@ -115,11 +110,8 @@ def evaluate(
     """
     chosen = (conventions or Conventions(),)
     metrics = metrics_of(metric)
-    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, hold, executor)[0]
+    return tallied(snn, batches, timesteps, chosen, energy_model, metrics, hold, executor, ann)[0]
 
-
-NOTHING = 1e-5
-"""Share of a threshold below which a decoded value is 0."""
 
 EVERY_CONVENTION = (
     Conventions(),
@@ -187,6 +179,7 @@ def tallied(
     metrics: tuple[Metric, ...],
     hold: int | None,
     executor: str | None = None,
+    ann: bool = True,
 ) -> tuple[Evaluation, ...]:
     """Run all batches once, and return one evaluation for each of the conventions."""
     prices = energy_model_of(model)
@@ -196,173 +189,8 @@ def tallied(
     for number, batch in enumerate(batches):
         x, targets = snn.split(batch, f"batch {number}")
         if tally is None:
-            tally = Tally(snn, timesteps, conventions, metrics, hold, executor)
+            tally = Tally(snn, timesteps, conventions, metrics, hold, executor, ann)
         tally.add_batch(x, targets, f"batch {number}")
     if tally is None:
         raise MissingDataError("there is no batch to evaluate on; at least one is required.")
     return tuple(tally.result(prices, counter) for counter in tally.counters)
-
-
-class Tally:
-    """Running totals of one evaluation."""
-
-    def __init__(
-        self,
-        snn: SpikingNetwork,
-        timesteps: int,
-        conventions: tuple[Conventions, ...],
-        metrics: tuple[Metric, ...],
-        hold: int | None = None,
-        executor: str | None = None,
-    ) -> None:
-        self.snn, self.executor = snn, executor
-        self.timesteps, self.hold = timesteps, hold
-        self.counters = [OperationCounter(snn, timesteps, c) for c in conventions]
-        self.watched = list(dict.fromkeys(n for c in self.counters for n in c.watched))
-        self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
-        arriving = metrics if snn.sees_mean else ()
-        self.of_ann = [MetricSums(metric, timesteps) for metric in arriving]
-        self.sites = snn.sites
-        self.spikes = {name: [0.0] * timesteps for name in self.sites}
-        self.populations = snn.populations
-        self.neurons = dict.fromkeys(self.sites, 0)
-        self.active: dict[str, Tensor] = {}
-        self.idle = False
-        self.first_answer = first_answer(snn)
-
-    @torch.no_grad()
-    def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
-        """Simulate one batch and add what it did."""
-        analog, shown = self.snn.analog(x), self.snn.shown(x, self.timesteps, hold=self.hold)
-        self.hold = None if self.snn.report.input == "image" else shown.hold
-        for sums in (*self.metrics, *self.of_ann):
-            sums.begin_batch(analog, targets, batch)
-        for counter in self.counters:
-            counter.begin_batch(len(shown.first[0]), x)
-        if not self.idle and any(counter.real is not None for counter in self.counters):
-            require_idle_padding(self.snn, x, analog, batch)
-            self.idle = True
-        steps = self.snn.watch(
-            x, self.timesteps, self.watched, hold=self.hold, executor=self.executor
-        )
-        for step in steps:
-            t, held = step.t, step.sites
-            for sums in self.metrics if t >= self.first_answer else ():
-                sums.add(t, step.logits)
-            if self.of_ann and step.moment is not None and step.moment.shown is not None:
-                answer = self.snn.ann(*step.moment.inputs)
-                for sums in self.of_ann:
-                    sums.add(t, answer)
-            values = dict(zip(self.watched, step.values, strict=True))
-            counted = self.counters[0].counted
-            fired = {
-                site: images_firing(spikes, lying.images, counted(lying.places))
-                for name, site in self.sites.items()
-                if (spikes := held[name].spikes) is not None
-                for lying in [self.populations[name]]
-            }
-            if t == self.timesteps:
-                self.add_active(held)
-            for counter in self.counters:
-                seen = tuple(values[node] for node in counter.watched)
-                same = (counter.real is None) == (self.counters[0].real is None)
-                counter.observe(t, seen, held, fired if same else {}, step.moment)
-            for name, site in self.sites.items():
-                if site in fired:
-                    self.spikes[name][t - 1] += float(fired[site].sum(dtype=torch.float64))
-                    self.neurons[name] = fired[site].numel()
-
-    def add_active(self, held: Mapping[str, SiteState]) -> None:
-        """Count for how many images each neuron has decoded something at the last step."""
-        for name, state in held.items():
-            # what is taken back leaves no more than rounding
-            theta = self.sites[name].threshold
-            active = decoded_of(state).abs() > (NOTHING * theta if theta.numel() else 0.0)
-            lying = self.populations[name]
-            active, real = lying.images.by_image(active), self.counters[0].counted(lying.places)
-            active = active if real is None else active & real
-            self.active[name] = self.active.get(name, 0.0) + active.sum(0, dtype=torch.float64)
-
-    def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
-        """Turn the totals, as one counter has them, into the record."""
-        images = counter.images
-        layers = counter.per_image()
-        macs = counter.macs_per_image()
-        sops = [sum(layer.sops[t] for layer in layers) for t in range(self.timesteps)]
-        measured = {sums.metric.name: sums.values() for sums in self.metrics}
-        curves = {name: tuple(values[1:]) for name, values in measured.items()}
-        of_ann = {name: values[0] for name, values in measured.items()}
-        arriving = {
-            sums.metric.name: tuple(sums.values()[1 : sums.answered + 1]) for sums in self.of_ann
-        }
-        first = self.metrics[0].metric
-        conventions = counter.conventions
-        energy = tuple(model.joule(macs=m, sops=s) for m, s in zip(macs, sops, strict=True))
-        ann_energy = model.joule(macs=sum(layer.macs for layer in layers), sops=0)
-        run = Evaluation(
-            timesteps=tuple(range(1, self.timesteps + 1)),
-            accuracy=curves.get("accuracy", ()),
-            energy_joule=energy,
-            sops=tuple(sops),
-            macs_per_step=tuple(macs),
-            ann_accuracy=of_ann.get("accuracy", math.nan),
-            ann_energy_joule=ann_energy,
-            ann_dense_energy_joule=model.joule(
-                macs=sum(layer.macs_dense for layer in layers), sops=0
-            ),
-            macs=macs[-1],
-            images=images,
-            saturation_time=self.saturation_time(curves[first.name], first),
-            conventions={
-                **self.of_input(conventions),
-                "first_layer": conventions.first_layer,
-                "pooled": conventions.pooled,
-                "products": conventions.products,
-                **self.of_tokens(conventions),
-                "links": conventions.links,
-                "energy_model": model.name,
-                "mac_joule": model.mac_joule,
-                "ac_joule": model.ac_joule,
-            },
-            layers=layers,
-            sites=tuple(
-                SiteActivity(
-                    name,
-                    self.neurons[name],
-                    tuple(count / (images * self.neurons[name]) for count in counts),
-                )
-                for name, counts in self.spikes.items()
-                if self.neurons[name]
-            ),
-            metrics=curves,
-            ann_metrics=of_ann,
-            lower_is_better=tuple(
-                sums.metric.name for sums in self.metrics if sums.metric.lower_is_better
-            ),
-            advice=cost_advice(energy, ann_energy),
-            ann_metrics_per_step=arriving,
-            input_events=counter.events_per_image(),
-            tokens=counter.real_tokens / images,
-        )
-        return replace(run, wider=wider_cost(self.snn, run, model, self.active))
-
-    def saturation_time(self, curve: Sequence[float], metric: Metric) -> int | None:
-        """Return T0 from the first answer on; that answer's step if nothing comes after it."""
-        first, falls = self.first_answer, metric.lower_is_better
-        if answer_stays(self.snn):
-            return first if first <= self.timesteps else None
-        return saturation_time(curve, lower_is_better=falls, first=first)
-
-    def of_tokens(self, conventions: Conventions) -> dict[str, str]:
-        """Return what is to be known of padding, of networks that are told where it is."""
-        tokens = self.snn.tokens
-        told = tokens is not None and tokens.mask is not None
-        return {"padding": conventions.padding} if told else {}
-
-    def of_input(self, conventions: Conventions) -> dict[str, str | float]:
-        """Return what is to be known of frames beside the other conventions; nothing of images."""
-        kind = self.snn.report.input
-        if kind == "image":
-            return {}
-        known: dict[str, str | float] = {"input": kind, "hold": self.hold or 1}
-        return known | ({"input_events": conventions.input_events} if kind == "events" else {})

@@ -5,46 +5,58 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from topospike.snn.fused import Kept, counts_of_images
 from topospike.wiring.images import ImageAxis
-
-ROWS_AT_ONCE = 8
-"""Images compared at a time on a CPU: the comparison stays in its cache."""
-
 
 FIRST = ImageAxis(0, 1)
 
 
 def images_firing(
-    spikes: Tensor, images: ImageAxis = FIRST, counted: Tensor | None = None
+    spikes: Tensor,
+    images: ImageAxis = FIRST,
+    counted: Tensor | None = None,
+    *,
+    steps: int = 1,
+    silent: int = 0,
 ) -> Tensor:
-    """Return in how many images of a batch each neuron fired, float32, shape of one image.
-
-    Fifteen times faster than ``count_nonzero(dim=0)``, which adds up eight-byte integers.
+    """Return in how many images of a batch each neuron fired, float32, (steps, shape of one image).
 
     Parameters
     ----------
     spikes
-        Spikes of a batch.
+        What a batch has sent: spikes, or codes of these.
     images
         How its images lie in them; by default along the first axis.
     counted, optional
         Which neurons of each image count, bool, broadcastable to (images, shape of one image).
+    steps
+        How many steps of the batch follow one another.
+    silent
+        The code of a neuron that did not fire.
 
     Examples
     --------
     >>> images_firing(torch.tensor([[0.5, 0.0], [-1.0, 0.0], [0.0, 0.25]])).tolist()
-    [2.0, 1.0]
+    [[2.0, 1.0]]
+    >>> images_firing(torch.tensor([[0.5, 0.0], [-1.0, 0.0]]), steps=2).tolist()
+    [[1.0, 0.0], [1.0, 0.0]]
     """
-    by_image = images.by_image(spikes)
-    rows = by_image.flatten(1)
-    step = ROWS_AT_ONCE if rows.device.type == "cpu" else max(1, len(rows))
-    fired = torch.empty(rows[:step].shape, dtype=torch.float32, device=rows.device)
-    total = fired.new_zeros(rows.shape[1])
-    some = None if counted is None else counted.expand(by_image.shape).flatten(1).split(step)
-    for number, part in enumerate(rows.split(step)):
-        found = torch.ne(part, 0, out=fired[: len(part)])
-        total += (found if some is None else found.mul_(some[number])).sum(0)
-    return total.view(by_image.shape[1:])
+    rows = images.by_image(spikes)
+    if counted is not None:
+        by_step = rows.ne(silent).unflatten(0, (steps, -1))
+        rows, silent = (by_step & counted).flatten(0, 1), 0
+    return counts_of_images(rows, steps, silent)
+
+
+def site_firing(
+    kept: Kept, images: ImageAxis, counted: Tensor | None = None, *, steps: int = 1
+) -> Tensor | None:
+    """Return `images_firing` of what a site has left; ``None`` if it has not run."""
+    if kept.codes is not None:
+        return images_firing(kept.codes, images, counted, steps=steps, silent=kept.shift)
+    if kept.spikes is None:
+        return None
+    return images_firing(kept.spikes, images, counted, steps=steps)
 
 
 def weighted_sum(counts: Tensor, links: Tensor) -> float:

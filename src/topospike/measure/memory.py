@@ -97,9 +97,8 @@ def memory_energy(snn: SpikingNetwork, run: Evaluation, *, bits: int = 32) -> Me
     ann, snn_total = 0.0, torch.zeros_like(steps)
     names = {population.node: name for name, population in snn.populations.items()}
     for memory, layer in zip(snn.wiring, run.layers, strict=True):
-        links = 0 if memory.links is None else int(memory.links.sum())
         read, link, held = (
-            access_joule(n, bits=bits) for n in (memory.inputs, links, memory.outputs)
+            access_joule(n, bits=bits) for n in (memory.inputs, memory.existing, memory.outputs)
         )
         ann += layer.macs * (read + link) + 2 * memory.outputs * held
         snn_total += torch.tensor(layer.snn_macs, dtype=torch.float64) * (read + link)

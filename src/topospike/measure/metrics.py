@@ -275,8 +275,12 @@ class MetricSums:
         self.steps: list[tuple[Tensor, Tensor] | None] = [None] * (timesteps + 1)
         self.targets: Any = None
 
-    def begin_batch(self, of_ann: Tensor, targets: Any, batch: str) -> None:
+    def begin_batch(
+        self, outputs: Tensor, targets: Any, batch: str, *, of_ann: bool = True
+    ) -> None:
         """Take the targets of a batch, check them, and add the ANN's answers.
+
+        With ``of_ann=False`` the outputs are others, and only say what targets have to fit.
 
         Raises
         ------
@@ -286,17 +290,18 @@ class MetricSums:
             If they do not fit the outputs.
         """
         if self.metric.against_ann:
-            targets = of_ann
+            targets = outputs
         elif targets is None:
             raise ConfigError(
                 f"{batch} has no labels, which metric {self.metric.name!r} needs. Pass (x, y), or "
                 "metric='agreement', which compares with the ANN."
             )
         elif isinstance(targets, Tensor):
-            targets = targets.to(of_ann.device)
-        self.metric.check(of_ann, targets)
+            targets = targets.to(outputs.device)
+        self.metric.check(outputs, targets)
         self.targets = targets
-        self.add(0, of_ann)
+        if of_ann:
+            self.add(0, outputs)
 
     def add(self, t: int, outputs: Tensor) -> None:
         """Add the answers of step t (0: of the ANN)."""

@@ -8,7 +8,6 @@ max-pool between, graded values) is decided by `Conventions` and named in the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,29 +16,29 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
-from topospike.measure.firing import images_firing, weighted_sum
+from topospike.measure.firing import images_firing, site_firing, weighted_sum
 from topospike.measure.products import entries_used, factors, meetings, multiplications
-from topospike.snn.coding import SiteState
-from topospike.snn.frames import Moment
+from topospike.snn.fused import weighted_counts
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.records import Block, StepRecord
 from topospike.snn.site import Site
 from topospike.wiring.fanout import constants_on_path, events_at
 from topospike.wiring.graph import fetch
 from topospike.wiring.images import ImageAxis, Places
-from topospike.wiring.layers import Layer
+from topospike.wiring.layers import Feed, Layer
 
 
 @dataclass(frozen=True)
 class CountedLayer:
     """A weight layer under one set of conventions: what is counted of its wiring.
 
-    ``leaving`` has the operand's shape for one image, ``at_sites`` the fan-out of each site,
-    ``at_inputs`` that of each input tensor, where the input is events.
+    ``leaving`` has the operand's shape for one image, ``feeds`` has the fan-outs of sites that are
+    counted by these, ``at_inputs`` those of input tensors, where the input is events.
     """
 
     wiring: Layer
     leaving: Tensor | None
-    at_sites: dict[fx.Node, tuple[Tensor, ImageAxis]]
+    feeds: tuple[Feed, ...]
     at_inputs: dict[str, Tensor]
 
 
@@ -51,11 +50,7 @@ def counted(layer: Layer, conventions: Conventions, device: torch.device) -> Cou
     return CountedLayer(
         layer,
         None if leaving is None else leaving.to(device),
-        {
-            feed.node: ((feed.fan_out_dense if dense else feed.fan_out).to(device), feed.images)
-            for feed in layer.feeds
-            if folded
-        },
+        layer.feeds if folded else (),
         {
             feed.site: (feed.fan_out_dense if dense else feed.fan_out).to(device)
             for feed in layer.arrivals
@@ -78,12 +73,13 @@ class OperationCounter:
 
     def __init__(self, snn: SpikingNetwork, timesteps: int, conventions: Conventions) -> None:
         self.conventions = conventions = conventions.resolved(settles=snn.settles)
-        self.network = snn.ann
-        self.layers = [counted(layer, conventions, snn.like.device) for layer in snn.wiring]
-        self.differential = not any(s.coding.averages for s in snn.sites.values())
+        self.network, self.dense = snn.ann, conventions.links == "dense"
+        device, sites = snn.like.device, snn.sites.values()
+        self.layers = [counted(layer, conventions, device) for layer in snn.wiring]
+        self.differential = not any(s.coding.averages for s in sites)
         self.input, self.names = snn.report.input, snn.inputs.names
         self.tokens, self.populations = snn.tokens, snn.populations
-        self.passes_spikes = all(s.coding.name == "spikes" for s in snn.sites.values())
+        self.passes_spikes = all(s.coding.name == "spikes" for s in sites)
         called = {node for layer in self.layers for node in layer.wiring.sites}
         self.site_of: dict[fx.Node, Site] = {
             node: module
@@ -97,7 +93,8 @@ class OperationCounter:
         self.ann_macs = torch.zeros(len(self.layers), 2, dtype=torch.float64)  # existing, all links
         self.real_tokens = 0.0
         needed = [node for layer in self.layers for node in self._needs(layer)]
-        self.watched = list(dict.fromkeys(needed))
+        self.watched = tuple(dict.fromkeys(needed))
+        self.sent = tuple(n for layer in self.layers if looks_at(layer) for n in layer.wiring.sites)
         self._before: dict[fx.Node, Tensor] = {}
         self.images = self._batch = 0
         self.real: Tensor | None = None
@@ -116,7 +113,7 @@ class OperationCounter:
             return [*layer.wiring.operands, *sizes_on_path(layer.wiring), *masks]
         if layer.wiring.weight is None and (masks or layer.wiring.places is not None):
             return [*layer.wiring.operands, *masks]
-        if kind == "spikes" and not layer.at_sites:
+        if kind == "spikes" and not layer.feeds:
             return sizes_on_path(layer.wiring)
         return []
 
@@ -151,29 +148,39 @@ class OperationCounter:
 
     def observe(
         self,
-        t: int,
-        watched: tuple[Any, ...],
-        held: Mapping[str, SiteState],
+        block: Block,
         fired: dict[Site, Tensor] | None = None,
-        moment: Moment | None = None,
+        watched: tuple[fx.Node, ...] | None = None,
     ) -> None:
-        """Add the operations of step ``t``; ``watched`` are the values of ``self.watched``.
+        """Add the operations of some steps, whose values are of ``watched`` (``self.watched``).
 
-        ``held`` is the state of every site by name.
-        ``fired`` keeps, for each site, in how many images its neurons fired at this step; what is
-        missing is counted and added. ``moment`` is what was shown, of frames.
+        ``fired`` keeps, for each site, in how many images its neurons fired at each of them; what
+        is missing is counted and added.
         """
-        values = dict(zip(self.watched, watched, strict=True))
-        fired = {} if fired is None else fired
-        self._held, self._moment = held, moment
+        fired, t = {} if fired is None else fired, block.steps[0].t
+        now = slice(t - 1, t - 1 + len(block.steps))
+        self._kept = block.kept
+        for index, layer in enumerate(self.layers):
+            for feed in layer.feeds:
+                counts = self._fired(feed.node, feed.images, fired, len(block.steps))
+                links = feed.laid_out(counts[0], dense=self.dense)
+                self.sops[index, now] += weighted_counts(counts, links).cpu()
+        for place, step in enumerate(block.steps):
+            self._place = place, len(block.steps)
+            self._observe(step, dict(zip(watched or self.watched, step.values, strict=True)))
+
+    def _observe(self, step: StepRecord, values: dict[fx.Node, Any]) -> None:
+        """Add what a step costs in layers of which more is looked at than who fired."""
+        moment = self._moment = step.moment
         if not self._macs:
             self._begin(values)
         if moment is not None and moment.arrived is not None and self.input == "events":
-            self.arrived[t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
+            self.arrived[step.t - 1] += sum(float(self._entries(x).sum()) for x in moment.arrived)
         for index, layer in enumerate(self.layers):
-            sops, macs = self._operations(index, layer, t, values, fired)
-            self.sops[index, t - 1] += float(sops)
-            self.macs[index, t - 1] += float(macs)
+            if not layer.feeds:
+                sops, macs = self._operations(index, layer, step.t, values)
+                self.sops[index, step.t - 1] += float(sops)
+                self.macs[index, step.t - 1] += float(macs)
         # the sites overwrite their outputs at the next step
         kept = {
             operand
@@ -223,7 +230,6 @@ class OperationCounter:
         layer: CountedLayer,
         t: int,
         values: dict[fx.Node, Any],
-        fired: dict[Site, Tensor],
     ) -> tuple[Tensor | float, Tensor | float]:
         kind = layer.wiring.fed_by
         if kind == "graded":
@@ -232,11 +238,6 @@ class OperationCounter:
             return self._first_layer(layer, t, values, self._macs[index])
         if kind == "product":
             return self._product(layer.wiring, values), 0.0
-        if layer.at_sites:
-            return sum(
-                weighted_sum(self._fired(node, images, fired), links)
-                for node, (links, images) in layer.at_sites.items()
-            ), 0.0
         count = self._weighted(layer, self._arriving(layer.wiring, t, values))
         as_mac = layer.wiring.pooled and self.conventions.pooled == "mac"
         return (0.0, count) if as_mac else (count, 0.0)
@@ -290,25 +291,29 @@ class OperationCounter:
             count = count + meetings(left, held[1], used)
         return count + meetings(held[0], right, used)
 
-    def _fired(self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor]) -> Tensor:
-        """Return in how many images of the batch each neuron of a site fired at this step."""
+    def _fired(
+        self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor], steps: int
+    ) -> Tensor:
+        """Return in how many images of the batch each neuron of a site fired at each step."""
         site = self.site_of[node]
-        if not images.leading:  # what a caller counts, it counts as if images came one by one
-            return images_firing(self._spikes(node), images)
-        if site not in fired:
-            counted = self.counted(self.populations[site.name].places)
-            fired[site] = images_firing(self._spikes(node), images, counted)
-        return fired[site]
+        if site in fired and images.leading:
+            return fired[site]
+        # what a caller counts, it counts as if images came one by one
+        counted = self.counted(self.populations[site.name].places) if images.leading else None
+        found = site_firing(self._kept[site.name], images, counted, steps=steps)
+        if found is None:
+            raise RuntimeError(f"site {node.target} has not run")
+        return fired.setdefault(site, found) if images.leading else found
 
     def counted(self, places: Places | None) -> Tensor | None:
         """Tell which places of each image belong to real tokens; ``None``: all count."""
         return None if self.real is None or places is None else places.of_real(self.real)
 
     def _spikes(self, node: fx.Node) -> Tensor:
-        spikes = self._held[self.site_of[node].name].spikes
+        spikes, (place, steps) = self._kept[self.site_of[node].name].spikes, self._place
         if spikes is None:
-            raise RuntimeError(f"site {node.target} has not run")
-        return spikes
+            raise RuntimeError(f"the spikes of {node.target} were not kept")
+        return spikes if steps == 1 else spikes.chunk(steps)[place]
 
     def _arriving(self, wiring: Layer, t: int, values: dict[fx.Node, Any]) -> Tensor:
         """Tell where a non-zero number arrives at the layer at this step."""
@@ -373,3 +378,8 @@ class OperationCounter:
 def sizes_on_path(wiring: Layer) -> list[fx.Node]:
     """Return what the path to a layer reads that has to be looked at in a run, not fetched."""
     return [node for node in constants_on_path(wiring) if node.op != "get_attr"]
+
+
+def looks_at(layer: CountedLayer) -> bool:
+    """Tell whether spikes are looked at to count a layer, and not only who has fired."""
+    return layer.wiring.fed_by in ("spikes", "product") and not layer.feeds

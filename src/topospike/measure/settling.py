@@ -13,6 +13,8 @@ from topospike.measure.energy import EnergyModel
 from topospike.measure.energy import energy_model as energy_model_of
 from topospike.measure.operations import OperationCounter
 from topospike.models.inputs import Batch
+from topospike.snn.executors.choice import executor_for
+from topospike.snn.executors.steps import blocks
 from topospike.snn.network import AT_MOST, SpikingNetwork
 
 
@@ -76,8 +78,11 @@ def settling(
         counter.begin_batch(1, image)
         counter.begin_frame(1)
         last, quiet = 0, False
-        for step in snn.watch(image, at_most, counter.watched):
-            counter.observe(step.t, step.values, step.sites, moment=step.moment)
+        program = snn.program(executor_for(snn, None, image, at_most), counter.watched)
+        shown = snn.shown(image, at_most)
+        for block in blocks(program, shown, at_most, record=True):
+            counter.observe(block)
+            (step,) = block.steps
             fired = int(snn.spikes_of_images(step.sites))
             spikes[step.t - 1] += fired
             last = step.t if fired else last

@@ -27,6 +27,7 @@ from topospike.measure.operations import OperationCounter
 from topospike.models.inputs import Inputs
 from topospike.snn.executors import EXECUTORS
 from topospike.snn.network import SpikingNetwork
+from topospike.snn.records import Block, StepRecord
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def stream(
     prices = energy_model_of(energy_model)
     chosen = EXECUTORS[snn.executor if executor is None else executor]
     counter = OperationCounter(snn, max(steps, first), conventions or Conventions())
-    program = snn.program(chosen, tuple(counter.watched))
+    program = snn.program(chosen, counter.watched)
     names = [site.name for site in program.sites]
     state, t, sequences = None, 0, None
     for number, frame in enumerate(frames):
@@ -147,7 +148,9 @@ def stream(
             t += 1
             logits, state = program.step(t, state)
             held = dict(zip(names, state.sites, strict=True))
-            counter.observe(local, state.values, held)
+            record = StepRecord(local, logits, state.values, held)
+            kept = dict(zip(names, state.kept, strict=True))
+            counter.observe(Block((record,), logits[None], kept))
             events += int(snn.spikes_of_images(held).sum())
         layers = counter.per_image()
         sops = sum(layer.sops[shown - 1] for layer in layers)

@@ -21,6 +21,7 @@ from topospike.contracts import Evaluation
 from topospike.costs import WiderCost
 from topospike.measure.energy import EnergyModel
 from topospike.measure.memory import memory_energy
+from topospike.snn.fused import weighted_counts
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import first_answer, steps_a_layer
 from topospike.wiring.graph import is_site
@@ -61,6 +62,7 @@ def wider_cost(
     used = sum(fed[name] for name in spiking)
     other = sum(layer.macs for layer in run.layers if layer.name not in spiking)
     share = used / links if links else 0.0
+    late = depth(snn.ann) * steps_a_layer(snn)
     return WiderCost(
         **priced(run, share, model),
         memory_joule=memory.snn_joule,
@@ -70,7 +72,7 @@ def wider_cost(
         event_rate=tuple(
             s / (links * t) if links else 0.0 for s, t in zip(sops, run.timesteps, strict=True)
         ),
-        chip_steps=tuple(t + depth(snn.ann) * steps_a_layer(snn) for t in run.timesteps),
+        chip_steps=tuple(t + late for t in run.timesteps),
         first_answer=first_answer(snn),
     )
 
@@ -89,7 +91,8 @@ def priced(run: Evaluation, share: float, model: EnergyModel) -> dict[str, tuple
 
 def used_links(feeds: Sequence[Feed], active: Mapping[str, Tensor], images: int) -> float:
     """Return the links of a layer that active neurons feed, per image."""
-    return sum(float((active[f.site].cpu() * f.fan_out).sum()) for f in feeds) / images
+    counts = [(feed, active[feed.site]) for feed in feeds]
+    return sum(float(weighted_counts(n[None], feed.laid_out(n))) for feed, n in counts) / images
 
 
 def depth(network: fx.GraphModule) -> int:

@@ -23,7 +23,7 @@ from topospike.wiring.graph import site_calls
 from topospike.wiring.images import ImageAxis
 
 if TYPE_CHECKING:
-    from topospike.snn.executors import Executor
+    from topospike.snn.executors import Executor, Program
     from topospike.snn.frames import Shown
     from topospike.snn.network import SpikingNetwork
 
@@ -42,7 +42,8 @@ def images_at_once(ann: fx.GraphModule) -> int:
 
     Few, so that their state stays in the processor's cache from step to step; but so many that the
     state outweighs the weights, which have to be fetched for every part. `SpikingNetwork.forward`
-    alone divides a batch; `SpikingNetwork.steps` and `SpikingNetwork.watch` show whole ones.
+    and `topospike.evaluate` divide a batch; `SpikingNetwork.steps` and `SpikingNetwork.watch` show
+    whole ones.
     """
     weights = sum(parameter.nbytes for parameter in ann.parameters())
     shapes = [node.meta["val"].shape for node in site_calls(ann) if "val" in node.meta]
@@ -52,7 +53,11 @@ def images_at_once(ann: fx.GraphModule) -> int:
 
 
 def division(
-    snn: SpikingNetwork, shown: Shown, timesteps: int, executor: Executor
+    snn: SpikingNetwork,
+    shown: Shown,
+    timesteps: int,
+    executor: Executor,
+    program: Program | None = None,
 ) -> tuple[int, int]:
     """How many images run through their steps together, at least, and how many steps at once.
 
@@ -62,18 +67,20 @@ def division(
     other. That needs a CPU, and a graph in which the first axis counts images wherever something is
     kept from step to step: at sites, and at layers of ``steps_first`` executors, which keep sums.
     These, whose layers take less time than what is kept, divide larger batches for it too.
+    ``program`` is what is run, if it is not that of the executor alone.
     """
     inputs = shown.first
     images = rows_of(inputs)
     if inputs[0].device.type != "cpu" or images == 0:
         return max(1, images), 1
-    most = snn.program(executor).images_at_once
+    program = program or snn.program(executor)
+    most = program.images_at_once
     most = max(most, LEAST_STEPS) if executor.steps_first else most
     few = min(images, max(1, most // timesteps) if executor.steps_first else images)
     together = min(timesteps, most // few)
     if executor.follows_events or not shown.is_constant or together < 2:
         return most, 1
-    first = counts_images_first(snn, inputs) and snn.program(executor).counts_images(inputs)
+    first = counts_images_first(snn, inputs) and program.counts_images(inputs)
     first = first and (not executor.steps_first or layers_count_images_first(snn))
     return (few if executor.steps_first else most, together) if first else (most, 1)
 

@@ -152,8 +152,9 @@ class Shown:
         """Steps in which frames are read."""
         return 1 if self.is_constant and self.mean else len(self.frames[0]) * self.hold
 
-    def divided(self, parts: int) -> Iterator[Shown]:
-        """Yield parts of the batch."""
+    def divided(self, images: int) -> Iterator[Shown]:
+        """Yield parts of the batch, of so many images at least if there are as many."""
+        parts = max(1, rows_of(self.first) // images)
         split = (tensor.tensor_split(parts, dim=1) for tensor in self.frames)
         for frames in zip(*split, strict=True):
             yield replace(self, frames=frames)

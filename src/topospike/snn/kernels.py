@@ -23,6 +23,8 @@ from numba.extending import intrinsic, overload
 
 # Threads run several calls at once (nogil); a quotient by zero is an infinity, as in torch.
 kernel = njit(cache=True, nogil=True, error_model="numpy")
+# Sums of whole numbers, which are the same in any order.
+sums_kernel = njit(cache=True, nogil=True, fastmath={"reassoc"})
 
 FRACTION_BITS = {types.float32: (types.int32, 23), types.float64: (types.int64, 52)}
 
@@ -219,3 +221,43 @@ def codes_loop(x, unit, shift, codes):
                 code_row(x[o, c], unit[c, 0], shift, codes[o, c])
             else:
                 code_row(x[o, c], unit[c], shift, codes[o, c])
+
+
+@kernel
+def counts_loop(sent, silent, counts, begin, end):
+    """Add to ``counts``, (steps, neurons), in how many images something was sent.
+
+    ``sent`` is (steps, images, neurons), of which the neurons ``begin`` to ``end`` are counted.
+    """
+    for t in range(sent.shape[0]):
+        row = counts[t, begin:end]
+        for image in range(sent.shape[1]):
+            now = sent[t, image, begin:end]
+            for i in range(now.size):
+                row[i] += now[i] != silent
+    return 0
+
+
+@sums_kernel
+def weighted_loop(counts, weights, sums):
+    """Write the sums of each row of ``counts``, times ``weights`` if there are any."""
+    for t in range(counts.shape[0]):
+        row, total = counts[t], 0.0
+        if weights.size:
+            for i in range(row.size):
+                total += row[i] * weights[i]
+        else:
+            for i in range(row.size):
+                total += np.float64(row[i])
+        sums[t] = total
+
+
+@kernel
+def above_loop(x, least, counts, begin, end):
+    """Add to ``counts``, (neurons,), in how many rows of ``x`` the size is above ``least``."""
+    row, bounds = counts[begin:end], least[begin:end]
+    for image in range(x.shape[0]):
+        now = x[image, begin:end]
+        for i in range(now.size):
+            row[i] += abs(now[i]) > bounds[i]
+    return 0

@@ -19,12 +19,13 @@ from torch import Tensor, fx, nn
 
 from topospike.contracts import ConversionReport
 from topospike.errors import ConfigError
-from topospike.models.inputs import Batch, InputForm, Inputs, leaves, rows_of, split_batch
+from topospike.models.inputs import Batch, InputForm, Inputs, leaves, split_batch
 from topospike.snn.batches import division
 from topospike.snn.coding import SiteState
 from topospike.snn.executors.choice import ExecutorChoice, executor_for
 from topospike.snn.executors.cost import CostModel
 from topospike.snn.executors.program import Executor, Program, site_of
+from topospike.snn.executors.steps import blocks
 from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
@@ -184,31 +185,15 @@ class SpikingNetwork(nn.Module):
         shown = self.shown(x, timesteps, hold=hold)
         chosen = executor_for(self, executor, x, timesteps)
         images, together = division(self, shown, timesteps, chosen)
-        parts = shown.divided(max(1, rows_of(shown.first) // images))
         program = self.program(chosen)
         layers = program.first_layers()
-        logits = [self._simulate(program, part, timesteps, together, layers) for part in parts]
+        runs = (
+            blocks(program, part, timesteps, together=together, layers=layers)
+            for part in shown.divided(images)
+        )
+        # a step may reuse the memory of the step before it, so each result is copied out
+        logits = [torch.cat([block.logits.clone() for block in run]) for run in runs]
         return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
-
-    def _simulate(
-        self, program: Program, shown: Shown, timesteps: int, together: int, layers: Any
-    ) -> Tensor:
-        """Return the logits of all steps for one part of a batch; nobody sees the spikes."""
-        inputs, steps = shown.first, together
-        state = program.start(inputs, together=together, layers=layers)
-        blocks = []
-        for before, moment in zip(
-            range(0, timesteps, together), shown.moments(timesteps), strict=False
-        ):
-            if before and moment.changed:
-                state = program.show(moment.inputs, state)
-            if before + together > timesteps:  # fewer are left: a smaller batch
-                steps = timesteps - before
-                state = program.start(inputs, state, together=steps)
-            logits, state = program.step(before + 1, state, record=False, together=steps)
-            # a step may reuse the memory of the step before it, so each result is copied out
-            blocks.append(logits.unflatten(0, (steps, len(logits) // steps)).clone())
-        return torch.cat(blocks)
 
     def steps(
         self, x: Inputs, timesteps: int, *, hold: int | None = None, executor: str | None = None
@@ -244,18 +229,8 @@ class SpikingNetwork(nn.Module):
         shown = self.shown(x, timesteps, hold=hold)
         chosen = executor_for(self, executor, x, timesteps)
         program = self.program(chosen, tuple(nodes))
-        names = [site.name for site in program.sites]
-        state, silent = program.start(shown.first), False
-        first = max(self.silent_from, shown.length)
-        logits = torch.empty(0)
-        for t, moment in enumerate(shown.moments(timesteps), start=1):
-            if t > 1 and moment.changed:
-                state = program.show(moment.inputs, state)
-            if not silent:  # nothing would change
-                logits, state = program.step(t, state, record=record)
-                silent = t >= first and record and state.is_silent
-            held = dict(zip(names, state.sites, strict=True))
-            yield StepRecord(t, logits, state.values, held, silent, moment)
+        for block in blocks(program, shown, timesteps, record=record):
+            yield from block.steps
 
     @torch.no_grad()
     def settle(
@@ -350,18 +325,23 @@ class SpikingNetwork(nn.Module):
 
         return stream(self, frames, steps, first=first, executor=executor)
 
-    def program(self, executor: Executor, watched: tuple[fx.Node, ...] = ()) -> Program:
+    def program(
+        self,
+        executor: Executor,
+        watched: tuple[fx.Node, ...] = (),
+        sent: tuple[fx.Node, ...] | None = None,
+    ) -> Program:
         """Return how an executor runs this network; made once for a device and precision."""
         like, delay = self.like, self.report.readout_delay
-        key = executor, watched, self.costs, like.device, like.dtype, delay
+        key = executor, watched, sent, self.costs, like.device, like.dtype, delay
         if key not in self._programs:
-            self._programs[key] = executor.prepare(self, watched)
+            self._programs[key] = executor.prepare(self, watched, sent)
         return self._programs[key]
 
     @property
     def like(self) -> Tensor:
         """A tensor of the device and precision the network computes in."""
-        return next(iter(self.sites.values())).threshold
+        return site_of(site_calls(self.ann)[0], self.ann).threshold
 
     @torch.no_grad()
     def analog(self, x: Inputs) -> Tensor:

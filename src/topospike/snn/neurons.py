@@ -297,6 +297,11 @@ def largest_code(neuron: Neuron) -> tuple[int, bool]:
     return 0, False
 
 
+def tells_who_fired(neuron: Neuron) -> bool:
+    """Tell whether the lowest 8 bits of a code say if it is 0, also where they cut it off."""
+    return largest_code(neuron)[0] < 256
+
+
 @dataclass(frozen=True)
 class Uniform(Neuron):
     """Emits the nearest of the equally spaced values ``k theta / levels``, as one graded spike.

@@ -1,4 +1,4 @@
-"""What a simulation shows: of one step, and of a run until silence."""
+"""What a simulation shows: of one step, of steps taken together, and of a run until silence."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from topospike.snn.coding import SiteState
 from topospike.snn.frames import Moment
+from topospike.snn.fused import Kept
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,25 @@ class StepRecord:
     sites: Mapping[str, SiteState]
     silent: bool = False
     moment: Moment | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a run shows of the steps that it has taken together; may be overwritten by the next.
+
+    Attributes
+    ----------
+    steps : tuple of StepRecord
+        Each of them; ``sites`` are those after the last.
+    logits : Tensor, shape (time, batch, classes)
+        The predictions after them.
+    kept : mapping of str to Kept
+        What each site sent, steps after one another along the first axis, where it is kept.
+    """
+
+    steps: tuple[StepRecord, ...]
+    logits: Tensor
+    kept: Mapping[str, Kept]
 
 
 @dataclass(frozen=True)

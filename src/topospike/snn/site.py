@@ -8,9 +8,9 @@ knows nothing of the network around it, and holds nothing of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from topospike.snn.coding import Coding, SiteState
 from topospike.snn.fused import Kept, SiteLoop, has_loop
 from topospike.snn.neurons import Neuron, at_step
+from topospike.wiring.images import memory_order
 
 START = SiteState()
 """The state of a site before its first step."""
@@ -212,8 +213,7 @@ def site_steps(
         or not (plain and isinstance(loop, SiteLoop))
         or (steps > 1 and loop.order[0] != 0)
     ):
-        r_in = r_in.expand(steps, *r_in.shape).flatten(0, 1) if still and steps > 1 else r_in
-        return one_by_one(site, t, steps, r_in, state, wanted)
+        return one_by_one(site, t, (r_in,) * steps if still else r_in.chunk(steps), state, wanted)
 
     def room(dtype: torch.dtype | None = None) -> Tensor:
         if steps == 1:
@@ -225,26 +225,33 @@ def site_steps(
         room() if wanted.decoded and steps > 1 else None,
         (room() if steps > 1 or state.spikes is None else state.spikes) if wanted.spikes else None,
         room(torch.uint8) if wanted.codes else None,
+        loop.shift,
     )
     fired = loop.steps(t, steps, r_in, decoded, kept)
     if steps > 1:
         return SiteState(decoded, None, fired, state.extra, loop), kept
     after = SiteState(decoded, kept.spikes, fired, state.extra, loop)
-    return after, Kept(decoded, kept.spikes, kept.codes)
+    return after, replace(kept, decoded=decoded)
 
 
 def one_by_one(
-    site: Site, t: int, steps: int, r_in: Tensor, state: SiteState, wanted: Wanted
+    site: Site, t: int, inputs: Sequence[Tensor], state: SiteState, wanted: Wanted
 ) -> tuple[SiteState, Kept]:
     """Take some steps one after the other."""
     record = wanted.spikes or wanted.codes
-    if steps == 1:
-        state = site_step(site, t, r_in, state, record=record)
+    if len(inputs) == 1:
+        state = site_step(site, t, inputs[0], state, record=record)
         return state, Kept(decoded_of(state), state.spikes)
-    kept = Kept(torch.empty_like(r_in), torch.empty_like(r_in) if record else None)
-    for k, now in enumerate(r_in.chunk(steps)):
+    like = inputs[0]
+    shape, order = (len(inputs), *like.shape), (0, *(1 + axis for axis in memory_order(like)))
+    decoded, spikes = (
+        torch.empty_permuted(shape, order, dtype=like.dtype, device=like.device) if asked else None
+        for asked in (wanted.decoded, record)
+    )
+    for k, now in enumerate(inputs):
         state = site_step(site, t + k, now, state, record=record)
-        for every, one in ((kept.decoded, state.decoded), (kept.spikes, state.spikes)):
+        for every, one in ((decoded, state.decoded), (spikes, state.spikes)):
             if every is not None and one is not None:
-                every.chunk(steps)[k].copy_(one)
-    return state, kept
+                every[k] = one
+    decoded, spikes = (None if kept is None else kept.flatten(0, 1) for kept in (decoded, spikes))
+    return state, Kept(decoded, spikes)

@@ -18,7 +18,7 @@ def is_site(node: fx.Node) -> bool:
 
 def site_calls(network: fx.GraphModule) -> list[fx.Node]:
     """Return the nodes that call a site, in execution order."""
-    return [node for node in network.graph.nodes if is_site(node)]
+    return list(network.graph.find_nodes(op="call_module"))
 
 
 def result_of(network: fx.GraphModule) -> fx.Node:

@@ -46,7 +46,7 @@ class ImageAxis:
         [[[0], [2]], [[1], [3]]]
         """
         if self.within == 1:
-            return batch.movedim(self.axis, 0)
+            return batch.movedim(self.axis, 0) if self.axis else batch
         sizes = (-1, self.within) if self.leading else (self.within, -1)
         place = self.axis if self.leading else self.axis + 1
         return batch.unflatten(self.axis, sizes).movedim(place, 0)
@@ -92,6 +92,11 @@ class Places:
         if self.images.within > 1:
             found = found.expand(self.images.by_image(torch.empty(shape, device="meta")).shape)
         return self.images.together(found)
+
+
+def memory_order(tensor: Tensor) -> list[int]:
+    """Return the axes of a tensor from outer to inner in memory."""
+    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
 def axis_of(sizes: tuple[torch.Size, ...]) -> ImageAxis | None:

@@ -17,14 +17,16 @@ and reports read the result and derive nothing again.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from topospike.models.capture import node_module
 from topospike.wiring.graph import is_site, nodes_downstream_of_input, timeless_nodes
-from topospike.wiring.images import ImageAxis, Places
+from topospike.wiring.images import ImageAxis, Places, memory_order
 from topospike.wiring.linear_maps import AVERAGES, is_linear, is_number
 from topospike.wiring.masking import Overwriting
 
@@ -71,6 +73,15 @@ class Feed:
     fan_out_dense: Tensor
     images: ImageAxis
     exact: bool = True
+    _laid: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    def laid_out(self, like: Tensor, *, dense: bool = False) -> Tensor:
+        """Return the fan-out in one row, as a tensor for one image lies in memory, and where."""
+        known = dense, *(order := memory_order(like)), like.device
+        if known not in self._laid:
+            links = self.fan_out_dense if dense else self.fan_out
+            self._laid[known] = links.permute(order).flatten().to(like.device)
+        return self._laid[known]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +159,11 @@ class Layer:
     def operand(self) -> fx.Node:
         """The operand of a layer that has one."""
         return self.operands[0]
+
+    @cached_property
+    def existing(self) -> int:
+        """How many links there are, each counted once wherever it is used."""
+        return 0 if self.links is None else int(self.links.sum())
 
     @property
     def is_sparse(self) -> bool:

@@ -34,15 +34,19 @@ from topospike.snn.executors.integer import IntegerForm, integer_forms
 from topospike.snn.executors.split import (
     Substitute,
     Substitutes,
-    grows,
+    by_step,
+    growing,
     inputs_of,
     reached_from,
     repeated,
     split_in_time,
+    values_of,
 )
 from topospike.snn.executors.steps import Step, Visitor
+from topospike.snn.fused import Kept
+from topospike.snn.neurons import tells_who_fired
 from topospike.snn.readout import complete_at, read_late
-from topospike.snn.site import START, Site, Wanted, site_step
+from topospike.snn.site import START, Site, Wanted, site_steps
 from topospike.wiring.graph import result_of, site_calls
 
 if TYPE_CHECKING:
@@ -63,6 +67,8 @@ class State:
         What each layer of another form holds.
     values : tuple
         Values of the watched nodes at the step.
+    kept : tuple of Kept
+        What the sites sent at it, or at the steps taken together, where that was asked for.
     early : Tensor or None
         Of a delayed readout, the decoded output at its delay; of layers that wait for one another,
         the answer that they are about to give.
@@ -72,6 +78,7 @@ class State:
     sites: tuple[SiteState, ...]
     layers: tuple[Any, ...]
     values: tuple[Any, ...] = ()
+    kept: tuple[Kept, ...] = ()
     early: Tensor | None = None
 
     @property
@@ -91,6 +98,8 @@ class Program:
         Layers that a step evaluates otherwise than the graph has them.
     watched
         Nodes whose values every step keeps.
+    sent
+        Calls of sites whose spikes every step keeps, with codes of those of all others.
     delay
         Steps that the answer leaves out (`topospike.snn.readout`).
 
@@ -114,11 +123,12 @@ class Program:
         network: fx.GraphModule,
         forms: Iterable[Form] = (),
         watched: tuple[fx.Node, ...] = (),
+        sent: tuple[fx.Node, ...] | None = None,
         delay: int = 0,
     ) -> None:
         self.network = network
         self.delay = delay
-        self.watched = watched
+        self.watched, self.sent = watched, sent
         self.forms = tuple(forms)
         self.calls = {node: i for i, node in enumerate(site_calls(network))}
         self.complete_at = complete_at(self.sites)
@@ -134,12 +144,13 @@ class Program:
         ]
         still = {n for n, alone in zip(boundary, self._still, strict=True) if alone}
         self._grows: list[bool | None] | None = None
+        self._rows: list[bool | None] = []
         self.of_image = [node.all_input_nodes[0] in still for node in self.calls]
 
     def _wanted(self, watched: tuple[fx.Node, ...], substitutes: Substitutes) -> tuple[Wanted, ...]:
         """Return what is read of each site."""
         result = result_of(self.network)
-        spikes, codes, decoded = set[fx.Node](), set[fx.Node](), {result, *watched}
+        spikes, codes, decoded = set(self.sent or ()), set[fx.Node](), {result, *watched}
         whole = set[fx.Node]()
         for form in self.forms:
             if isinstance(form, IntegerForm):
@@ -147,6 +158,9 @@ class Program:
                 (spikes if form.code_path is None else codes).update(form.sites)
             elif isinstance(form, EventForm):
                 spikes.update(form.sites)
+        for node in self.calls if self.sent is not None else ():
+            as_codes = node not in spikes and tells_who_fired(site_of(node, self.network).neuron)
+            (codes if node in codes or as_codes else spikes).add(node)
         for node in reached_from((result, *watched, *self.calls), substitutes) - whole:
             decoded.update(inputs_of(node, substitutes))
         return tuple(Wanted(n in decoded, n in spikes, n in codes) for n in self.calls)
@@ -155,6 +169,11 @@ class Program:
     def sites(self) -> list[Site]:
         """The sites in the order in which they run; looked up once, not at every step."""
         return [site_of(node, self.network) for node in self.calls]
+
+    @cached_property
+    def silent_from(self) -> float:
+        """The first step whose silence lasts, or infinity."""
+        return max(site.coding.silent_from(site.neuron) for site in self.sites)
 
     @cached_property
     def images_at_once(self) -> int:
@@ -218,28 +237,33 @@ class Program:
         t + 1, ... are taken at once, and follow one another along the first axis of the result.
         """
         if self.complete_at and not self.watched:
-            return self._sent(t, state, together)
+            return self._parts(t, state, record, together)
         run = Step(self, t, state, record=record, together=together)
         logits, *values = self.step_part(self.network, run, *state.cached)
         early = state.early
         if self.delay:
             logits, early = read_late(logits, t, self.delay, early, together=together)
         elif self.complete_at and t < self.complete_at:
-            logits = torch.full_like(logits, torch.nan)
+            late = min(together, self.complete_at - t) * (len(logits) // together)
+            logits = torch.cat([torch.full_like(logits[:late], torch.nan), logits[late:]])
         sites, layers = tuple(run.sites), tuple(run.layers)
-        return logits, State(state.cached, sites, layers, tuple(values), early)
+        kept = tuple(run.kept) if record or self.sent is not None else ()
+        return logits, State(state.cached, sites, layers, tuple(values), kept, early)
 
-    def _sent(self, t: int, state: State, together: int) -> tuple[Tensor, State]:
+    def _parts(self, t: int, state: State, record: bool, together: int) -> tuple[Tensor, State]:
         """Let sites that know all beforehand send their parts: nothing else is to be evaluated."""
-        sites, answers, answer = state.sites, [], state.early
-        if answer is None or self.complete_at is None:
+        answer, last = state.early, self.complete_at
+        if answer is None or last is None:
             raise RuntimeError("the run has not looked at its image")
-        for step in range(t, t + together):
-            pairs = zip(self.sites, sites, strict=True)
-            sites = tuple(site_step(site, step, held.extra, held) for site, held in pairs)
-            is_there = step >= self.complete_at
-            answers.append(answer if is_there else torch.full_like(answer, torch.nan))
-        return torch.cat(answers), replace(state, sites=sites, values=())
+        wanted = Wanted(decoded=False, spikes=record or self.sent is not None)
+        taken = [
+            site_steps(site, t, together, held.extra, held, wanted, still=True)
+            for site, held in zip(self.sites, state.sites, strict=True)
+        ]
+        sites, kept = zip(*taken, strict=True)
+        nothing = torch.full_like(answer, torch.nan)
+        answers = [answer if t + k >= last else nothing for k in range(together)]
+        return torch.cat(answers), replace(state, sites=sites, kept=kept, values=())
 
     def _of_images(self, inputs: tuple[Tensor, ...], together: int) -> tuple[Any, ...]:
         """Return what depends on the images alone, for as many steps."""
@@ -257,18 +281,18 @@ class Program:
         return x.contiguous(memory_format=torch.channels_last) if last else x
 
     def counts_images(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Tell whether all that depends on the images has one row for each, or is of no image."""
-        return all(grown is not None for grown in self._growing(inputs))
+        """Tell whether what is kept or watched has one row for each image, or is of none."""
+        return all(grown is not None for grown in (*self._growing(inputs), *self._rows))
+
+    def values_of_steps(self, values: tuple[Any, ...], steps: int) -> list[tuple[Any, ...]]:
+        """Return the values of the watched nodes at each of some steps taken together."""
+        return [values] if steps == 1 else by_step(values, self._rows, steps)
 
     def _growing(self, inputs: tuple[Tensor, ...]) -> list[bool | None]:
-        """Tell for each cached value whether it has one row an image; ``None``: neither.
-
-        Two and three blank images are sent through; the answer is remembered.
-        """
+        """Tell for each cached value whether it has one row an image; ``None``: neither."""
         if self._grows is None:
-            blank = ([x.new_zeros(n, *x.shape[1:]) for x in inputs] for n in (2, 3))
-            found = (self.image_part(self.network, *tensors) for tensors in blank)
-            self._grows = [grows(two, three) for two, three in zip(*found, strict=True)]
+            self._grows = growing(lambda few: self.image_part(self.network, *few), inputs)
+            self._rows = growing(lambda few: values_of(self.network, self.watched, few), inputs)
         return self._grows
 
     def _first_states(
@@ -310,7 +334,12 @@ class Executor:
     steps_first: bool = False
     follows_events: bool = False
 
-    def prepare(self, network: SpikingNetwork, watched: tuple[fx.Node, ...] = ()) -> Program:
+    def prepare(
+        self,
+        network: SpikingNetwork,
+        watched: tuple[fx.Node, ...] = (),
+        sent: tuple[fx.Node, ...] | None = None,
+    ) -> Program:
         """Return the program of a network.
 
         Raises
@@ -323,7 +352,7 @@ class Executor:
         forms: dict[fx.Node, Form] = {}
         for find in self.forms:
             forms = {form.node: form for form in find(network)} | forms
-        return Program(network.ann, forms.values(), watched, network.report.readout_delay)
+        return Program(network.ann, forms.values(), watched, sent, network.report.readout_delay)
 
 
 def require_events(network: SpikingNetwork) -> None:

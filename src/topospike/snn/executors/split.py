@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -167,3 +167,39 @@ def grows(two: Any, three: Any) -> bool | None:
 def repeated(x: Any, times: int) -> Any:
     """Return a batch several times over, one after the other; so many times a number of images."""
     return x.repeat(times, *(1 for _ in x.shape[1:])) if isinstance(x, Tensor) else x * times
+
+
+def divided(x: Any, times: int) -> tuple[Any, ...]:
+    """Undo `repeated`."""
+    return x.chunk(times) if isinstance(x, Tensor) else (x // times,) * times
+
+
+def by_step(
+    values: Sequence[Any], rows: Sequence[bool | None], steps: int
+) -> list[tuple[Any, ...]]:
+    """Divide values of some steps one after the other, those with a row for each image."""
+    each = (
+        divided(value, steps) if grown else (value,) * steps
+        for value, grown in zip(values, rows, strict=True)
+    )
+    return list(zip(*each, strict=True)) or [()] * steps
+
+
+@torch.no_grad()
+def growing(
+    function: Callable[[list[Tensor]], Iterable[Any]], inputs: tuple[Tensor, ...]
+) -> list[bool | None]:
+    """Tell `grows` of each result of a function, by sending two and three blank images through."""
+    blank = ([x.new_zeros(images, *x.shape[1:]) for x in inputs] for images in (2, 3))
+    return [grows(two, three) for two, three in zip(*map(function, blank), strict=True)]
+
+
+def values_of(
+    network: fx.GraphModule, nodes: tuple[fx.Node, ...], inputs: list[Tensor]
+) -> list[Any]:
+    """Return what some nodes are in the ANN."""
+    if not nodes:
+        return []
+    runner = fx.Interpreter(network, garbage_collect_values=False)
+    runner.run(*inputs)
+    return [runner.env[node] for node in nodes]

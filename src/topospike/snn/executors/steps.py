@@ -1,15 +1,20 @@
-"""Simulate: one step of a run while it is evaluated, or several steps taken together."""
+"""Simulate: a run, of which single steps are evaluated, or several of them together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx
 
 from topospike.snn.coding import SiteState
+from topospike.snn.frames import Shown
 from topospike.snn.fused import Kept
+from topospike.snn.records import Block, StepRecord
 from topospike.snn.site import Site, site_steps
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ class Step:
         The step.
     sites, layers : list
         States after this step, where it has got so far; else those before it.
+    kept : list of Kept
+        What the sites have left.
     """
 
     def __init__(
@@ -38,7 +45,7 @@ class Step:
         self.record = record
         self.together = together
         self.sites, self.layers = list(state.sites), list(state.layers)
-        self._kept: dict[int, Kept] = {}
+        self.kept = [Kept()] * len(self.sites)
         self._modules = program.sites
 
     def site(self, index: int, r_in: Tensor) -> Tensor | None:
@@ -49,8 +56,8 @@ class Step:
         site, state = self._modules[index], self.sites[index]
         still = self.program.of_image[index]
         taken = site_steps(site, self.t, self.together, r_in, state, wanted, still=still)
-        self.sites[index], self._kept[index] = taken
-        return self._kept[index].decoded
+        self.sites[index], self.kept[index] = taken
+        return self.kept[index].decoded
 
     def layer(self, index: int, *values: Any) -> Tensor:
         """Return the output of a layer evaluated in another form."""
@@ -64,14 +71,55 @@ class Step:
 
     def spikes_of(self, node: fx.Node) -> Tensor:
         """Return what the site that a node calls has emitted, of all steps taken together."""
-        spikes = self._kept[self.program.calls[node]].spikes
+        spikes = self.kept[self.program.calls[node]].spikes
         if spikes is None:
             raise RuntimeError(f"the spikes of {node.target} were not recorded")
         return spikes
 
     def codes_of(self, node: fx.Node) -> Tensor | None:
         """Return the same as codes of 8 bits, or ``None`` where there are none."""
-        return self._kept[self.program.calls[node]].codes
+        return self.kept[self.program.calls[node]].codes
+
+
+@torch.no_grad()
+def blocks(
+    program: Program,
+    shown: Shown,
+    timesteps: int,
+    *,
+    together: int = 1,
+    layers: tuple[Any, ...] | None = None,
+    record: bool = False,
+) -> Iterator[Block]:
+    """Yield the steps of one part of a batch, so many together (`division` knows how many).
+
+    With ``record`` the sites keep their spikes; ``layers`` are what `Program.first_layers` has
+    returned just now.
+    """
+    names = [site.name for site in program.sites]
+    state = program.start(shown.first, together=together, layers=layers)
+    first = max(program.silent_from, shown.length)
+    first = first if record or program.sent is not None else math.inf
+    moments, t, silent, logits = shown.moments(timesteps), 1, False, torch.empty(0)
+    steps = together
+    while now := list(itertools.islice(moments, together)):
+        if t > 1 and now[0].changed:
+            state = program.show(now[0].inputs, state)
+        if len(now) < steps:  # fewer are left: a smaller batch
+            steps = len(now)
+            state = program.start(shown.first, state, together=steps)
+        if not silent:  # nothing would change
+            logits, state = program.step(t, state, record=record, together=steps)
+            logits = logits.unflatten(0, (steps, len(logits) // steps))
+            if t + steps > first and state.is_silent:  # a single step more is shown again
+                silent, together = steps == 1, 1
+        held = dict(zip(names, state.sites, strict=True))
+        kept = dict(zip(names, state.kept, strict=False))
+        values = program.values_of_steps(state.values, steps)
+        each = zip(itertools.count(t), logits, values, now, strict=False)
+        records = (StepRecord(k, answer, v, held, silent, m) for k, answer, v, m in each)
+        yield Block(tuple(records), logits, kept)
+        t += steps
 
 
 class Visitor(fx.Interpreter):
