@@ -92,7 +92,8 @@ def evaluate(
     are the next tokens: nothing is shifted here.
 
     A batch is divided, and its steps are taken together, as `SpikingNetwork.forward` does. So a
-    metric is given parts of it, unless its targets are no tensor with a row an image.
+    metric is given parts of it, unless its targets are no tensor with a row an image. Weights are
+    read when the first batch comes, and stay what they are for all of them.
 
     At steps without an answer (`topospike.snn.readout`) shares of right answers are 0 and other
     metrics not a number; T0 begins with the first answer (``wider.first_answer``). Where layers

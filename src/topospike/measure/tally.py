@@ -23,6 +23,7 @@ from topospike.models.inputs import rows_of
 from topospike.snn.batches import division
 from topospike.snn.coding import SiteState
 from topospike.snn.executors.choice import executor_for
+from topospike.snn.executors.program import Program
 from topospike.snn.executors.steps import blocks
 from topospike.snn.fused import counts_above, weighted_counts
 from topospike.snn.network import SpikingNetwork
@@ -75,6 +76,7 @@ class Tally:
         self.active: dict[str, Tensor] = {}
         self.idle = False
         self.first_answer = first_answer(snn)
+        self.layers: dict[Program, tuple[Any, ...]] = {}
 
     @torch.no_grad()
     def add_batch(self, x: tuple[Tensor, ...], targets: Any, batch: str) -> None:
@@ -89,7 +91,9 @@ class Tally:
         if len(parts) > 1 and not in_rows(targets, rows_of(shown.first)):
             parts, together = [shown], 1
         answers, wanted = (divided(rows, len(parts)) for rows in (analog, targets))
-        layers = program.first_layers()
+        if program not in self.layers:  # weights stay what they are for an evaluation
+            self.layers[program] = program.first_layers()
+        layers = self.layers[program]
         for part, of_ann, target in zip(parts, answers, wanted, strict=True):
             run = blocks(program, part, self.timesteps, together=together, layers=layers)
             for number, block in enumerate(run):
