@@ -354,7 +354,8 @@ def test_a_silent_run_is_not_simulated_further_and_counted_the_same(pixels, monk
     monkeypatch.setattr(program, "step", counted)
     assert ts.evaluate(snn, [(x, labels)], timesteps=40, conventions=conventions) == brief
     assert len(steps) < 40
-    monkeypatch.setattr(program, "silent_from", property(lambda self: 1000))
+    for prepared in snn._programs.values():
+        monkeypatch.setattr(prepared, "silent_from", 1000)
     steps.clear()
     assert ts.evaluate(snn, [(x, labels)], timesteps=40, conventions=conventions) == brief
     assert len(steps) == 40

@@ -16,9 +16,13 @@ from torch import Tensor, fx
 
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
-from topospike.measure.firing import images_firing, site_firing, weighted_sum
+from topospike.measure.firing import (
+    images_firing,
+    site_firing,
+    weighted_counts,
+    weighted_sum,
+)
 from topospike.measure.products import entries_used, factors, meetings, multiplications
-from topospike.snn.fused import weighted_counts
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.records import Block, StepRecord
 from topospike.snn.site import Site

@@ -13,7 +13,13 @@ from torch import Tensor
 from topospike.contracts import Evaluation, SiteActivity
 from topospike.measure.conventions import Conventions
 from topospike.measure.energy import EnergyModel, cost_advice
-from topospike.measure.firing import FIRST, images_firing, site_firing
+from topospike.measure.firing import (
+    FIRST,
+    counts_above,
+    images_firing,
+    site_firing,
+    weighted_counts,
+)
 from topospike.measure.metrics import Metric, MetricSums
 from topospike.measure.operations import OperationCounter
 from topospike.measure.padding import require_idle_padding
@@ -25,7 +31,6 @@ from topospike.snn.coding import SiteState
 from topospike.snn.executors.choice import executor_for
 from topospike.snn.executors.program import Program
 from topospike.snn.executors.steps import blocks
-from topospike.snn.fused import counts_above, weighted_counts
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import answer_stays, first_answer
 from topospike.snn.records import Block

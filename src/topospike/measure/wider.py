@@ -20,8 +20,8 @@ from torch import Tensor, fx
 from topospike.contracts import Evaluation
 from topospike.costs import WiderCost
 from topospike.measure.energy import EnergyModel
+from topospike.measure.firing import weighted_counts
 from topospike.measure.memory import memory_energy
-from topospike.snn.fused import weighted_counts
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import first_answer, steps_a_layer
 from topospike.wiring.graph import is_site

@@ -44,17 +44,10 @@ PUBLISHED: Changes = {
     "convert": [{"method": CONVERSION, "timesteps": 8}],
     "measure": {"timesteps": 8},
 }
-METHODS: Mapping[str, Changes] = {
-    DENSE: {"sparse_twin": False},
-    "static": {"dense_twin": False, "sparsity": {"rule": "static"}},
-    "set": {"dense_twin": False, "sparsity": {"rule": "set"}},
-    "rigl": {"dense_twin": False, "sparsity": {"rule": "rigl"}},
-    "mest": {"dense_twin": False, "sparsity": {"rule": "mest"}},
-    "cht-csti": {"dense_twin": False, "sparsity": {"rule": "cht", "initial_topology": "csti"}},
-    "cht-ws": {
-        "dense_twin": False,
-        "sparsity": {"rule": "cht", "initial_topology": "bsw", "beta": 0.25},
-    },
+# Rows whose name is not that of their rule.
+STARTS: Mapping[str, Changes] = {
+    "cht-csti": {"rule": "cht", "initial_topology": "csti"},
+    "cht-ws": {"rule": "cht", "initial_topology": "bsw", "beta": 0.25},
 }
 SHORT: Mapping[str, Changes] = {
     "full": {},
@@ -87,8 +80,11 @@ def plan(row: PublishedRow, *, scale: str = "full", seed: int = 0) -> Experiment
     """
     _ = SCALES[scale]
     dataset, method = row.labels["dataset"], row.labels["method"]
-    source: Changes = {"data": {"source": SOURCES[dataset]}}
-    changes = together(source, PUBLISHED, METHODS[method], SHORT[scale], {"seed": seed})
+    own: Changes = {"sparse_twin": False}
+    if method != DENSE:
+        own = {"dense_twin": False, "sparsity": STARTS.get(method, {"rule": method})}
+    given = {"seed": seed, "data": {"source": SOURCES[dataset]}}
+    changes = together(PUBLISHED, own, given, SHORT[scale])
     subject = "digits" if scale == "smoke" else slug(dataset)  # equal rows share a run
     return Experiment(
         name=f"{NAME}-{subject}-{method}",

@@ -27,6 +27,7 @@ from topospike.snn.executors.cost import CostModel
 from topospike.snn.executors.program import Executor, Program, site_of
 from topospike.snn.executors.steps import blocks
 from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
+from topospike.snn.readout import silent_from
 from topospike.snn.records import Settled, StepRecord
 from topospike.snn.site import Site
 from topospike.wiring.arrivals import with_arrivals
@@ -267,7 +268,7 @@ class SpikingNetwork(nn.Module):
         (True, 0, torch.Size([32, 3]))
         """
         self.require_settling("a run until silence")
-        first = max(self.silent_from, self.shown(x, at_most, hold=hold).length)
+        first = max(silent_from(self.sites.values()), self.shown(x, at_most, hold=hold).length)
         logits, spikes = [], []
         for step in self.watch(x, at_most, hold=hold, executor=executor):
             logits.append(step.logits.clone())
@@ -279,11 +280,6 @@ class SpikingNetwork(nn.Module):
         last = torch.where(fired > 0, steps, 0).amax(0)
         silent = (fired[-1] == 0) & (len(fired) >= first)
         return Settled(torch.stack(logits), last, silent, fired)
-
-    @property
-    def silent_from(self) -> float:
-        """The first step whose silence lasts, or infinity."""
-        return max(site.coding.silent_from(site.neuron) for site in self.sites.values())
 
     @property
     def settles(self) -> bool:

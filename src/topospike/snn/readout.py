@@ -118,3 +118,8 @@ def complete_at(sites: Iterable[Site]) -> int | None:
     steps = [site.coding.complete_at for site in sites]
     known = [step for step in steps if step is not None]
     return max(known) if known and len(known) == len(steps) else None
+
+
+def silent_from(sites: Iterable[Site]) -> float:
+    """Return the first step whose silence lasts, or infinity."""
+    return max(site.coding.silent_from(site.neuron) for site in sites)

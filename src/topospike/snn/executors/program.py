@@ -45,7 +45,7 @@ from topospike.snn.executors.split import (
 from topospike.snn.executors.steps import Step, Visitor
 from topospike.snn.fused import Kept
 from topospike.snn.neurons import tells_who_fired
-from topospike.snn.readout import complete_at, read_late
+from topospike.snn.readout import complete_at, read_late, silent_from
 from topospike.snn.site import START, Site, Wanted, site_steps
 from topospike.wiring.graph import result_of, site_calls
 
@@ -131,7 +131,7 @@ class Program:
         self.watched, self.sent = watched, sent
         self.forms = tuple(forms)
         self.calls = {node: i for i, node in enumerate(site_calls(network))}
-        self.complete_at = complete_at(self.sites)
+        self.complete_at, self.silent_from = complete_at(self.sites), silent_from(self.sites)
         substitutes = {
             node: Substitute("site", i, (node.all_input_nodes[0],))
             for node, i in self.calls.items()
@@ -169,11 +169,6 @@ class Program:
     def sites(self) -> list[Site]:
         """The sites in the order in which they run; looked up once, not at every step."""
         return [site_of(node, self.network) for node in self.calls]
-
-    @cached_property
-    def silent_from(self) -> float:
-        """The first step whose silence lasts, or infinity."""
-        return max(site.coding.silent_from(site.neuron) for site in self.sites)
 
     @cached_property
     def images_at_once(self) -> int:
