@@ -34,10 +34,10 @@ def test_by_hand() -> None:
     torch.testing.assert_close(quantised.ann.get_parameter("2.weight"), expected)
     assert not torch.equal(snn.ann.get_parameter("2.weight"), expected)  # the original is kept
     first, second = report.layers
-    error = (expected - snn.ann.get_parameter("2.weight")).norm()
-    assert second.weight_error == pytest.approx(
-        float(error / snn.ann.get_parameter("2.weight").norm()), rel=1e-5
-    )
+    quanta = torch.tensor([1.0, 2.0, 4.0])
+    exact = snn.ann.get_parameter("2.weight") * quanta  # what a spike adds
+    error = (expected * quanta - exact).norm() / exact.norm()
+    assert second.weight_error == pytest.approx(float(error), rel=1e-5)
     assert (first.bits, first.integer, first.reason) == (3, False, "fed by the image")
     assert (second.integer, second.output_error) == (True, None)
 
@@ -56,6 +56,24 @@ def test_absent_links_stay_absent_and_a_second_time_changes_nothing(bits: int) -
     again, _ = ts.quantise_weights(snn, bits)
     torch.testing.assert_close(again.ann.get_parameter("2.weight"), weight)
     assert all(row.output_error is not None and row.output_error > 0 for row in report.layers)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_error_of_weights_is_that_of_what_spikes_add(bits: int) -> None:
+    """A channel of tiny spikes loses its weights, and that is no error anyone could see."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0], [1e-6]]))
+        model[0].bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+        model[2].weight.copy_(torch.tensor([[1.0, 5.0], [-0.5, 5.0]]))
+    x = torch.linspace(0, 1, 50)[:, None]
+    quantised, report = ts.quantise_weights(convert(model, calibration=[x]), bits, images=x)
+    weight = quantised.ann.get_parameter("2.weight")
+    torch.testing.assert_close(weight, torch.tensor([[1.0, 0.0], [-0.5, 0.0]]))
+    error, output = report.layers[1].weight_error, report.layers[1].output_error
+    assert error == pytest.approx(5e-6 * 2**0.5 / 1.25**0.5, rel=1e-3)
+    assert output is not None
+    assert output < 1e-4
 
 
 def test_more_bits_err_less() -> None:

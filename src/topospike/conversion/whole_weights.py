@@ -35,10 +35,11 @@ COMPUTED = "its weights are computed, or read by several layers, and were left a
 class LayerWeights:
     """What quantising did to one layer.
 
-    ``weight_error`` and ``output_error`` are norms of differences over norms, the latter in the
-    ANN, with what layers before it add, ``None`` without images. ``bits`` is ``None`` where the
-    weights were left alone. ``integer`` tells whether the layer runs on whole numbers; ``reason``
-    why not.
+    ``weight_error`` and ``output_error`` are norms of differences over norms: the first of ``W q``,
+    what a spike adds, so that a channel whose spikes are tiny counts for little; the second of the
+    layer's outputs in the ANN, with what layers before it add, ``None`` without images. ``bits`` is
+    ``None`` where the weights were left alone. ``integer`` tells whether the layer runs on whole
+    numbers; ``reason`` why not.
     """
 
     name: str
@@ -92,8 +93,9 @@ def quantise_weights(
     Returns
     -------
     (SpikingNetwork, WeightReport)
-        A network of its own, and one row a layer: the relative errors (Frobenius norms) of weights
-        and outputs, and whether the layer can be run on whole numbers or why not.
+        A network of its own, and one row a layer: the relative errors (Frobenius norms) of what
+        spikes add, ``W q``, and of outputs, and whether the layer can be run on whole numbers or
+        why not.
 
     Raises
     ------
@@ -104,7 +106,8 @@ def quantise_weights(
     -----
     Biases, thresholds and states keep their precision. One step a row (output channel) is what
     chips and int8 libraries take; the quantum enters because spikes, not activations, meet the
-    weights. A weight that is computed (a weight norm), or read by several layers, is left as it is.
+    weights: those of a channel of tiny spikes may all become 0, as less than a step of any row. A
+    weight that is computed (a weight norm), or read by several layers, is left as it is.
 
     Examples
     --------
@@ -149,7 +152,7 @@ def quantise_weights(
 
 
 def rounded(layer: Layer, codes: Codes | str, bits: int, snn: SpikingNetwork) -> float | None:
-    """Round a layer's weights in place; return their relative error, ``None`` if left alone."""
+    """Round a layer's weights in place; return the error of ``W q``, ``None`` if left alone."""
     name = plain_weight(layer, snn.ann)
     if name is None:
         return None
@@ -160,10 +163,10 @@ def rounded(layer: Layer, codes: Codes | str, bits: int, snn: SpikingNetwork) ->
     quantum = 1.0 if isinstance(codes, str) else codes.of_weight(exact).to(exact.device)
     scaled = exact * quantum
     steps = by_row(steps_of(scaled, bits), scaled)
-    result = (scaled / steps).round() * steps / quantum
-    error = distance(result, exact)
+    whole = (scaled / steps).round() * steps
+    result = whole / quantum
     parameter.copy_(result.transpose(0, 1) if outputs_second else result)
-    return error
+    return distance(whole, scaled)
 
 
 class Outputs(fx.Interpreter):
