@@ -47,8 +47,31 @@ def test_at_scale_cpu_training_is_short_and_on_plain_images(method):
     assert (full.model, full.sparsity) == (cpu.model, cpu.sparsity)
 
 
+WIDE = {
+    "set": ("set", "er", None),
+    "rigl": ("rigl", "er", None),
+    "cht-csti": ("cht", "csti", None),
+    "chts": ("chts", "csti", None),
+    "chtss": ("chtss", "er", 0.5),
+}
+
+
+@pytest.mark.parametrize("method", WIDE)
+def test_on_cifar10_the_perceptron_is_wider_and_its_thresholds_are_trained(method):
+    full, cpu = (recipe_of(f"cifar10/{method}", scale) for scale in ("full", "cpu"))
+    sparsity = full.sparsity
+    assert (sparsity.rule, sparsity.initial_topology, sparsity.initial_linear) == WIDE[method]
+    assert (sparsity.linear, sparsity.linear_score) == (0.99, "CH2-L3n")
+    assert full.model.hidden == (3072, 3072, 3072)
+    assert (full.train.schedule, full.train.weight_decay) == ("linear", 5e-4)
+    assert [chosen.method for chosen in full.convert] == ["dcgs", "cs-qcfs"]
+    assert (full.quantise.epochs, cpu.quantise.epochs) == (300, 3)
+    assert (full.train.epochs, cpu.train.epochs) == (100, 12)
+    assert (full.sparsity, full.model) == (cpu.sparsity, cpu.model)
+
+
 def test_print_and_ours_stand_side_by_side(tmp_path):
-    rows = ["fashion-mnist/dense", "fashion-mnist/cht-csti"]
+    rows = ["fashion-mnist/dense", "fashion-mnist/cht-csti", "cifar10/mlp/cht-csti"]
     options = ["--scale", "smoke", "--folder", str(tmp_path), "--row", *rows]
     assert main(["reproduce", "cht-mlp", *options]) == 0
     with (tmp_path / "smoke" / "cht-mlp.csv").open() as lines:
@@ -57,6 +80,13 @@ def test_print_and_ours_stand_side_by_side(tmp_path):
     assert (row["state"], row["ann_accuracy published"]) == ("done", "88.07")
     for quantity in ("ann_accuracy", "mean_epoch_accuracy", "snn_accuracy"):
         assert 0 <= float(row[f"{quantity} measured"]) <= 100
+    wide = found["cifar10/mlp/cht-csti"]  # before its thresholds were trained, and after
+    assert (wide["state"], wide["ann_accuracy published"], wide["timesteps"]) == (
+        "done",
+        "59.1",
+        "16",
+    )
+    assert 0 <= float(wide["snn_accuracy measured"]) <= 100
     dense = found["fashion-mnist/mlp/dense"]
     assert 0 < float(row["energy_joule measured"]) < float(dense["energy_joule measured"])
     assert found["mnist/mlp/set"]["state"] == "not run"
