@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
@@ -89,20 +89,17 @@ def memory_energy(snn: SpikingNetwork, run: Evaluation, *, bits: int = 32) -> Me
         )
     if not 1 <= bits <= ACCESS_BITS:
         raise ConfigError(f"bits is {bits}; 1 to {ACCESS_BITS} is required.")
-    spikes = {
-        site.name: torch.tensor(site.firing_rate, dtype=torch.float64).cumsum(0) * site.neurons
-        for site in run.sites
-    }
-    steps = torch.tensor(run.timesteps, dtype=torch.float64)
-    ann, snn_total = 0.0, torch.zeros_like(steps)
+    spikes = {site.name: np.asarray(site.firing_rate).cumsum() * site.neurons for site in run.sites}
+    steps = np.asarray(run.timesteps, np.float64)
+    ann, snn_total = 0.0, np.zeros_like(steps)
     names = {population.node: name for name, population in snn.populations.items()}
     for memory, layer in zip(snn.wiring, run.layers, strict=True):
         read, link, held = (
             access_joule(n, bits=bits) for n in (memory.inputs, memory.existing, memory.outputs)
         )
         ann += layer.macs * (read + link) + 2 * memory.outputs * held
-        snn_total += torch.tensor(layer.snn_macs, dtype=torch.float64) * (read + link)
-        snn_total += torch.tensor(layer.sops, dtype=torch.float64) * (link + 2 * held)
+        snn_total += np.asarray(layer.snn_macs) * (read + link)
+        snn_total += np.asarray(layer.sops) * (link + 2 * held)
         snn_total += steps * memory.outputs * 3 * held
         for node in memory.sites:
             snn_total += spikes[names[node]] * 2 * read

@@ -17,9 +17,10 @@ from torch import Tensor, fx
 from topospike.contracts import LayerOperations
 from topospike.measure.conventions import Conventions
 from topospike.measure.firing import (
+    SiteSums,
+    firing_sums,
     images_firing,
-    site_firing,
-    weighted_counts,
+    in_memory_order,
     weighted_sum,
 )
 from topospike.measure.products import entries_used, factors, meetings, multiplications
@@ -28,7 +29,7 @@ from topospike.snn.records import Block, StepRecord
 from topospike.snn.site import Site
 from topospike.wiring.fanout import constants_on_path, events_at
 from topospike.wiring.graph import fetch
-from topospike.wiring.images import ImageAxis, Places
+from topospike.wiring.images import ImageAxis, Places, memory_order
 from topospike.wiring.layers import Feed, Layer
 
 
@@ -93,6 +94,8 @@ class OperationCounter:
         # float64 holds whole numbers exactly up to 9e15
         self.sops = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
         self.macs = torch.zeros(len(self.layers), timesteps, dtype=torch.float64)
+        self.spikes = torch.zeros(len(self.populations), timesteps, dtype=torch.float64)
+        self.sums = self._sums()
         self.arrived = torch.zeros(timesteps, dtype=torch.float64)
         self.ann_macs = torch.zeros(len(self.layers), 2, dtype=torch.float64)  # existing, all links
         self.real_tokens = 0.0
@@ -104,6 +107,20 @@ class OperationCounter:
         self.real: Tensor | None = None
         self._used: dict[fx.Node, Tensor | None] = {}
         self._macs: list[float] = []
+
+    def _sums(self) -> list[SiteSums]:
+        """Return what is summed of each site's spikes: once for all layers that it feeds."""
+        found: dict[tuple[str, ImageAxis], SiteSums] = {}
+
+        def of(site: str, images: ImageAxis) -> SiteSums:
+            return found.setdefault((site, images), SiteSums(site, images, dense=self.dense))
+
+        for (name, lying), total in zip(self.populations.items(), self.spikes, strict=True):
+            of(name, lying.images).neurons = total
+        for layer, total in zip(self.layers, self.sops, strict=True):
+            for feed in layer.feeds:
+                of(feed.site, feed.images).feeds.append((feed, total))
+        return list(found.values())
 
     def _needs(self, layer: CountedLayer) -> list[fx.Node]:
         """Return the nodes whose values must be looked at to count this layer."""
@@ -147,28 +164,15 @@ class OperationCounter:
         """Count a new frame of ``images`` streams from nothing; what they hold is kept."""
         self.images = self._batch = images
         self._used, self._macs = {}, []
-        for counts in (self.sops, self.macs, self.ann_macs):
+        for counts in (self.sops, self.macs, self.ann_macs, self.spikes):
             counts.zero_()
 
-    def observe(
-        self,
-        block: Block,
-        fired: dict[Site, Tensor] | None = None,
-        watched: tuple[fx.Node, ...] | None = None,
-    ) -> None:
-        """Add the operations of some steps, whose values are of ``watched`` (``self.watched``).
-
-        ``fired`` keeps, for each site, in how many images its neurons fired at each of them; what
-        is missing is counted and added.
-        """
-        fired, t = {} if fired is None else fired, block.steps[0].t
-        now = slice(t - 1, t - 1 + len(block.steps))
+    def observe(self, block: Block, watched: tuple[fx.Node, ...] | None = None) -> None:
+        """Add the operations of some steps, whose values are of ``watched`` (``self.watched``)."""
         self._kept = block.kept
-        for index, layer in enumerate(self.layers):
-            for feed in layer.feeds:
-                counts = self._fired(feed.node, feed.images, fired, len(block.steps))
-                links = feed.laid_out(counts[0], dense=self.dense)
-                self.sops[index, now] += weighted_counts(counts, links).cpu()
+        for sums in self.sums:
+            counted = self.counted(self.populations[sums.site].places)
+            sums.add(block.kept[sums.site], counted, block.steps[0].t, len(block.steps))
         for place, step in enumerate(block.steps):
             self._place = place, len(block.steps)
             self._observe(step, dict(zip(watched or self.watched, step.values, strict=True)))
@@ -295,20 +299,6 @@ class OperationCounter:
             count = count + meetings(left, held[1], used)
         return count + meetings(held[0], right, used)
 
-    def _fired(
-        self, node: fx.Node, images: ImageAxis, fired: dict[Site, Tensor], steps: int
-    ) -> Tensor:
-        """Return in how many images of the batch each neuron of a site fired at each step."""
-        site = self.site_of[node]
-        if site in fired and images.leading:
-            return fired[site]
-        # what a caller counts, it counts as if images came one by one
-        counted = self.counted(self.populations[site.name].places) if images.leading else None
-        found = site_firing(self._kept[site.name], images, counted, steps=steps)
-        if found is None:
-            raise RuntimeError(f"site {node.target} has not run")
-        return fired.setdefault(site, found) if images.leading else found
-
     def counted(self, places: Places | None) -> Tensor | None:
         """Tell which places of each image belong to real tokens; ``None``: all count."""
         return None if self.real is None or places is None else places.of_real(self.real)
@@ -340,8 +330,10 @@ class OperationCounter:
     def _weighted(self, layer: CountedLayer, events: Tensor) -> float:
         if layer.leaving is None or layer.wiring.images is None:
             raise RuntimeError(f"{layer.wiring.name} has no links to count")
-        counted = self.counted(layer.wiring.places)
-        return weighted_sum(images_firing(events, layer.wiring.images, counted), layer.leaving)
+        rows, counted = layer.wiring.images.by_image(events), self.counted(layer.wiring.places)
+        rows = rows if counted is None else rows & counted
+        links = layer.leaving.permute(memory_order(rows[0])).reshape(1, -1)
+        return float(firing_sums(in_memory_order(rows), links)[1, 0])
 
     def per_image(self) -> tuple[LayerOperations, ...]:
         """Return cumulative operations per image for each layer."""

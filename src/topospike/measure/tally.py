@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +13,7 @@ from torch import Tensor
 from topospike.contracts import Evaluation, SiteActivity
 from topospike.measure.conventions import Conventions
 from topospike.measure.energy import EnergyModel, cost_advice
-from topospike.measure.firing import (
-    FIRST,
-    counts_above,
-    images_firing,
-    site_firing,
-    weighted_counts,
-)
+from topospike.measure.firing import Active
 from topospike.measure.metrics import Metric, MetricSums
 from topospike.measure.operations import OperationCounter
 from topospike.measure.padding import require_idle_padding
@@ -34,10 +28,6 @@ from topospike.snn.executors.steps import blocks
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import answer_stays, first_answer
 from topospike.snn.records import Block
-from topospike.snn.site import decoded_of
-
-NOTHING = 1e-5
-"""Share of a threshold below which a decoded value is 0."""
 
 
 def in_rows(targets: Any, images: int) -> bool:
@@ -74,11 +64,8 @@ class Tally:
         self.metrics = [MetricSums(metric, timesteps) for metric in metrics]
         arriving = metrics if snn.sees_mean else ()
         self.of_ann = [MetricSums(metric, timesteps) for metric in arriving]
-        self.sites = snn.sites
-        self.spikes = torch.zeros(len(self.sites), timesteps, dtype=torch.float64)
         self.populations = snn.populations
-        self.neurons = dict.fromkeys(self.sites, 0)
-        self.active: dict[str, Tensor] = {}
+        self.active = {name: Active(site) for name, site in snn.sites.items()}
         self.idle = False
         self.first_answer = first_answer(snn)
         self.layers: dict[Program, tuple[Any, ...]] = {}
@@ -126,35 +113,16 @@ class Tally:
                 answer = self.snn.ann(*step.moment.inputs)
                 for sums in self.of_ann:
                     sums.add(step.t, answer)
-        first, last = block.steps[0].t, block.steps[-1]
-        counted, fired = self.counters[0].counted, {}
-        for place, (name, site) in enumerate(self.sites.items()):
-            lying = self.populations[name]
-            places = counted(lying.places)
-            found = site_firing(block.kept[name], lying.images, places, steps=len(block.steps))
-            if found is not None:
-                fired[site] = found
-                self.spikes[place, first - 1 : last.t] += weighted_counts(found).cpu()
-                self.neurons[name] = found[0].numel()
-        if last.t == self.timesteps:
-            self.add_active(last.sites)
         for counter in self.counters:
-            same = (counter.real is None) == (self.counters[0].real is None)
-            counter.observe(block, fired if same else {}, self.watched)
+            counter.observe(block, self.watched)
+        if block.steps[-1].t == self.timesteps:
+            self.add_active(block.steps[-1].sites)
 
     def add_active(self, held: Mapping[str, SiteState]) -> None:
         """Count for how many images each neuron has decoded something at the last step."""
         for name, state in held.items():
-            # what is taken back leaves no more than rounding
-            theta = self.sites[name].threshold
-            least = NOTHING * theta if theta.numel() else theta.new_zeros(())
             lying = self.populations[name]
-            decoded, real = decoded_of(state), self.counters[0].counted(lying.places)
-            if lying.images == FIRST and real is None:
-                found = counts_above(decoded, least)
-            else:
-                found = images_firing(decoded.abs() > least, lying.images, real)[0]
-            self.active[name] = self.active.get(name, 0.0) + found.double()
+            self.active[name].add(state, lying.images, self.counters[0].counted(lying.places))
 
     def result(self, model: EnergyModel, counter: OperationCounter) -> Evaluation:
         """Turn the totals, as one counter has them, into the record."""
@@ -198,15 +166,7 @@ class Tally:
                 "ac_joule": model.ac_joule,
             },
             layers=layers,
-            sites=tuple(
-                SiteActivity(
-                    name,
-                    self.neurons[name],
-                    tuple(count / (images * self.neurons[name]) for count in counts),
-                )
-                for name, counts in zip(self.sites, self.spikes.tolist(), strict=True)
-                if self.neurons[name]
-            ),
+            sites=tuple(self.activity()),
             metrics=curves,
             ann_metrics=of_ann,
             lower_is_better=tuple(
@@ -217,7 +177,17 @@ class Tally:
             input_events=counter.events_per_image(),
             tokens=counter.real_tokens / images,
         )
-        return replace(run, wider=wider_cost(self.snn, run, model, self.active))
+        active = {name: site.counts for name, site in self.active.items()}
+        return replace(run, wider=wider_cost(self.snn, run, model, active))
+
+    def activity(self) -> Iterator[SiteActivity]:
+        """Yield how often the neurons of each site that has run have fired."""
+        counter = self.counters[0]
+        for sums in counter.sums:
+            if sums.neurons is not None and sums.ran:
+                neurons = self.populations[sums.site].neurons
+                rates = (sums.neurons / (counter.images * neurons)).tolist()
+                yield SiteActivity(sums.site, neurons, tuple(rates))
 
     def saturation_time(self, curve: Sequence[float], metric: Metric) -> int | None:
         """Return T0 from the first answer on; that answer's step if nothing comes after it."""

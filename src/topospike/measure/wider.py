@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from topospike.contracts import Evaluation
 from topospike.costs import WiderCost
 from topospike.measure.energy import EnergyModel
-from topospike.measure.firing import weighted_counts
+from topospike.measure.firing import in_memory_order, weighted_sum
 from topospike.measure.memory import memory_energy
 from topospike.snn.network import SpikingNetwork
 from topospike.snn.readout import first_answer, steps_a_layer
@@ -92,7 +92,9 @@ def priced(run: Evaluation, share: float, model: EnergyModel) -> dict[str, tuple
 def used_links(feeds: Sequence[Feed], active: Mapping[str, Tensor], images: int) -> float:
     """Return the links of a layer that active neurons feed, per image."""
     counts = [(feed, active[feed.site]) for feed in feeds]
-    return sum(float(weighted_counts(n[None], feed.laid_out(n))) for feed, n in counts) / images
+    return (
+        sum(weighted_sum(in_memory_order(n[None]), feed.laid_out(n)) for feed, n in counts) / images
+    )
 
 
 def depth(network: fx.GraphModule) -> int:

@@ -223,33 +223,33 @@ def codes_loop(x, unit, shift, codes):
                 code_row(x[o, c], unit[c], shift, codes[o, c])
 
 
-@kernel
-def counts_loop(sent, silent, counts, begin, end):
-    """Add to ``counts``, (steps, neurons), in how many images something was sent.
-
-    ``sent`` is (steps, images, neurons), of which the neurons ``begin`` to ``end`` are counted.
-    """
-    for t in range(sent.shape[0]):
-        row = counts[t, begin:end]
-        for image in range(sent.shape[1]):
-            now = sent[t, image, begin:end]
-            for i in range(now.size):
-                row[i] += now[i] != silent
-    return 0
-
-
 @sums_kernel
-def weighted_loop(counts, weights, sums):
-    """Write the sums of each row of ``counts``, times ``weights`` if there are any."""
-    for t in range(counts.shape[0]):
-        row, total = counts[t], 0.0
-        if weights.size:
-            for i in range(row.size):
-                total += row[i] * weights[i]
-        else:
-            for i in range(row.size):
-                total += np.float64(row[i])
-        sums[t] = total
+def firing_loop(sent, silent, links, counts, sums, begin, end):
+    """Add to ``sums``, (1 + layers, steps), how many fired, and over how many ``links``.
+
+    ``sent`` is (steps, images, neurons), of which the neurons ``begin`` to ``end`` are counted,
+    ``links`` (layers, neurons). So many neurons as ``counts`` holds are counted together; it holds
+    up to 255.
+    """
+    images, most = sent.shape[1], 255
+    for t in range(sent.shape[0]):
+        for first in range(begin, end, counts.size):
+            row = counts[: min(counts.size, end - first)]
+            for start in range(0, images, most):
+                row[:] = 0
+                for image in range(start, min(start + most, images)):
+                    now = sent[t, image, first : first + row.size]
+                    for i in range(row.size):
+                        row[i] += now[i] != silent
+                total = 0.0
+                for i in range(row.size):
+                    total += np.float64(row[i])
+                sums[0, t] += total
+                for layer in range(links.shape[0]):
+                    weights, total = links[layer, first : first + row.size], 0.0
+                    for i in range(row.size):
+                        total += row[i] * weights[i]
+                    sums[1 + layer, t] += total
 
 
 @kernel
