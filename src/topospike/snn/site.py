@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -231,7 +231,7 @@ def site_steps(
     if steps > 1:
         return SiteState(decoded, None, fired, state.extra, loop), kept
     after = SiteState(decoded, kept.spikes, fired, state.extra, loop)
-    return after, replace(kept, decoded=decoded)
+    return after, Kept(decoded, kept.spikes, kept.codes, kept.shift)
 
 
 def one_by_one(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,13 @@ REFRESH = 16
 class EventState:
     """What a layer that follows events holds between two steps of a run.
 
-    ``output`` is y, ``refreshed`` the step at which it was last evaluated densely, ``form`` what
-    was done at the present step (``dense`` or ``events``), ``packed`` the weight as events need it.
+    ``weight`` and ``bias`` are those of the start of the run, ``output`` is y, ``refreshed`` the
+    step at which it was last evaluated densely, ``form`` what was done at the present step
+    (``dense`` or ``events``), ``packed`` the weight as events need it.
     """
 
+    weight: Tensor
+    bias: Tensor | None
     output: Tensor | None = None
     refreshed: int = 0
     form: str = ""
@@ -89,8 +92,8 @@ class EventForm:
         return (*self.sites, *self.numbers)
 
     def start(self, network: nn.Module) -> EventState:
-        """Begin with nothing kept."""
-        return EventState()
+        """Begin with the layer's parameters and nothing else."""
+        return EventState(fetch(network, self.node.args[1]), bias_of(self.node, network))
 
     def step(
         self, held: EventState, run: Step, values: tuple[Any, ...]
@@ -101,49 +104,47 @@ class EventForm:
         events = min(sum(site.events for site in sites), images * self.size.elements)
         stale = y is None or run.t - held.refreshed >= REFRESH
         if y is None or stale or not self.costs.prefers_events(self.size, images, events):
-            y = self._dense(run.ann, values)
-            return y, replace(held, output=y, refreshed=run.t, form="dense")
-        packed = held.packed or self._packed(run.ann)
-        self._add_events(y, packed, sites, values[len(sites) :], events, run.t, run.ann)
-        return y, replace(held, form="events", packed=packed)
+            y = self._dense(held, run.ann, values)
+            return y, EventState(held.weight, held.bias, y, run.t, "dense", held.packed)
+        packed = held.packed or self._packed(held.weight)
+        self._add_events(y, packed, held.bias, sites, values[len(sites) :], events, run)
+        return y, EventState(held.weight, held.bias, y, held.refreshed, "events", packed)
 
     def operand(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
         """Return what arrives at the layer from values of its sites and the numbers."""
         return values[0] if self.path is None else self.path(network, *values)
 
-    def _dense(self, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
-        weight, bias = fetch(network, self.node.args[1]), bias_of(self.node, network)
+    def _dense(self, held: EventState, network: nn.Module, values: tuple[Any, ...]) -> Tensor:
         operand, point = self.operand(network, values), self.geometry is POINT
         if not point:
             operand = operand.contiguous(memory_format=memory_format_of(self.node))
-        y = self.node.target(operand, weight, bias, *self.node.args[3:])  # pyright: ignore[reportCallIssue]
+        y = self.node.target(operand, held.weight, held.bias, *self.node.args[3:])  # pyright: ignore[reportCallIssue]
         return y.contiguous() if point else y.contiguous(memory_format=torch.channels_last)
 
-    def _packed(self, network: nn.Module) -> PackedWeight:
+    def _packed(self, weight: Tensor) -> PackedWeight:
         links = self.size.density < self.costs.links_below
         pack = partial(PackedWeight.of, groups=self.groups, links=links)
-        return self.laid.out("links" if links else "rows", fetch(network, self.node.args[1]), pack)
+        return self.laid.out("links" if links else "rows", weight, pack)
 
     def _add_events(
         self,
         y: Tensor,
         packed: PackedWeight,
+        bias: Tensor | None,
         sites: list[SiteState],
         numbers: tuple[Any, ...],
         fired_at_most: int,
-        t: int,
-        network: nn.Module,
+        run: Step,
     ) -> None:
         spikes = tuple(site.spikes for site in sites)
         if any(s is None for s in spikes):
             raise RuntimeError(f"{self.name}: the spikes of its sites were not recorded")
-        g = self.coding.gain(t)
+        g = self.coding.gain(run.t)
         if self.coding.averages:
             y.mul_((g - 1) / g)
-            bias = bias_of(self.node, network)
             if bias is not None:
                 y.add_((bias if self.geometry is POINT else bias[:, None, None]) / g)
-        events = self.operand(network, (*spikes, *numbers))
+        events = self.operand(run.ann, (*spikes, *numbers))
         # where pools overlap, one spike arrives several times
         room = fired_at_most if self.path is None else events.numel()
         event_form(events, y, packed, self.geometry, room, 1.0 / g)
