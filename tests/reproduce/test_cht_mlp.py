@@ -21,7 +21,7 @@ RULES = {
 
 
 def recipe_of(key, scale="full"):
-    (row,) = chosen_rows(TARGET, [key])
+    row = chosen_rows(TARGET, [key])[0]
     return job_of(row, Path(), scale=scale, seed=0, plan=TARGET.plan).recipe
 
 
@@ -76,17 +76,20 @@ def test_print_and_ours_stand_side_by_side(tmp_path):
     assert main(["reproduce", "cht-mlp", *options]) == 0
     with (tmp_path / "smoke" / "cht-mlp.csv").open() as lines:
         found = {row["row"]: row for row in csv.DictReader(lines)}
-    row = found["fashion-mnist/mlp/cht-csti"]
+    row = found["fashion-mnist/mlp/cht-csti/dcgs"]
     assert (row["state"], row["ann_accuracy published"]) == ("done", "88.07")
     for quantity in ("ann_accuracy", "mean_epoch_accuracy", "snn_accuracy"):
         assert 0 <= float(row[f"{quantity} measured"]) <= 100
-    wide = found["cifar10/mlp/cht-csti"]  # before its thresholds were trained, and after
+    wide = found["cifar10/mlp/cht-csti/cs-qcfs"]  # before its thresholds were trained, and after
     assert (wide["state"], wide["ann_accuracy published"], wide["timesteps"]) == (
         "done",
         "59.1",
         "16",
     )
-    assert 0 <= float(wide["snn_accuracy measured"]) <= 100
-    dense = found["fashion-mnist/mlp/dense"]
+    plain = found["cifar10/mlp/cht-csti/dcgs"]
+    for quantity in ("ann_accuracy", "snn_accuracy"):
+        assert 0 <= float(wide[f"{quantity} measured"]) <= 100
+    assert wide["ann_accuracy measured"] == plain["ann_accuracy measured"]
+    dense = found["fashion-mnist/mlp/dense/dcgs"]
     assert 0 < float(row["energy_joule measured"]) < float(dense["energy_joule measured"])
-    assert found["mnist/mlp/set"]["state"] == "not run"
+    assert found["mnist/mlp/set/dcgs"]["state"] == "not run"
