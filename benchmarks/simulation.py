@@ -88,13 +88,17 @@ def trained_networks(given: argparse.Namespace, figures: Figures) -> None:
 
 
 def version_rows(given: argparse.Namespace) -> list[Row]:
-    """Return the selected simulations one by one, those of a network together."""
+    """Return the selected simulations one by one, those of a network together.
+
+    Those of whole weights are left out: a version need not have them.
+    """
     return [
         Row(case.network, case.sparse, case.batch, neuron, engine, timesteps)
         for case in chosen(given.select, given.nets, given.batches, given.steps)
         for neuron in METHODS
         if neuron == "DCGS" or case.network not in WITHOUT_RELU
         for engine in given.engines
+        if engine != "integer"
         for timesteps in case.horizons
     ]
 
