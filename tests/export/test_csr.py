@@ -32,6 +32,7 @@ def test_the_description_says_how_the_network_works(tmp_path):
     model = nn.Sequential(
         nn.Conv2d(1, 2, 3, stride=2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2, 3)
     )
+    nn.init.uniform_(model[0].weight)  # both channels are active
     export_csr(ts.convert(model, calibration=[torch.rand(4, 1, 6, 6)]), tmp_path)
     content = json.loads((tmp_path / "network.json").read_text())
     first, last = content["layers"]
