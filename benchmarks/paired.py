@@ -2,8 +2,9 @@
 
 Folders are named ``RULE-seedN-DIGEST`` or ``RULE-N``. Columns are mean and standard deviation over
 the seeds: validation accuracy of the last epoch, and where the network was converted test accuracy
-of the ANN and energy of the spiking network at its last step. Behind each: the reference less this,
-with the same seeds, and its 95 % interval (`topospike.reproduce.paired`).
+of the ANN and energy of the spiking network at its last step, which need not be the same in two
+folders (of several conversions, of the last by name). Behind each: the reference less this, with
+the same seeds, and its 95 % interval (`topospike.reproduce.paired`).
 
     python benchmarks/paired.py [FOLDER ...] [--reference RULE]
 """

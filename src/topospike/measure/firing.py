@@ -95,8 +95,8 @@ class SiteSums:
         order = tuple(memory_order(rows[0]))
         if order not in self._links:
             self._links[order] = self._laid_out(rows[0])
-        rows = rows.permute(0, *(1 + axis for axis in order)).flatten(1)
-        sums = firing_sums(rows, self._links[order], steps=steps, silent=silent)
+        sent = in_memory_order(rows)
+        sums = firing_sums(sent, self._links[order], steps=steps, silent=silent)
         into = [self.neurons, *(total for _, total in self.feeds)]
         for total, found in zip(into, sums, strict=True):
             if total is not None:
