@@ -1,9 +1,13 @@
 """The ledger of stages: what is done, what must run again."""
 
+import copy
+
 import pytest
 
 from topospike.errors import CheckpointError
 from topospike.pipeline.ledger import FILE, Ledger, differences
+from topospike.pipeline.networks import digest
+from topospike.recipe.files import resolve, to_plain
 
 SETTINGS = {"train": {"epochs": 3, "milestones": (1, 2)}, "seed": 0}
 
@@ -76,3 +80,13 @@ def test_a_setting_that_did_not_exist_yet_counts_as_its_default(finished):
     grown["train"]["optimizer"] = "adamw"
     assert not ledger.is_complete("train", grown)
     assert not Ledger(finished).is_complete("train", grown)
+
+
+def test_later_stages_do_not_notice_a_setting_at_its_default():
+    plain = to_plain(resolve("demo", {"seed": 1}))
+    settings = {name: plain[name] for name in ("seed", "data", "train", "sparsity")}
+    older = copy.deepcopy(settings)
+    del older["sparsity"]["new_links"], older["train"]["nesterov"]
+    assert digest(older) == digest(settings)
+    settings["sparsity"]["new_links"] = "swi"
+    assert digest(older) != digest(settings)

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from topospike.errors import CheckpointError, ConfigError
 from topospike.evolve.nodes import SCORE_RULES
 from topospike.evolve.plan import LayerPlan
-from topospike.evolve.rules import RULES, Rule
+from topospike.evolve.rules import RULES, Rule, derived_generator
 from topospike.evolve.scores import UNFOLDINGS
 from topospike.recipe import SparsitySettings
 from topospike.registry import suggestion
@@ -237,6 +240,15 @@ class Evolution:
         """
         start, end = self.settings.removal_exponents
         return start + (end - start) * self.schedule.progress(epoch)
+
+    def new_weights(self, layer: str, weight: Tensor, mask: Tensor, update: int) -> Tensor:
+        """Return what new links of a layer start from, at every position of its weight."""
+        start = torch.zeros_like(weight)
+        if self.settings.new_links != "zero" and mask.any():
+            density = int(mask.count_nonzero()) / mask.numel()
+            generator = derived_generator(self.seed, update, layer, self.settings.new_links)
+            WEIGHT_INITS[self.settings.new_links](start, mask, density, generator, 1.0)
+        return start
 
     def description(self, layers: Mapping[str, LayerPlan]) -> dict[str, Any]:
         """Return settings and plan as plain values, for checkpoints and provenance."""

@@ -190,9 +190,9 @@ class Sparsifier:
         """Change the topology after ``epoch`` and say what was changed.
 
         Links are lost to falling density, removed, percolated and regrown; masks are written in
-        place; removed weights become 0, new links start at 0, and every optimizer slot of the
-        weight's shape is cleared wherever a link went or came. Kept weights are not touched, nor
-        is a layer whose weight does not train.
+        place; removed weights become 0, new links start at 0 (or as ``new_links`` and ``history``
+        say), and every optimizer slot of the weight's shape is cleared wherever a link went or
+        came. Kept weights are not touched, nor is a layer whose weight does not train.
 
         Parameters
         ----------
@@ -276,14 +276,15 @@ class Sparsifier:
         """Bring mask, weight and optimizer slots of a layer in line with an update."""
         layer = self.layers[name].layer
         weight, gone, mask = layer.weight, ~outcome.kept, outcome.mask
+        # A link that was removed and grown again in one update starts like any new link.
+        start = self.evolution.new_weights(name, weight, mask, self.update_index)
         if self.evolution.settings.history:
             last = self.history.get(name, torch.zeros_like(weight)).to(weight)
-            self.history[name] = torch.where(mask_of(layer), weight.detach(), last)
-        # A link that was removed and grown again in one update starts at 0 like any new link.
-        weight.masked_fill_(gone, 0)
+            last = torch.where(mask_of(layer), weight.detach(), last)
+            self.history[name] = last
+            start = torch.where(last != 0, last, start)
+        weight.copy_(torch.where(gone, start.masked_fill(~mask, 0), weight))
         set_mask(layer.module, mask, name=layer.attribute)
-        if self.evolution.settings.history:
-            weight.copy_(torch.where(mask & gone, self.history[name], weight))
         if self.optimizer is not None:
             clear_slots(self.optimizer, weight, gone)
         if outcome.barred is not None:

@@ -57,7 +57,8 @@ def training_settings(run: Run, network: Network) -> dict[str, Any]:
 
 
 def digest(settings: dict[str, Any]) -> str:
-    """Return a short name of settings, for the stages that build on them."""
+    """Return a short name of the settings that differ from their defaults, as in `run_folder`."""
+    settings = differing(settings, to_plain(Recipe()))
     needed = {
         name: {k: v for k, v in value.items() if k not in BESIDE[name]} if name in BESIDE else value
         for name, value in settings.items()

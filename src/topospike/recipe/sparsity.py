@@ -62,8 +62,11 @@ class SparsitySettings:
         ``all`` stops replacing links when, in every layer, more than this share of the grown links
         had just been removed; ``off`` never stops. ``None`` takes the rule's own (``all`` for
         ``cht``). Falling density goes on to its end in any case.
+    new_links
+        What a new link starts from: ``zero``, or ``swi``, a draw as of `init_weights` for the
+        layer's density of the moment.
     history
-        Start a link that is grown again from the weight it last had, instead of 0.
+        Start a link that is grown again from the weight it last had, instead.
     keep_every
         Save the topology after every so many updates, besides the last, so that its evolution can
         be analysed; 0 is off.
@@ -103,6 +106,7 @@ class SparsitySettings:
     percolation: bool = True
     early_stop: str | None = None
     early_stop_overlap: float = 0.9
+    new_links: str = "zero"
     history: bool = False
     keep_every: int = 0
 
@@ -139,6 +143,7 @@ class SparsitySettings:
             ("stop_fraction", self.stop_fraction <= 1, "1 or less"),
             ("early_stop", self.early_stop in (None, "off", "all"), "off, all or null"),
             ("early_stop_overlap", 0 < self.early_stop_overlap <= 1, "above 0 and at most 1"),
+            ("new_links", self.new_links in ("zero", "swi"), "zero or swi"),
             ("keep_every", self.keep_every >= 0, "0 or more"),
         )
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -18,7 +19,7 @@ def train(model: nn.Module, sparsifier: Sparsifier, epochs: range) -> torch.opti
     return optimizer
 
 
-def sparse_mlp(**options: bool) -> tuple[nn.Module, Sparsifier]:
+def sparse_mlp(**options: bool | str) -> tuple[nn.Module, Sparsifier]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 20), nn.Linear(20, 3))
     return model, sparsify(
@@ -49,11 +50,51 @@ def test_without_history_new_links_start_at_zero_and_checkpoints_do_not_grow() -
     assert not sparsifier.state_dict()["history"]
 
 
-def test_history_is_resumed() -> None:
-    model, sparsifier = sparse_mlp(history=True)
+def test_new_links_may_start_from_a_draw_for_the_density_of_the_moment() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 10))
+    sparsifier = sparsify(
+        model, "granet", sparsity=0.9, initial_sparsity=0.5, epochs=4, zeta=0.5,
+        zeta_schedule="constant", percolation=False, new_links="swi",
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    sparsifier.attach(optimizer)
+    model(torch.randn(16, 300)).square().mean().backward()
+    optimizer.step()
+    before, weight = model[0].weight_mask.clone(), model[0].weight.detach().clone()
+    sparsifier.update_topology(0)
+    mask = model[0].weight_mask
+    grown = mask & (~before | (model[0].weight != weight))
+    density = mask.double().mean().item()
+    assert 0.1 < density < 0.5
+    assert grown.sum() > 5000
+    deviation = (2 / (density * 300)) ** 0.5
+    assert abs(model[0].weight[grown].std().item() / deviation - 1) < 0.05
+    assert abs(model[0].weight[grown].mean().item()) < deviation / 20
+    assert not model[0].weight[~mask].any()
+    assert not optimizer.state[model[0].weight]["momentum_buffer"][grown].any()
+
+
+def test_a_link_grown_again_has_its_last_weight_and_others_are_drawn() -> None:
+    model, sparsifier = sparse_mlp(history=True, new_links="swi")
+    train(model, sparsifier, range(1))
+    mask, seen = model[2].weight_mask.clone(), sparsifier.history["2"].clone()
+    seen = torch.where(mask, model[2].weight.detach(), seen)
+    sparsifier.update_topology(1)
+    grown = model[2].weight_mask & ~mask
+    again, fresh = grown & (seen != 0), grown & (seen == 0)
+    assert again.any()
+    assert fresh.any()
+    assert torch.equal(model[2].weight[again], seen[again])
+    assert model[2].weight[fresh].all()
+
+
+@pytest.mark.parametrize("options", [{"history": True}, {"new_links": "swi"}])
+def test_starts_of_new_links_are_resumed(options: dict[str, bool | str]) -> None:
+    model, sparsifier = sparse_mlp(**options)
     train(model, sparsifier, range(3))
     state = (model.state_dict(), sparsifier.state_dict())
-    again, other = sparse_mlp(history=True)
+    again, other = sparse_mlp(**options)
     again.load_state_dict(state[0])
     other.load_state_dict(state[1])
     for one in (sparsifier, other):
