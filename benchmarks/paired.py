@@ -4,7 +4,8 @@ Folders are named ``RULE-seedN-DIGEST`` or ``RULE-N``. Columns are mean and stan
 the seeds: validation accuracy of the last epoch, and where the network was converted test accuracy
 of the ANN and energy of the spiking network at its last step, which need not be the same in two
 folders (of several conversions, of the last by name). Behind each: the reference less this, with
-the same seeds, and its 95 % interval (`topospike.reproduce.paired`).
+the same seeds, and its 95 % interval; below, by how much any two rules must differ where noise is
+pooled over all of them (`topospike.reproduce.paired`).
 
     python benchmarks/paired.py [FOLDER ...] [--reference RULE]
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from timing import table
 
 from topospike.contracts import Evaluation
-from topospike.reproduce.paired import paired_difference, spread
+from topospike.reproduce.paired import least_difference, paired_difference, spread
 
 RECORDS = Path(__file__).parent.parent / "results/cht-mlp"
 NAME = re.compile(r"(?P<rule>.+?)-(seed)?(?P<seed>\d+)(-[0-9a-f]{10})?")
@@ -79,6 +80,10 @@ def main() -> None:
     heading = [column for name in COLUMNS for column in (name, "difference")]
     print(f"differences: {given.reference} less the row")
     table(["rule", *heading], rows)
+    for name, form in COLUMNS.items():
+        least = least_difference({rule: of[name] for rule, of in found.items() if of[name]})
+        if least is not None:
+            print(f"{name}: two rules differ from {form.format(least)} on (noise of all rules)")
 
 
 if __name__ == "__main__":

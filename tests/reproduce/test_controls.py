@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from topospike.reproduce import Outcome, control_lines, controls, write_controls
 from topospike.reproduce.controls import CONVERSIONS, RULES, events_per_link, measured_values
 from topospike.reproduce.controls_text import verdicts
 from topospike.reproduce.outcomes import DONE, FAILED, NOT_RUN
-from topospike.reproduce.paired import paired_difference
+from topospike.reproduce.paired import least_difference, paired_difference
 
 TARGET = controls("cpu")
 
@@ -78,6 +79,35 @@ def test_the_interval_is_that_of_the_paired_t_test(values):
         assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
         if abs(result.pvalue - 0.05) > 1e-6:
             assert found.is_noise == (result.pvalue > 0.05)
+
+
+@given(
+    st.integers(2, 5).flatmap(
+        lambda seeds: st.lists(
+            st.lists(numbers, min_size=seeds, max_size=seeds), min_size=2, max_size=6
+        )
+    )
+)
+def test_the_least_difference_is_fishers(rows):
+    values = {str(rule): dict(enumerate(row)) for rule, row in enumerate(rows)}
+    found = least_difference({**values, "without a seed": {0: 5.0}})
+    grid = np.array(rows)
+    left = grid - grid.mean(1, keepdims=True) - grid.mean(0) + grid.mean()
+    freedom = (grid.shape[0] - 1) * (grid.shape[1] - 1)
+    variance = (left**2).sum() / freedom
+    expected = stats.t.ppf(0.975, freedom) * np.sqrt(2 * variance / grid.shape[1])
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    if len(rows) == 2:
+        two = paired_difference(values["0"], values["1"])
+        assert found == pytest.approx((two.high - two.low) / 2, rel=1e-6, abs=1e-6)
+
+
+def test_noise_needs_two_rules_two_seeds_and_finite_values():
+    assert least_difference({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0}}) is None
+    assert least_difference({"a": {0: 1.0}, "b": {0: 2.0}}) is None
+    assert least_difference({}) is None
+    with pytest.raises(ConfigError, match="finite"):
+        least_difference({"a": {0: math.nan, 1: 2.0}, "b": {0: 1.0, 1: 2.0}})
 
 
 def test_seeds_that_only_one_has_do_not_count():
