@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from topospike.errors import ConfigError
+from topospike.modes import evaluating
 from topospike.pipeline.networks import calibration_images
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.showing import shown_data
@@ -49,8 +50,11 @@ def reaching(model: nn.Module, name: str, images: Tensor) -> Tensor:
     hook = model.get_submodule(name).register_forward_pre_hook(
         lambda _, inputs: given.extend(inputs)
     )
-    model.eval()(images)
-    hook.remove()
+    try:
+        with evaluating(model):
+            model(images)
+    finally:
+        hook.remove()
     if len(given) != 1:
         raise ConfigError(
             f"the part {name!r} is given {len(given)} tensors for an image; one is required, such "
