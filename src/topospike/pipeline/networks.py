@@ -58,12 +58,12 @@ def training_settings(run: Run, network: Network) -> dict[str, Any]:
 
 def digest(settings: dict[str, Any]) -> str:
     """Return a short name of the settings that differ from their defaults, as in `run_folder`."""
-    settings = differing(settings, to_plain(Recipe()))
     needed = {
         name: {k: v for k, v in value.items() if k not in BESIDE[name]} if name in BESIDE else value
         for name, value in settings.items()
     }
-    return hashlib.sha256(json.dumps(needed, sort_keys=True).encode()).hexdigest()[:16]
+    changed = differing(needed, to_plain(Recipe()))
+    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fresh_model(run: Run) -> nn.Module:
