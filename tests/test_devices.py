@@ -56,6 +56,7 @@ def converted(**options) -> tuple[ts.SpikingNetwork, torch.Tensor]:
     return ts.convert((model or network()).eval(), calibration=[x], **options), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values()))[:12])
 def test_simulation_and_counts_are_the_same_elsewhere(options: dict) -> None:
     snn, x = converted(**options)
@@ -75,6 +76,7 @@ def test_simulation_and_counts_are_the_same_elsewhere(options: dict) -> None:
         assert ts.evaluate(there, [(moved, labels)], 4).sops == pytest.approx(counted.sops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dcgs", "qcfs"])
 def test_a_network_is_converted_where_it_is(method: str, monkeypatch) -> None:
     model, (x, _) = network(), images()

@@ -47,6 +47,7 @@ def test_convert_adds_a_method_and_simulate_measures_it(finished_run, capsys):
     assert {row["timesteps"] for row in added} == {3}
 
 
+@pytest.mark.slow
 def test_one_method_is_converted_twice_under_two_names(finished_run, capsys):
     rate = ["--method", "dcgs", "--options.coding", "rate", "--name", "dcgs-rate"]
     before = (finished_run / "conversions" / "dcgs" / "conversion.json").read_text()
@@ -115,6 +116,7 @@ def test_analyse_reads_a_folder_or_a_topology_file(finished_run, capsys):
     assert main(["verify", str(finished_run)]) == 0
 
 
+@pytest.mark.slow
 def test_analyse_compares_topologies_with_each_other_and_with_random_links(
     finished_run, original_run, tmp_path, capsys
 ):
@@ -137,6 +139,7 @@ def test_a_topology_given_twice_is_refused(finished_run, capsys):
     assert "is given twice" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_report_writes_the_page_of_every_folder(finished_run, original_run, capsys):
     page = finished_run / "report.html"
     page.unlink()

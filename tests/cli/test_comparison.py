@@ -94,6 +94,7 @@ def test_what_cannot_be_analysed_is_told_on_one_line(saved, tmp_path, capsys):
         short_names([Path("a"), Path("./a")])
 
 
+@pytest.mark.slow
 def test_graphs_of_different_layers_are_pointed_out(saved, tmp_path, capsys):
     paths = [str(saved / f"{name}.npz") for name in ("one", "two")]
     wide = Topology.load(saved / "one.npz").masks

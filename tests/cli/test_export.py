@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pytest
 import torch
 
 from topospike.cli.main import main
@@ -45,6 +46,7 @@ def test_what_cannot_be_exported_is_told_on_one_line(finished_run, capsys):
     assert "Did you mean 'chts'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_simulated_chip_writes_what_it_cost(finished_run, capsys):
     assert main(["chip", str(finished_run), "--images", "2"]) == 0
     assert "energy an image" in capsys.readouterr().out
@@ -58,6 +60,7 @@ def test_a_simulated_chip_writes_what_it_cost(finished_run, capsys):
     assert "method='qcfs'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_part_of_a_network_alone_on_the_chip(finished_run, capsys):
     assert main(["chip", str(finished_run), "--part", "layers", "--images", "1"]) == 0
     assert "layers alone" in capsys.readouterr().out

@@ -18,6 +18,8 @@ from topospike.pipeline.run import Run
 from topospike.recipe import ConversionSettings, QuantisationSettings, Recipe, TrainSettings
 from topospike.topology import Topology
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 name: quantised
 threads: 1

@@ -189,6 +189,7 @@ def test_what_cannot_be_converted_is_named_with_its_reason(methods):
         assert f"skipped: {row['skipped']}" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

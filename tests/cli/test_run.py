@@ -173,12 +173,14 @@ def test_other_training_settings_are_refused_unless_overwriting(finished_run, ti
         assert (finished_run / "dense" / name).stat().st_mtime_ns == dense[name]
 
 
+@pytest.mark.slow
 def test_settings_that_change_no_result_do_not_train_again(finished_run, tiny_recipe):
     before = stamps(finished_run)
     assert run_again(finished_run, tiny_recipe, "--train.checkpoint_every", "2") == 0
     assert stamps(finished_run) == before
 
 
+@pytest.mark.slow
 def test_a_run_without_dense_twin_has_no_ratio(tmp_path, tiny_recipe, capsys):
     options = ("--dense_twin", "false", "--analyse", "false", "--train.epochs", "1")
     assert run_again(tmp_path / "run", tiny_recipe, *options) == 0
@@ -225,6 +227,7 @@ def heed_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, tiny_recipe):
     folder = tmp_path / "run"
     with subprocess.Popen(

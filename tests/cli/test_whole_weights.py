@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from topospike.cli.main import main
 from topospike.conversion import quantise_weights
 from topospike.export import load
@@ -9,6 +11,7 @@ from topospike.export import load
 EIGHT = "[{method: dcgs, name: eight, timesteps: 2, weight_bits: 8}]"
 
 
+@pytest.mark.slow
 def test_a_conversion_has_whole_weights_and_is_measured_on_them(finished_run, tiny_recipe):
     folder = [str(tiny_recipe), "--folder", str(finished_run)]
     assert main(["run", *folder, "--convert", EIGHT, "--measure.executor", "integer"]) == 0

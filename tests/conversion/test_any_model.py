@@ -183,6 +183,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", CASES, ids=lambda build: build.__name__)
 def test_a_network_of_any_inputs_and_outputs(build) -> None:
     torch.manual_seed(0)
@@ -239,6 +240,7 @@ def by_hand(case: Case, outputs: Tensor) -> float:
     return sum(shares) / len(shares)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "batch",
     [

@@ -41,6 +41,7 @@ def test_shares_of_a_tail_by_hand() -> None:
     assert still.tolist() == [2.0]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_thresholds_are_the_least_of_the_cost_on_all_images_layer_after_layer() -> None:
     batches = [pictures(40, seed) for seed in range(3)]
@@ -56,6 +57,7 @@ def test_thresholds_are_the_least_of_the_cost_on_all_images_layer_after_layer() 
             assert bool((cost(values, theta * factor, 6) > seen)[active].all())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_long_tails_lose_less_than_by_a_quantile_or_the_maximum() -> None:
     x, model = pictures(256, 5), network()

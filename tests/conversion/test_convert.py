@@ -31,6 +31,7 @@ def images(n: int = 64, seed: int = 1) -> torch.Tensor:
     return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dcgs", "qcfs", "cs-qcfs"])
 def test_every_method_approaches_the_ann(method: str) -> None:
     model = small_net().eval()

@@ -48,6 +48,7 @@ def converted(method: str) -> ts.SpikingNetwork:
     return ts.convert(model, method, calibration=[x], **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*METHODS, *PRESIMULATED])
 def test_values_are_those_of_the_simulation_and_every_weight_learns(method) -> None:
     """Of any method: forward the same numbers, backward a gradient, links and thresholds kept."""

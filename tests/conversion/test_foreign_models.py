@@ -101,6 +101,7 @@ def prepared(kind: type[nn.Module]) -> tuple[nn.Module, torch.Tensor]:
     return model.eval(), x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("coding", ["differential", "rate"])
 def test_identity_sites_return_the_anns_logits_at_every_step(
@@ -114,6 +115,7 @@ def test_identity_sites_return_the_anns_logits_at_every_step(
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10, msg=f"t = {t}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_error_falls_as_one_over_time(kind: type[nn.Module]) -> None:
     model, x = prepared(kind)
@@ -124,6 +126,7 @@ def test_the_error_falls_as_one_over_time(kind: type[nn.Module]) -> None:
     assert error[64] < 0.3 * error[8]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_foreign_resnet_loads_and_converts(tmp_path) -> None:
     model, x = prepared(HubResNet)
     torch.save(model.state_dict(), tmp_path / "weights.pt")

@@ -87,6 +87,7 @@ def logits_of(kind: str, x: dict[str, Tensor], dtype: torch.dtype = torch.float3
         return language_model(kind, dtype)(**x).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_identity_sites_repeat_the_logits(kind: str) -> None:
     x = sentences(left=kind == "llama")
@@ -110,6 +111,7 @@ def test_the_loss_tends_to_that_of_the_model(kind: str, method: str) -> None:
     assert max(gaps[-8:]) < 0.4 * max(gaps[:4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_perplexity_is_that_of_the_next_tokens(kind: str) -> None:
     x = sentences()
@@ -180,6 +182,7 @@ def links_leaving(model: nn.Module, name: str) -> Tensor:
     return links.sum(0 if isinstance(layer, nn.Linear) else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "method"), [("gpt2", "dcgs"), ("llama", "sigma-delta"), ("bert", "dcgs")]
 )
@@ -228,6 +231,7 @@ def test_counts_are_those_of_one_event_at_a_time(kind: str, method: str) -> None
         assert layer.macs_dense >= layer.macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_mask_overwrites_changes_no_answer_at_a_real_token(kind: str) -> None:
     snn, x = converted(kind), sentences()
@@ -255,6 +259,7 @@ def test_what_a_mask_overwrites_changes_no_answer_at_a_real_token(kind: str) -> 
     assert list(seen.values())[::2] == [heads * (4 * 36 - sum(pairs))] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOME_SLOW)
 def test_a_padded_sentence_costs_what_it_costs_alone(kind: str) -> None:
     x = sentences((4, 4, 4))
@@ -335,6 +340,7 @@ def test_the_report_names_what_is_decoded_and_not_counted() -> None:
     assert not any("embedding" in line for line in converted("llama").report.uncounted)
 
 
+@pytest.mark.slow
 def test_dropout_and_caches_that_are_on_change_nothing() -> None:
     model, x = copy.deepcopy(language_model("gpt2")).train(), sentences()
     assert model.config.use_cache

@@ -102,6 +102,7 @@ def test_the_last_step_is_the_network_with_rounded_activations(method) -> None:
             assert torch.equal(state.decoded, plain.sites[name].decoded)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_sorted_trains_lose_nothing_in_a_network_trained_for_as_many_levels() -> None:
     x = pictures()
@@ -228,6 +229,7 @@ def test_one_spike_needs_the_fewest_events() -> None:
     assert events["one-spike"] < events["phase"] < events["parallel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["phase", "one-spike", "graded"])
 @torch.no_grad()
 def test_operands_send_both_signs(method) -> None:

@@ -271,6 +271,7 @@ def test_every_option_has_a_range_and_is_stated(method: str) -> None:
                 kind(**{name: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_report_gives_the_method_back(method: str) -> None:
     made = METHODS[method](percentile=0.9, quantisation_levels=3)

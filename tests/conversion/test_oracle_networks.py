@@ -120,6 +120,7 @@ def test_ann_logits(case: tuple[dict, dict]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_thresholds(case: tuple[dict, dict]) -> None:
     arrays, config = case
     snn = spiking(arrays, config, given=False)
@@ -128,6 +129,7 @@ def test_thresholds(case: tuple[dict, dict]) -> None:
         np.testing.assert_allclose(snn.sites[name].threshold.numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_decoded_logits_at_every_step(case: tuple[dict, dict]) -> None:
     arrays, config = case
     snn = spiking(arrays, config, given=True)
@@ -137,6 +139,7 @@ def test_decoded_logits_at_every_step(case: tuple[dict, dict]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_emitted_spikes_of_every_site(case: tuple[dict, dict]) -> None:
     arrays, config = case
     snn = spiking(arrays, config, given=True)
@@ -150,6 +153,7 @@ def test_emitted_spikes_of_every_site(case: tuple[dict, dict]) -> None:
             np.testing.assert_allclose(emitted[0].numpy(), expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_operation_counts_are_exact(case: tuple[dict, dict]) -> None:
     arrays, config = case
     snn = spiking(arrays, config, given=True)

@@ -128,6 +128,7 @@ def case(request: pytest.FixtureRequest) -> tuple[dict, dict, dict]:
     return load(request.param)
 
 
+@pytest.mark.slow
 def test_thresholds(case: tuple[dict, dict, dict]) -> None:
     arrays, config, arch = case
     snn = spiking(arrays, config, arch, given=False)
@@ -138,6 +139,7 @@ def test_thresholds(case: tuple[dict, dict, dict]) -> None:
         np.testing.assert_allclose(found.ravel(), expected.ravel(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_logits_and_spikes_at_every_step(case: tuple[dict, dict, dict]) -> None:
     arrays, config, arch = case
     snn = spiking(arrays, config, arch, given=True)
@@ -154,6 +156,7 @@ def test_logits_and_spikes_at_every_step(case: tuple[dict, dict, dict]) -> None:
             np.testing.assert_allclose(emitted[0].numpy(), stored, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_operation_counts(case: tuple[dict, dict, dict]) -> None:
     arrays, config, arch = case
     snn = spiking(arrays, config, arch, given=True)
@@ -178,6 +181,7 @@ def test_operation_counts(case: tuple[dict, dict, dict]) -> None:
             assert per_step.round(6).tolist() == expected[:, 0].tolist(), ours
 
 
+@pytest.mark.slow
 def test_identity_sites_repeat_the_ann() -> None:
     arrays, _, arch = load(FILES[0])
     model, x = model_of(arrays, arch), torch.from_numpy(arrays["x"]).double()

@@ -107,6 +107,7 @@ class AnyNames(nn.Module):
 NAMES = st.sampled_from(["act", "act_2", "act_3", "act_2_2", "a_ct", "a_ct_2", "relu", "relu_2"])
 
 
+@pytest.mark.slow
 @given(names=st.lists(NAMES, min_size=1, max_size=5, unique=True))
 @settings(deadline=None, derandomize=True, max_examples=8)
 def test_names_are_unique_whatever_the_modules_are_called(names: list[str]) -> None:

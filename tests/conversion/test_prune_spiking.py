@@ -34,6 +34,7 @@ def converted(method: str, **options) -> ts.SpikingNetwork:
     return ts.convert(network(), method, calibration=[pictures()], **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["qcfs", "dcgs", "sigma-delta"])
 @torch.no_grad()
 def test_the_second_moment_is_that_of_membrane_inputs(method) -> None:
@@ -86,6 +87,7 @@ def test_a_layer_is_pruned_as_sparsegpt_with_that_moment() -> None:
     assert torch.equal(masks_of(pruned.ann)["3.weight"], expected.mask[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_every_pruner_promises(method, tmp_path) -> None:
     snn, x = converted(method, **METHODS[method]), pictures(80, 4)

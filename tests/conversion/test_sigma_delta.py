@@ -128,6 +128,7 @@ def test_a_silent_network_stays_silent_near_its_activations(options):
     assert torch.equal(step.logits, ended)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_errors_do_not_add_up_over_frames():
     model, frames = network(), pictures(101, seed=5)
@@ -254,6 +255,7 @@ def test_it_is_saved_with_the_levels_of_every_site(tmp_path):
 # levels
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_levels_follow_the_tolerance_and_the_report_says_so():
     levels = []
@@ -337,6 +339,7 @@ def test_a_channel_hardly_seen_in_calibration_still_falls_silent():
         assert float((run.logits[-1] - model(seldom)).abs().max()) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [False, True])
 def test_a_silent_run_is_not_simulated_further_and_counted_the_same(pixels, monkeypatch):
     x = pictures(6)
@@ -371,6 +374,7 @@ def test_sites_on_the_pixels_leave_no_multiplication():
     assert not first.gated
 
 
+@pytest.mark.slow
 def test_a_frame_that_repeats_costs_nothing_and_one_that_moves_costs_what_moved():
     x = pictures(4)
     moved = x.clone()
@@ -384,6 +388,7 @@ def test_a_frame_that_repeats_costs_nothing_and_one_that_moves_costs_what_moved(
     assert (start.frame, change.frame, change.steps) == (0, 2, 30)
 
 
+@pytest.mark.slow
 def test_streams_say_what_they_need():
     x = pictures(4)
     snn = ts.convert(network(), "sigma-delta", calibration=[pictures()])

@@ -20,6 +20,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.filterwarnings("default::UserWarning")  # NumPy's, on headers that were damaged
 def test_a_damaged_recording_is_one_error_and_never_a_traceback(tmp_path, name):

@@ -192,6 +192,7 @@ def test_damaged_picture_is_named(image_folder):
         opened(folder)
 
 
+@pytest.mark.slow
 def test_local_folder_needs_no_network_and_is_quiet(parquet_folder, tmp_path):
     """In a process of its own: any connection is an error, nothing is printed."""
     folder = parquet_folder()

@@ -142,6 +142,7 @@ def test_impossible_options():
         batches().set_epoch(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_passes_that_are_under_way_at_once_do_not_disturb_each_other(parquet_folder, workers):
     """Two passes over one set of pictures, a third begun and left: as each would be alone."""

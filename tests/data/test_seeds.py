@@ -20,6 +20,7 @@ KEYS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(KEYS, KEYS)
 def test_different_keys_have_different_streams(one, other):

@@ -62,6 +62,7 @@ def by_hand(model, x, timesteps):
     return counts
 
 
+@pytest.mark.slow
 def test_operations_are_spikes_times_existing_links(loud):
     model, x = loud
     generator = torch.Generator().manual_seed(2)

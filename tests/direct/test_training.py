@@ -17,6 +17,7 @@ SHORT = TrainSettings(epochs=6, learning_rate=0.02, weight_decay=0.01, optimizer
 STEPWISE = DirectSettings(timesteps=4, schedule="step")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [300, 600])
 def test_learning_rates_equal_the_reference(oracle, epochs):
     stored = oracle("lr_schedule")

@@ -43,6 +43,7 @@ def test_vgg_is_one_chain_through_the_flatten():
     assert find_chains(model, torch.zeros(2, 3, 32, 32), names) == [tuple(names)]
 
 
+@pytest.mark.slow
 def test_resnet_chains_stay_inside_the_blocks():
     model = resnet18(classes=10, channels=3, widths=(4, 4, 4, 4))
     names = [layer.name for layer in weight_layers(model) if not layer.is_classifier]

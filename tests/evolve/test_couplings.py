@@ -10,6 +10,7 @@ def linear_names(model):
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_hugging_face_vit_is_read_from_its_graph(attention):
     transformers = pytest.importorskip("transformers")

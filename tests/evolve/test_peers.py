@@ -45,6 +45,7 @@ def test_the_error_names_process_and_layer():
         require_same_masks(Recorded(masks, other, other), masks, moment="now")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["chts", "rigl", "granet"])
 def test_a_decision_that_was_sent_is_the_decision(small_network, train_epoch, rule):
     """One process that sends messages to itself does what one without messages does."""

@@ -92,6 +92,7 @@ def test_masks_change_at_the_listed_epochs_and_never_after(started, train_epoch,
     assert sparsifier.update_index == 3
 
 
+@pytest.mark.slow
 @rules
 def test_kept_weights_and_slots_are_bitwise_unchanged_and_new_ones_are_zero(
     started, train_epoch, rule
@@ -121,6 +122,7 @@ def test_kept_weights_and_slots_are_bitwise_unchanged_and_new_ones_are_zero(
     assert all(torch.equal(model.state_dict()[name], old) for name, old in others.items())
 
 
+@pytest.mark.slow
 @rules
 def test_the_same_seed_gives_the_same_run_and_ignores_the_global_generator(
     started, train_epoch, rule
@@ -151,6 +153,7 @@ def test_zeta_zero_changes_nothing_but_density(started, train_epoch, rule):
             assert torch.equal(mask, before[name])
 
 
+@pytest.mark.slow
 @rules
 @pytest.mark.parametrize("removal", ["ri", "magnitude_soft", "ri_soft"])
 def test_every_removal_criterion_goes_with_every_rule(started, train_epoch, rule, removal):
@@ -161,6 +164,7 @@ def test_every_removal_criterion_goes_with_every_rule(started, train_epoch, rule
     check_masks(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", sorted(name for name in RULES if RULES[name].decay))
 @pytest.mark.parametrize("kind", ["sigmoid", "sigmoid_literal", "cubic", "linear"])
 def test_density_follows_the_schedule_to_the_exact_target(started, train_epoch, rule, kind):

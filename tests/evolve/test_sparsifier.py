@@ -42,6 +42,7 @@ def started(small_network):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weights_and_slots_stay_exactly_zero_under_any_optimizer(started, train_epoch, name):
     model, optimizer, sparsifier = started(optimizer=name)
@@ -112,6 +113,7 @@ def snapshot(model, optimizer, sparsifier):
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["cht", "chts", "chtss", "rigl", "mest", "granet"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(

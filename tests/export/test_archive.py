@@ -108,6 +108,7 @@ def test_a_loaded_network_is_the_saved_one_at_any_remove(networks, tmp_path: Pat
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
+@pytest.mark.slow
 def test_an_attention_network_keeps_its_products_and_its_tied_weight(tmp_path: Path) -> None:
     torch.manual_seed(0)
     snn = ts.convert(Attention(), calibration=[images()])

@@ -25,6 +25,7 @@ def one_link() -> SpikingNetwork:
     return ts.convert(model, "qcfs", [torch.rand(8, 2)], thresholds={"1": 1.0})
 
 
+@pytest.mark.slow
 def test_by_hand() -> None:
     """From 1/2 up by 0.3 and 0.6 a step: spikes at 2 and 5, and at 1, 3, 5 of T = 5."""
     run = ts.simulate_chip(one_link(), torch.tensor([[0.3, 0.6]]), 5)
@@ -55,6 +56,7 @@ def network(kind: str) -> tuple[nn.Module, torch.Tensor]:
     return model, torch.randn(20, 2, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vectors", "images"])
 def test_spikes_and_events_are_those_counted_here(kind: str) -> None:
     """The chip raises where they differ; events of the evaluation are compared once more."""
@@ -72,6 +74,7 @@ def test_spikes_and_events_are_those_counted_here(kind: str) -> None:
         assert run.chip_steps == 6 + len(snn.sites)
 
 
+@pytest.mark.slow
 def test_a_network_over_several_cores_costs_messages_between_them() -> None:
     torch.manual_seed(0)
     model, x = network("vectors")
@@ -88,6 +91,7 @@ def test_a_difference_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         ts.simulate_chip(one_link(), torch.tensor([[0.3, 0.6]]), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [5.0, 40.0, 1e4])
 def test_membranes_of_many_thresholds_are_no_difference(strength: float) -> None:
     """The first neuron piles up; of the next two one waits far below 0, one fires on far above."""
@@ -110,6 +114,7 @@ def test_a_membrane_exactly_at_its_threshold_fires() -> None:
     assert run.spikes == 4 + 2
 
 
+@pytest.mark.slow
 def test_a_tie_is_named_with_its_distance() -> None:
     """One part in 10^8 below the threshold: not told from it in float32."""
     image = torch.tensor([[0.5 - 1e-8, 0.0]], dtype=torch.float64)

@@ -46,6 +46,7 @@ def outputs(form: str, snn: ts.SpikingNetwork, path) -> torch.Tensor:
     return nir_outputs(snn, path) if form == "nir" else event_network(snn, STEPS)(images())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["nir", "event-network"])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_outputs_are_the_networks_own_or_the_form_is_refused(method, form, tmp_path):

@@ -14,6 +14,8 @@ import pytest
 
 from topospike.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).with_name("demo.json")
 SHORT = ["--train.epochs", "8", "--measure.timesteps", "8", "--threads", "1"]
 ACCURACY_BAND = 0.03

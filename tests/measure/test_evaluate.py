@@ -60,6 +60,7 @@ def event_loop(
     return counts
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=6)
 @given(
     st.integers(0, 1000), st.integers(1, 2), st.integers(0, 1), st.sampled_from([1, 2]),

@@ -24,6 +24,7 @@ def literally(sent, links, steps, silent):
     return sums
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("steps", "images", "neurons", "layers"),

@@ -43,6 +43,7 @@ def evaluated(snn: SpikingNetwork, x: torch.Tensor, executor: str = "decoded") -
     return ts.evaluate(snn, [(x, torch.arange(images) % 3)], STEPS, executor=executor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [1, 5, 40])
 @pytest.mark.parametrize("options", METHODS, ids=str)
 @pytest.mark.parametrize("executor", list(EXECUTORS))
@@ -58,6 +59,7 @@ def test_every_executor_and_coding(executor, options, images, by_single_steps) -
     assert found.sops[-1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["decoded", "integer"])
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -94,6 +96,7 @@ def transformer(method: str) -> SpikingNetwork:
     return ts.convert(model, method, [torch.rand(8, 3, 8, 8).double()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dcgs", "sigma-delta", "phase"])
 @pytest.mark.parametrize("images", [1, 3])
 def test_transformers(method, images, by_single_steps) -> None:
@@ -102,6 +105,7 @@ def test_transformers(method, images, by_single_steps) -> None:
     assert evaluated(snn, x) == by_single_steps(lambda: evaluated(snn, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["parallel", "one-spike", "graded", "srp"])
 def test_layers_that_wait_and_sites_that_look_ahead(method, by_single_steps) -> None:
     torch.manual_seed(0)
@@ -127,6 +131,7 @@ def test_frames(frames, kind, by_single_steps) -> None:
     assert evaluated(snn, x) == by_single_steps(lambda: evaluated(snn, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"levels": 8}, {"levels": 9}, {"method": "signed-if"}], ids=str
 )

@@ -46,6 +46,7 @@ def test_by_hand() -> None:
     assert wider_text({"old": dataclasses.replace(run, wider=None)}, 3) == ""
 
 
+@pytest.mark.slow
 def test_it_is_kept_and_repriced(tmp_path) -> None:
     run, _ = measured()
     run.save(tmp_path / "evaluation.json")

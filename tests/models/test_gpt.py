@@ -162,6 +162,7 @@ def test_percolation_worked_by_hand():
         assert torch.equal(mask, wanted[name.rsplit(".", 1)[1]]), name
 
 
+@pytest.mark.slow
 def test_it_becomes_a_sparse_spiking_network():
     """The spiking network comes close to the model with time; absent links cost nothing."""
     model, generator = small(), torch.Generator().manual_seed(1)

@@ -14,6 +14,8 @@ from topospike.pipeline import run_recipe
 from topospike.pipeline.streaming import read_frames
 from topospike.recipe.files import resolve
 
+pytestmark = pytest.mark.slow
+
 GREY, SIZE = ([0.5], [0.25]), (2, 2)
 
 

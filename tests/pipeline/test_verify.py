@@ -134,6 +134,7 @@ COMPUTING = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", [["record.json"], ["stages.json"]])
 def test_a_record_or_stages_of_another_run_stop_what_would_be_computed(
     folder, another, foreign, capsys
@@ -160,6 +161,7 @@ def test_record_and_stages_of_another_run_do_not_fit_the_files(folder, another, 
     assert {EVALUATION, "topology.npz", "model.safetensors", "metrics.jsonl"} <= changed
 
 
+@pytest.mark.slow
 def test_what_no_stage_wrote_is_named_wherever_stages_write(folder, another, capsys):
     shutil.copytree(another / "conversions" / "qcfs", folder / "conversions" / "dcgs")
     shutil.copytree(another / "conversions" / "qcfs", folder / "mine")
@@ -303,6 +305,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_command_is_refused_and_a_killed_one_leaves_no_lock(folder, capsys):
     command = [sys.executable, "-c", HOLDER, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:

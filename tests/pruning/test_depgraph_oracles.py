@@ -70,6 +70,7 @@ def oracle(request):
     return model.eval(), arrays, json.loads((FOLDER / f"{request.param}.json").read_text())
 
 
+@pytest.mark.slow
 def test_groups_scores_channels_and_logits(oracle):
     model, arrays, facts = oracle
     x = arrays["x"]

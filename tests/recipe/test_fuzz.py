@@ -83,6 +83,7 @@ def test_any_file_is_read_or_refused(tmp_path_factory, content):
     assert len(refusal(lambda: resolve(str(path)))) < LONGEST
 
 
+@pytest.mark.slow
 @tried(15)
 @given(
     command=st.sampled_from(["run", "convert", "simulate", "analyse", "prune", "export"]),

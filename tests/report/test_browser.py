@@ -88,6 +88,7 @@ def test_drawings_can_shrink_to_paper(opened):
     assert all("viewBox" in drawing for drawing in drawings)
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_a_phone(complete_page, tmp_path):
     frame = tmp_path / "phone.html"
     probe = """
@@ -106,6 +107,7 @@ def test_nothing_is_wider_than_a_phone(complete_page, tmp_path):
     assert int(scroll) <= int(client) <= 360
 
 
+@pytest.mark.slow
 def test_the_error_collector_notices_errors(complete_page, tmp_path):
     broken = tmp_path / "broken.html"
     html = complete_page.read_text()

@@ -70,6 +70,7 @@ def test_on_cifar10_the_perceptron_is_wider_and_its_thresholds_are_trained(metho
     assert (full.sparsity, full.model) == (cpu.sparsity, cpu.model)
 
 
+@pytest.mark.slow
 def test_print_and_ours_stand_side_by_side(tmp_path):
     rows = ["fashion-mnist/dense", "fashion-mnist/cht-csti", "cifar10/mlp/cht-csti"]
     options = ["--scale", "smoke", "--folder", str(tmp_path), "--row", *rows]

@@ -39,6 +39,7 @@ def digits() -> tuple[SpikingNetwork, torch.Tensor, torch.Tensor]:
     return snn, images, labels
 
 
+@pytest.mark.slow
 def test_bf16_changes_fewer_decisions_than_the_conversion_did() -> None:
     snn, images, labels = digits()
     exact, rounded = snn(images, 8), snn(images, 8, executor="bf16")
@@ -53,6 +54,7 @@ def test_bf16_changes_fewer_decisions_than_the_conversion_did() -> None:
     assert abs(accuracy - (exact[-1].argmax(1) == labels).float().mean()) <= 0.005
 
 
+@pytest.mark.slow
 def test_bf16_is_only_taken_when_it_is_named() -> None:
     snn, images, labels = digits()
     before = snn(images, 3)

@@ -34,6 +34,7 @@ def forms(snn: SpikingNetwork, x: torch.Tensor, steps: int) -> dict[str, list[st
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {}) for name in BUILDS]
@@ -132,6 +133,7 @@ EDITS: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", list(EDITS))
 @pytest.mark.parametrize("executor", ["decoded", "bf16", "event"])
 @torch.no_grad()

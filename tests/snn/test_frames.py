@@ -52,6 +52,7 @@ def suited(method, executor):
     return ts.quantise_weights(snn)[0] if executor == "integer" else snn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("executor", list(EXECUTORS))
 def test_constant_frames_give_the_bits_of_an_image(method, executor):
@@ -82,6 +83,7 @@ def test_a_run_read_off_at_t_is_a_run_on_what_was_shown_by_then(method, executor
     assert torch.equal(fewer, whole[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_executors_agree(method):
     snn = copy.deepcopy(converted(method, dtype=torch.float64))

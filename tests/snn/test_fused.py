@@ -74,6 +74,7 @@ def test_compiled_steps_equal_the_rules_bit_for_bit(
     compare(neuron, CODINGS[coding], theta, drives((16, 5, 9, 7), dtype, 6, seed=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", THRESHOLDS, ids=str)
 @pytest.mark.parametrize("memory", ["rows", "channels last"])
 def test_every_shape_of_threshold_and_memory_format(shape: tuple[int, ...], memory: str) -> None:

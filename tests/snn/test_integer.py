@@ -36,6 +36,7 @@ def forms(snn: SpikingNetwork) -> list[str]:
     return [form.name for form in found if isinstance(form, IntegerForm)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", [name for name in BUILDS if name != "on the way"])
 def test_it_is_the_decoded_executor_to_rounding(name: str, options: dict[str, str]) -> None:
@@ -52,6 +53,7 @@ def test_it_is_the_decoded_executor_to_rounding(name: str, options: dict[str, st
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("steps", [2, 7, 25])
 def test_few_images_take_their_steps_together(options: dict[str, str], steps: int) -> None:
@@ -77,6 +79,7 @@ NEURONS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=10)
 @given(
     seed=st.integers(0, 1 << 16), neuron=NEURONS, bits=st.integers(2, 8), kernel=st.integers(1, 3),
@@ -212,6 +215,7 @@ class LinearOverMaps(nn.Module):
         return self.head(torch.relu(self.linear(maps)).amax((1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [4, 8, 16])  # 8: as many rows of a map as channels
 @pytest.mark.parametrize("method", ["dcgs", "qcfs"])

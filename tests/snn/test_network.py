@@ -62,6 +62,7 @@ def test_an_abandoned_run_leaves_nothing_behind() -> None:
     torch.testing.assert_close(snn.analog(x), model(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["decoded", "bf16", "event"])
 @pytest.mark.parametrize("method", ["dcgs", "qcfs"])
 def test_a_network_may_be_run_several_times_at_once(method: str, executor: str) -> None:

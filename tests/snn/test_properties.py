@@ -100,6 +100,7 @@ def test_p1_what_came_in_and_did_not_go_out_is_the_membrane(
     torch.testing.assert_close(membrane, time * (r_in - decoded) + start, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coding", list(CODINGS))
 def test_p4_a_constant_negative_input_never_emits(coding: str) -> None:
     theta = random(0, 1, 30).abs() + 0.1

@@ -147,6 +147,7 @@ def test_it_is_saved_said_and_refused_by_name(tmp_path) -> None:
         ts.convert(network(), "dcgs", [rows()], readout_delay=2)
 
 
+@pytest.mark.slow
 def test_ltb_chooses_the_delay_on_calibration_images() -> None:
     """The choice against every delay tried out; on a deep network it is not 0."""
     model, x = network(8), 3.0 * rows(64, 7)
@@ -168,6 +169,7 @@ def test_ltb_chooses_the_delay_on_calibration_images() -> None:
     assert bool(snn(x, 8)[chosen:].isfinite().all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "steps"), [("parallel", 5), ("phase", 5), ("graded", 1)])
 def test_layers_that_wait_answer_at_t_and_take_layers_times_t_on_a_chip(method, steps) -> None:
     options = {} if method == "graded" else {"steps": steps}

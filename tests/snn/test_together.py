@@ -39,6 +39,7 @@ def at_once(snn: SpikingNetwork, x: torch.Tensor, executor: str) -> int:
     return division(snn, snn.shown(x, 99), 99, EXECUTORS[executor])[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["decoded", "bf16"])
 @pytest.mark.parametrize(
     "options", [{}, {"coding": "rate"}, {"coding": "sigma-delta"}, {"method": "qcfs"}], ids=str
@@ -102,6 +103,7 @@ class RowsFirst(nn.Module):
         return self.head(torch.relu(rows.transpose(0, 1)).mean(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [1, 2, 3, 40])
 @pytest.mark.parametrize("executor", ["decoded", "integer"])
 def test_layers_that_count_rows_first(executor: str, images: int) -> None:

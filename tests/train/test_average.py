@@ -47,6 +47,7 @@ def test_a_link_that_is_gone_does_not_live_on_in_the_average():
     assert layer.weight.tolist() == [[3.0, 0.0]]
 
 
+@pytest.mark.slow
 def test_the_average_is_validated_and_returned_on_the_masks(toy):
     settings = replace(toy.SETTINGS, ema_decay=0.9)
     data = toy.digits()

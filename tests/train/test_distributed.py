@@ -18,6 +18,8 @@ from topospike.train import (
 )
 from topospike.train.distributed import local_device, losses_explained
 
+pytestmark = pytest.mark.slow
+
 
 def module(name):
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))

@@ -101,6 +101,7 @@ def child(folder, place):
     return subprocess.Popen([sys.executable, script, folder, place, threads])
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_a_process_killed_in_mid_epoch_resumes_bit_identical(
     toy, uninterrupted, read_metrics, tmp_path

@@ -218,6 +218,7 @@ BRANCH = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=3, suppress_health_check=list(HealthCheck))
 @given(st.lists(BRANCH, min_size=6, max_size=6), st.sampled_from((0.3, 1.0)), st.integers(0, 99))
 def test_operations_are_those_of_one_event_at_a_time(branches, density: float, seed: int) -> None:
@@ -226,6 +227,7 @@ def test_operations_are_those_of_one_event_at_a_time(branches, density: float, s
         assert (way == "graded") == bool({*between} & {"squared", "inverse"})
 
 
+@pytest.mark.slow
 def test_every_operation_between_counts_or_is_no_spike() -> None:
     names = sorted(BETWEEN)
     fed = counted([((name,), "linear") for name in names], 0.5, seed=1)

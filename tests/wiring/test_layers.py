@@ -1,5 +1,6 @@
 """What feeds which weight layer, on graphs made for each case."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -65,6 +66,7 @@ class Shared(nn.Module):
         return self.fc(torch.relu(self.fc(x)))
 
 
+@pytest.mark.slow
 def test_a_layer_called_twice_is_two_layers() -> None:
     found = wiring(Shared(), torch.randn(8, 6), "relu")
     assert [(name, layer.fed_by) for name, layer in found.items()] == [

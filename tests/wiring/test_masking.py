@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,6 +87,7 @@ class Net(nn.Module):
         return torch.stack([way(*parts) for way in self.ways.values()], 1).flatten(2).sum(1)
 
 
+@pytest.mark.slow
 def test_a_masked_score_is_counted_only_where_something_reads_it() -> None:
     torch.manual_seed(0)
     ways = {name: Attention(f) for name, f in (SOFTMAX | SCORES_ALONE | NOTHING).items()}

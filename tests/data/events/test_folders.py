@@ -116,6 +116,7 @@ def test_both_paths_give_the_same_batches(split_folder, workers):
     assert torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_frames_as_channels(split_folder):
     data = load_data(settings(split_folder(), frames=3, stack=True), seed=0)
     x, _ = next(iter(data.test))
