@@ -66,7 +66,7 @@ class SparsitySettings:
         What a new link starts from: ``zero``, or ``swi``, a draw as of `init_weights` for the
         layer's density of the moment.
     history
-        Start a link that is grown again from the weight it last had, instead.
+        Start a link that is grown again from the weight it last had, whatever ``new_links`` is.
     keep_every
         Save the topology after every so many updates, besides the last, so that its evolution can
         be analysed; 0 is off.

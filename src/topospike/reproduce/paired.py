@@ -81,8 +81,6 @@ def paired_difference(
     >>> found.mean, round(found.low, 3), round(found.high, 3), found.is_noise
     (2.0, -0.484, 4.484, True)
     """
-    from scipy.stats import t as student
-
     seeds = tuple(sorted(set(values) & set(reference)))
     if not seeds:
         return None
@@ -92,8 +90,7 @@ def paired_difference(
     mean = statistics.fmean(differences)
     if len(seeds) < 2:
         return PairedDifference(mean, None, None, seeds)
-    quantile = float(student.ppf(0.5 + CONFIDENCE / 2, len(seeds) - 1))
-    half = quantile * statistics.stdev(differences) / math.sqrt(len(seeds))
+    half = quantile(len(seeds) - 1) * statistics.stdev(differences) / math.sqrt(len(seeds))
     return PairedDifference(mean, mean - half, mean + half, seeds)
 
 
@@ -126,8 +123,6 @@ def least_difference(values: Mapping[str, Mapping[int, float]]) -> float | None:
     >>> round(least_difference(values), 3)  # of two rules: half the width of the paired interval
     4.303
     """
-    from scipy.stats import t as student
-
     seeds = sorted(set().union(*values.values()))
     table = [[row[seed] for seed in seeds] for row in values.values() if len(row) == len(seeds)]
     if len(table) < 2 or len(seeds) < 2:
@@ -143,5 +138,11 @@ def least_difference(values: Mapping[str, Mapping[int, float]]) -> float | None:
         for value, mean in zip(row, means, strict=True)
     )
     freedom = (len(table) - 1) * (len(seeds) - 1)
-    quantile = float(student.ppf(0.5 + CONFIDENCE / 2, freedom))
-    return quantile * math.sqrt(2 * left / freedom / len(seeds))
+    return quantile(freedom) * math.sqrt(2 * left / freedom / len(seeds))
+
+
+def quantile(freedom: int) -> float:
+    """Return the quantile of Student's t that bounds an interval at the confidence used here."""
+    from scipy.stats import t as student
+
+    return float(student.ppf(0.5 + CONFIDENCE / 2, freedom))
