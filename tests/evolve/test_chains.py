@@ -84,6 +84,63 @@ def test_only_operations_that_keep_neurons_apart_join(twist, joined):
     assert found == ([("conv", "fc")] if joined else [])
 
 
+POINTWISE = [
+    *(
+        nn.PReLU(),
+        nn.PReLU(3),
+        nn.SELU(),
+        nn.CELU(),
+        nn.ELU(inplace=True),
+        nn.Mish(),
+        nn.Softplus(),
+    ),
+    *(nn.LogSigmoid(), nn.Hardsigmoid(), nn.Hardswish(inplace=True), nn.ReLU6(), nn.RReLU()),
+    *(nn.Threshold(0.1, 0.0), nn.LeakyReLU(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.Tanh()),
+    *(nn.Dropout(), nn.AlphaDropout(), nn.Hardtanh()),
+]
+
+
+@pytest.mark.parametrize("activation", POINTWISE, ids=repr)
+def test_every_pointwise_activation_keeps_neurons_apart(activation):
+    model = nn.Sequential(nn.Linear(4, 3), activation, nn.Linear(3, 2))
+    assert find_chains(model, torch.zeros(2, 4), ["0", "2"]) == [("0", "2")]
+
+
+CHANNEL_WISE = {
+    "norm": (nn.InstanceNorm2d(3, affine=True), True),
+    "groups": (nn.GroupNorm(1, 3), False),
+    "channel dropout": (nn.Dropout2d(), True),
+    "nearest": (nn.Upsample(scale_factor=2), True),
+    "bilinear": (nn.Upsample(scale_factor=2, mode="bilinear"), True),
+    "softmax": (nn.Softmax2d(), False),
+}
+
+
+@pytest.mark.parametrize(("between", "joined"), CHANNEL_WISE.values(), ids=CHANNEL_WISE)
+def test_what_mixes_channels_ends_a_chain(between, joined):
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), between, nn.Conv2d(3, 2, 3))
+    found = find_chains(model, torch.zeros(2, 1, 8, 8), ["0", "2"])
+    assert found == ([("0", "2")] if joined else [])
+
+
+class Scaled(nn.Module):
+    """A neuron is scaled and shifted by parameters; or spread over the neurons of another axis."""
+
+    def __init__(self, spread):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 1 if spread else 3), nn.Linear(3, 2)
+        self.scale, self.shift = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return self.second(0.5 * self.first(x) * self.scale + self.shift)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_parameters_scale_neurons_and_do_not_mix_them(spread):
+    found = find_chains(Scaled(spread), torch.zeros(2, 4), ["first", "second"])
+    assert found == ([] if spread else [("first", "second")])
+
+
 class Reuse(nn.Module):
     def __init__(self):
         super().__init__()

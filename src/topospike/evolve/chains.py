@@ -30,21 +30,17 @@ CONVOLUTIONS = {
     aten.conv3d.padding,
 }
 LINEAR = {aten.linear.default}
-# Each neuron of the result depends on the same neuron of the operand alone.
+# Each neuron of the result depends on the same neuron of the operand alone, as it does behind
+# whatever torch itself tags as pointwise.
 NEURON_WISE = {
-    aten.relu.default,
-    aten.relu_.default,
-    aten.clamp.default,
-    aten.clamp_min.default,
-    aten.hardtanh.default,
-    aten.leaky_relu.default,
-    aten.elu.default,
-    aten.gelu.default,
-    aten.silu.default,
+    aten.prelu.default,
+    aten.log_sigmoid.default,
     aten.hardswish.default,
-    aten.sigmoid.default,
-    aten.tanh.default,
+    aten.hardswish_.default,
     aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
     aten.clone.default,
     aten.contiguous.default,
     aten.alias.default,
@@ -54,6 +50,7 @@ NEURON_WISE = {
 CHANNEL_WISE = {
     aten.batch_norm.default,
     aten._native_batch_norm_legit_no_training.default,
+    aten.instance_norm.default,
     aten.max_pool1d.default,
     aten.max_pool2d.default,
     aten.max_pool3d.default,
@@ -65,6 +62,13 @@ CHANNEL_WISE = {
     aten.adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool3d.default,
     aten.adaptive_max_pool2d.default,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_bicubic2d.vec,
+    aten.upsample_trilinear3d.vec,
 }
 RESHAPES = {
     aten.view.default,
@@ -159,9 +163,20 @@ def takes_neurons_of(layer: fx.Node, operand: fx.Node, axis: int) -> bool:
     return axis == 1 and not grouped
 
 
+def is_neuron_wise(node: fx.Node, operand: fx.Node) -> bool:
+    """Say whether each value depends on the same value of the operand, and on parameters."""
+    known = node.target in NEURON_WISE or torch.Tag.pointwise in getattr(node.target, "tags", ())
+    others = (other for other in node.all_input_nodes if other is not operand)
+    return (
+        known
+        and all(other.op == "get_attr" for other in others)
+        and shape_of(node) == shape_of(operand)
+    )
+
+
 def axis_behind(node: fx.Node, operand: fx.Node, axis: int) -> int | None:
     """Return the neuron axis behind one operation, or ``None`` if neurons do not stay apart."""
-    if node.target in NEURON_WISE:
+    if is_neuron_wise(node, operand):
         return axis
     if node.target is operator.getitem:
         return axis if node.args[1] == 0 and operand.target in CHANNEL_WISE else None

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from topospike.evolve.chains import LINEAR, NEURON_WISE, chains_of, weight_nodes
+from topospike.evolve.chains import LINEAR, chains_of, is_neuron_wise, weight_nodes
 from topospike.models.capture import capture
 
 aten = torch.ops.aten
@@ -221,7 +221,7 @@ def pass_through(
         move: Any = VIEWS.get(user.target, user.target)
         kwargs = {name: constant(value) for name, value in user.kwargs.items()}
         return move(numbers, *map(constant, user.args[1:]), **kwargs)
-    if user.target in NEURON_WISE and first is node:
+    if first is node and is_neuron_wise(user, node):
         return numbers
     positions = [place for place, argument in enumerate(user.args) if argument is node]
     if len(positions) == 1 and isinstance(numbers, Tensor):
