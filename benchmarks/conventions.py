@@ -15,7 +15,7 @@ from pathlib import Path
 import topospike as ts
 from topospike.data import load_data
 from topospike.measure import evaluate_conventions, saving_text
-from topospike.pipeline.record import hardware, recorded_recipe
+from topospike.pipeline.folder.record import hardware, recorded_recipe
 
 
 def main() -> None:

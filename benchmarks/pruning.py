@@ -31,8 +31,8 @@ from torch import Tensor, nn
 import topospike as ts
 from topospike.data import DataBundle, load_data
 from topospike.models import build_model
+from topospike.pipeline.folder.record import recorded_recipe
 from topospike.pipeline.networks import load_weights
-from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.stages import calibration_images
 from topospike.pruning import PRUNING_METHODS, PruneReport
 

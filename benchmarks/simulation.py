@@ -36,7 +36,7 @@ from timing.selections import ENGINES, NETWORKS, SELECTIONS, Case, chosen
 from timing.spiking import trained, untrained
 from timing.sweeps import against_density, against_firing
 
-from topospike.pipeline.record import hardware
+from topospike.pipeline.folder.record import hardware
 
 PARTS = ("networks", "trained", "firing", "density")
 OUT = Path("runs/benchmark-simulation")

@@ -36,8 +36,8 @@ from torch import Tensor
 import topospike as ts
 from topospike.data import DataBundle, load_data
 from topospike.measure.stream import FrameRecord, stream
+from topospike.pipeline.folder.record import recorded_recipe
 from topospike.pipeline.networks import calibration_images, measured_images, trained_model
-from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.recipe.files import resolve
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from topospike.pipeline.record import hardware
+from topospike.pipeline.folder.record import hardware
 
 
 @dataclass(frozen=True)

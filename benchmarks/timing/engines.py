@@ -17,8 +17,8 @@ from timing.figures import ENGINE_COLUMNS, Figures, engine_rows
 from timing.peers import Simulation
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import EXECUTORS
-from topospike.snn.executors.cost import LayerSize
 from topospike.snn.executors.events import EventForm
+from topospike.snn.executors.forms import LayerSize
 
 WITHOUT_RELU = ("vit-s",)
 """Networks that only differential coding converts."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from topospike.pipeline.record import hardware
+from topospike.pipeline.folder.record import hardware
 
 Figure = dict[str, Any]
 

@@ -11,7 +11,7 @@ import topospike as ts
 from timing import alternate, table
 from timing.figures import Figures
 from timing.spiking import untrained
-from topospike.snn.executors.cost import CostModel
+from topospike.snn.executors.forms import CostModel
 from topospike.snn.executors.scatter import (
     POINT,
     CompressedLinear,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.analysis import channel_chains, channel_mask, linear_chains, main_chain, tap_counts
-from topospike.analysis.channels import unfold
+from topospike.analysis.graphs.channels import unfold
 from topospike.errors import ConfigError, ShapeError
 
 

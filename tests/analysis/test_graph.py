@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from topospike.analysis import connectivity, graph_from_blocks, layered_graph
 from topospike.analysis.connectivity import active_neurons
-from topospike.analysis.graph import adjacency, as_graph
+from topospike.analysis.graphs.graph import adjacency, as_graph
 from topospike.errors import ConfigError, ShapeError
 
 FIRST = np.array([[1, 0, 0], [1, 1, 0]], dtype=bool)

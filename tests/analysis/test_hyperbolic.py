@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from topospike.analysis.geometry import c_score
-from topospike.analysis.graph import LayeredGraph, layered_graph
-from topospike.analysis.hyperbolic import (
+from topospike.analysis.embedding.geometry import c_score
+from topospike.analysis.embedding.hyperbolic import (
     coalescent_embedding,
     degree_ranks,
     equidistant_adjustment,
+    link_weights,
     polar_angle,
     radial_positions,
 )
-from topospike.analysis.preweighting import link_weights
-from topospike.analysis.reduction import (
+from topospike.analysis.embedding.reduction import (
     DENSE_NODES,
     centred,
     distances,
     landmark_nodes,
     leading_pairs,
 )
+from topospike.analysis.graphs.graph import LayeredGraph, layered_graph
 from topospike.errors import ConfigError
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "topology"

@@ -14,7 +14,7 @@ from topospike.analysis import (
     layered_graph,
     random_null,
 )
-from topospike.analysis.null import compare_with_null, trade_round
+from topospike.analysis.graphs.null import compare_with_null, trade_round
 from topospike.analysis.smallworld import block_graph
 from topospike.errors import ConfigError
 

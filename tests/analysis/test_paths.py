@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topospike.analysis import analyse, credit_paths, layered_graph
-from topospike.analysis.paths import count_paths, hub_nodes
+from topospike.analysis.connectivity import count_paths, hub_nodes
 from topospike.errors import ConfigError
 
 

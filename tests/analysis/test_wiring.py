@@ -5,7 +5,7 @@ import pytest
 
 from topospike.analysis import analyse, residual_chain, wired_chain
 from topospike.analysis.connectivity import active_share
-from topospike.analysis.wiring import is_residual, residual_wiring
+from topospike.analysis.graphs.chains import is_residual, residual_wiring
 from topospike.errors import ConfigError, ShapeError
 
 

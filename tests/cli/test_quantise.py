@@ -11,9 +11,9 @@ from topospike.cli.main import main
 from topospike.conversion import convert
 from topospike.errors import ConfigError
 from topospike.models.qcfs import QCFS
+from topospike.pipeline.folder.record import recorded_recipe
 from topospike.pipeline.networks import calibration_images
 from topospike.pipeline.quantising import kinds_to_train, quantised_model, stage_training
-from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.recipe import ConversionSettings, QuantisationSettings, Recipe, TrainSettings
 from topospike.topology import Topology

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from topospike.cli.main import main, speaker
-from topospike.pipeline.ledger import Ledger
-from topospike.pipeline.record import RunRecord
+from topospike.pipeline.folder.ledger import Ledger
+from topospike.pipeline.folder.record import RunRecord
 from topospike.recipe import Recipe
 
 

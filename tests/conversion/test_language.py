@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 import topospike as ts
 from topospike.errors import ConfigError, ConversionError, ShapeError
 from topospike.measure import Conventions
-from topospike.measure.products import entries_used
+from topospike.measure.counting.products import entries_used
 from topospike.snn.neurons import Identity
 from topospike.snn.site import decoded_of
 from topospike.topology import register_mask

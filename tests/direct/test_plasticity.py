@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from topospike.direct.plasticity import Plasticity, Trace, min_max, neuron_importance
+from topospike.direct.dpap import Plasticity, Trace, min_max, neuron_importance
 from topospike.errors import ShapeError
 
 # reference index of a prunable layer -> index of the layer before it

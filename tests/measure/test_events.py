@@ -8,7 +8,7 @@ import topospike as ts
 from topospike.conversion import conversion_text
 from topospike.errors import ConfigError
 from topospike.measure import Conventions, evaluate_conventions, split_saving
-from topospike.measure.settling import settling
+from topospike.measure.stream import settling
 from topospike.topology import register_mask
 
 FRAMES, BATCH = 2, 3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from topospike.measure.firing import Active, SiteSums, firing_sums, in_memory_order
+from topospike.measure.counting.firing import Active, SiteSums, firing_sums, in_memory_order
 from topospike.snn.coding import Differential, SiteState
 from topospike.snn.fused import Kept
 from topospike.snn.neurons import IntegrateAndFire

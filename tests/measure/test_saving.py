@@ -29,7 +29,7 @@ from topospike.measure import (
     saving_text,
     split_saving,
 )
-from topospike.measure.memory import access_joule
+from topospike.measure.energy import access_joule
 from topospike.topology import register_mask
 
 

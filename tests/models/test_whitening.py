@@ -12,7 +12,7 @@ from topospike.errors import ConfigError, ShapeError
 from topospike.export import load, save
 from topospike.measure import evaluate
 from topospike.models import fast_cnn, fit_whitening
-from topospike.models.whitening import whitening_filters
+from topospike.models.networks.fast import whitening_filters
 from topospike.snn.neurons import Identity
 
 

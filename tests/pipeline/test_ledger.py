@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from topospike.errors import CheckpointError
-from topospike.pipeline.ledger import FILE, Ledger, differences
+from topospike.pipeline.folder.ledger import FILE, Ledger, differences
 from topospike.pipeline.networks import digest
 from topospike.recipe.files import resolve, to_plain
 

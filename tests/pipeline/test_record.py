@@ -10,8 +10,8 @@ import pytest
 
 import topospike
 from topospike.errors import CheckpointError, MissingDataError
-from topospike.pipeline.ledger import Ledger
-from topospike.pipeline.record import (
+from topospike.pipeline.folder.ledger import Ledger
+from topospike.pipeline.folder.record import (
     RunRecord,
     collecting_warnings,
     commit,

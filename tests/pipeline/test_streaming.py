@@ -97,7 +97,7 @@ def test_the_command_shows_frames_and_writes_what_they_cost(run, tmp_path, capsy
 
 
 def test_a_conversion_without_a_state_to_keep_is_refused_by_name(run, tmp_path):
-    from topospike.pipeline.record import recorded_recipe
+    from topospike.pipeline.folder.record import recorded_recipe
     from topospike.pipeline.run import Run
     from topospike.pipeline.streaming import stream_networks
 

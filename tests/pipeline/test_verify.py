@@ -15,9 +15,9 @@ from topospike.errors import CheckpointError, ConfigError, MissingDataError
 from topospike.export import load
 from topospike.files.seal import ChangedFileWarning, changed_since, forget, with_own_digest
 from topospike.pipeline import run_recipe, verify_run
-from topospike.pipeline.ledger import Ledger, read_stages
-from topospike.pipeline.lock import FILE as LOCK
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.ledger import Ledger, read_stages
+from topospike.pipeline.folder.lock import FILE as LOCK
+from topospike.pipeline.folder.lock import locked
 from topospike.recipe.files import resolve
 from topospike.report import write_report
 
@@ -312,7 +312,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

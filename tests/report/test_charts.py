@@ -5,9 +5,9 @@ import json
 import pytest
 
 from topospike.analysis import read_history
-from topospike.report.accuracy_charts import pareto_figure
-from topospike.report.chart import log_axis, log_ticks, plain_text
-from topospike.report.evolution_charts import evolution_figure
+from topospike.report.charts.accuracy import pareto_figure
+from topospike.report.charts.figure import log_axis, log_ticks, plain_text
+from topospike.report.charts.network import evolution_figure
 from topospike.report.folder import read_run
 from topospike.report.labels import ramp_colour, series_style
 from topospike.report.page import build_page

@@ -5,7 +5,7 @@ import json
 
 from topospike.costs import WiderCost
 from topospike.report import write_report
-from topospike.report.cost_table import COLUMNS, chip_table, cost_table
+from topospike.report.cost_tables import COST_COLUMNS, chip_table, cost_table
 from topospike.report.folder import read_run
 from topospike.report.units import NO_VALUE, energy, percent
 
@@ -33,7 +33,7 @@ def test_both_tables_are_on_the_page(run_writer, evaluation_of):
     assert table is not None
     assert chips is not None
     (row,) = table.rows
-    cells = dict(zip(COLUMNS, row, strict=True))
+    cells = dict(zip(COST_COLUMNS, row, strict=True))
     step = int(cells["t"])
     assert cells["network"] == chips.rows[0][0] == "CHTs · QCFS"
     assert cells["neuron updates"] == NO_VALUE

@@ -6,14 +6,12 @@ import math
 
 import pytest
 
-from topospike.report.accuracy_charts import accuracy_figure, pareto_figure
+from topospike.report.charts.accuracy import accuracy_figure, pareto_figure
+from topospike.report.charts.svg import write_svg_figures
+from topospike.report.charts.training import learning_curves, perplexities, training_figure
 from topospike.report.folder import read_run
-from topospike.report.measured import Measured
 from topospike.report.page import build_page
-from topospike.report.simulation import trajectories
-from topospike.report.svg import write_svg_figures
-from topospike.report.training import learning_curves
-from topospike.report.training_charts import perplexities, training_figure
+from topospike.report.simulation import Measured, trajectories
 
 CURVE = tuple(3.0 + 20.0 / t for t in range(1, 33))
 

@@ -1,15 +1,15 @@
 """The split of every saving, as the page shows it."""
 
 from topospike.measure import split_saving
+from topospike.report.cost_tables import SAVING_COLUMNS, saving_table
 from topospike.report.folder import read_run
-from topospike.report.saving_table import COLUMNS, saving_table
 from topospike.report.units import NO_VALUE, percent, plain
 
 
 def rows_of(folder):
     table = saving_table(read_run(folder))
     assert table is not None
-    assert table.columns == COLUMNS
+    assert table.columns == SAVING_COLUMNS
     return {row[0]: row[1:] for row in table.rows}
 
 

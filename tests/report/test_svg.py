@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from topospike.report.charts.svg import write_svg_figures
 from topospike.report.folder import read_run
-from topospike.report.svg import write_svg_figures
 
 NAMES = {"pareto", "accuracy", "sops", "degrees", "disk", "evolution"}
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from topospike.report.charts.training import learning_curves, topology_histories
 from topospike.report.folder import read_run
 from topospike.report.page import build_page
-from topospike.report.training import learning_curves, topology_histories
 
 
 def read_lines(path, kind):

@@ -13,8 +13,8 @@ from topospike.errors import ConfigError
 from topospike.measure import evaluate
 from topospike.snn import SpikingNetwork
 from topospike.snn.executors import EXECUTORS
-from topospike.snn.executors.cost import CostModel
 from topospike.snn.executors.events import REFRESH, EventForm, EventState
+from topospike.snn.executors.forms import CostModel
 
 ALWAYS = CostModel(dense_mac=1e9)
 NEVER = CostModel(call=1e18)

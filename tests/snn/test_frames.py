@@ -11,7 +11,7 @@ from torch import nn
 import topospike as ts
 from topospike.errors import ConfigError, ShapeError
 from topospike.snn.executors import EXECUTORS
-from topospike.snn.executors.cost import CostModel
+from topospike.snn.executors.forms import CostModel
 from topospike.snn.frames import Shown, mean_of, running_means
 from topospike.snn.neurons import at_step
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from topospike.errors import ConfigError
 from topospike.topology import brf_mask, bsw_mask
-from topospike.topology.degrees import node_degrees
+from topospike.topology.initial import node_degrees
 
 ORACLES = Path(__file__).parents[1] / "oracles" / "cht"
 BRF = json.loads((ORACLES / "brf_stats.json").read_text())

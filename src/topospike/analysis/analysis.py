@@ -15,17 +15,29 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from topospike.analysis.alternatives import alternatives, bootstrap_p_value
-from topospike.analysis.chains import Chain, linear_chains, main_chain
-from topospike.analysis.community import communities, modularity
-from topospike.analysis.connectivity import Connectivity, active_share, connectivity
+from topospike.analysis.connectivity import (
+    Connectivity,
+    active_share,
+    communities,
+    connectivity,
+    credit_paths,
+    modularity,
+)
 from topospike.analysis.degree import PowerLawFit, power_law
-from topospike.analysis.graph import LayeredGraph, mask_array
-from topospike.analysis.hyperbolic import Embedding, coalescent_embedding
+from topospike.analysis.embedding.hyperbolic import Embedding, coalescent_embedding
+from topospike.analysis.embedding.reduction import EXACT_NODES
+from topospike.analysis.graphs.chains import (
+    Chain,
+    is_residual,
+    linear_chains,
+    main_chain,
+    residual_chain,
+    wired_chain,
+)
+from topospike.analysis.graphs.graph import LayeredGraph, mask_array
+from topospike.analysis.graphs.null import NullComparison, compare_with_null, random_null
 from topospike.analysis.measures import compared_consistency
 from topospike.analysis.metadepth import MetaDepth, meta_depth
-from topospike.analysis.null import NullComparison, compare_with_null, random_null
-from topospike.analysis.paths import credit_paths
-from topospike.analysis.reduction import EXACT_NODES
 from topospike.analysis.report import TopologyReport
 from topospike.analysis.smallworld import SmallWorld, is_bipartite, small_world
 from topospike.analysis.summaries import (
@@ -37,11 +49,10 @@ from topospike.analysis.summaries import (
     layer_statistics,
     measure_mask,
 )
-from topospike.analysis.wiring import is_residual, residual_chain, wired_chain
 from topospike.errors import ConfigError
 
 if TYPE_CHECKING:
-    from topospike.analysis.graph import MaskLike
+    from topospike.analysis.graphs.graph import MaskLike
     from topospike.topology import Topology
 
     TopologyLike: TypeAlias = Topology | Mapping[str, MaskLike] | Sequence[MaskLike] | str | Path

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from topospike.analysis.hyperbolic import Embedding
-from topospike.analysis.records import DegreeDistribution, Disk
-from topospike.analysis.report import TopologyReport
+from topospike.analysis.embedding.hyperbolic import Embedding
+from topospike.analysis.report import DegreeDistribution, Disk, TopologyReport
 from topospike.errors import ConfigError, require
 
 if TYPE_CHECKING:

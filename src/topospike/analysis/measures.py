@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from topospike.analysis.graph import LayeredGraph, adjacency, as_graph, to_igraph
-from topospike.analysis.null import NullComparison, compare_with_null, degree_preserving_null
-from topospike.analysis.preweighting import common_neighbours
+from topospike.analysis.embedding.hyperbolic import common_neighbours
+from topospike.analysis.graphs.graph import LayeredGraph, adjacency, as_graph, to_igraph
+from topospike.analysis.graphs.null import NullComparison, compare_with_null, degree_preserving_null
 from topospike.errors import ConfigError
 
 if TYPE_CHECKING:
     import igraph
 
-    from topospike.analysis.graph import GraphLike
+    from topospike.analysis.graphs.graph import GraphLike
 
 
 @dataclass(frozen=True, slots=True)

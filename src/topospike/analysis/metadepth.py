@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from topospike.analysis.degree import gini, heterogeneity, hub_share
-from topospike.analysis.graph import LayeredGraph
-from topospike.analysis.hyperbolic import radial_positions
-from topospike.analysis.null import NullComparison, compare_with_null, random_null
+from topospike.analysis.embedding.hyperbolic import radial_positions
+from topospike.analysis.graphs.graph import LayeredGraph
+from topospike.analysis.graphs.null import NullComparison, compare_with_null, random_null
 from topospike.errors import ConfigError
 
 HUB_FRACTION = 0.05

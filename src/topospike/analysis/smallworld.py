@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from topospike.analysis.graph import LayeredGraph, adjacency, to_igraph
-from topospike.analysis.null import NullComparison, compare_with_null, degree_preserving_null
+from topospike.analysis.graphs.graph import LayeredGraph, adjacency, to_igraph
+from topospike.analysis.graphs.null import NullComparison, compare_with_null, degree_preserving_null
 from topospike.errors import ConfigError
 
 CHUNK = 512

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from topospike.analysis.channels import unfold
 from topospike.analysis.degree import (
     DegreeStatistics,
     PowerLawFit,
@@ -13,10 +12,11 @@ from topospike.analysis.degree import (
     fitted_ccdf,
     gini,
 )
-from topospike.analysis.graph import LayeredGraph
-from topospike.analysis.hyperbolic import Embedding
-from topospike.analysis.records import DegreeDistribution, Disk, MaskMeasures
-from topospike.analysis.separability import AngularSeparation, angular_separation
+from topospike.analysis.embedding.geometry import AngularSeparation, angular_separation
+from topospike.analysis.embedding.hyperbolic import Embedding
+from topospike.analysis.graphs.channels import unfold
+from topospike.analysis.graphs.graph import LayeredGraph
+from topospike.analysis.report import DegreeDistribution, Disk, MaskMeasures
 from topospike.analysis.smallworld import block_graph
 
 DRAWN_LINKS = 20_000

@@ -37,13 +37,13 @@ from topospike.measure import comparison_text
 from topospike.pipeline.analysing import AnalysisSettings, write_figures
 from topospike.pipeline.api import RunResult, closed, measure_networks, run_recipe
 from topospike.pipeline.direct import refuse_conversion
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.lock import locked
+from topospike.pipeline.folder.record import recorded_recipe
+from topospike.pipeline.folder.verify import verify_run
 from topospike.pipeline.pruning import prune_run
-from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import conversion_folder, convert_network
 from topospike.pipeline.streaming import stream_networks
-from topospike.pipeline.verify import verify_run
 from topospike.pruning import PRUNING_METHODS
 from topospike.recipe import Recipe
 from topospike.recipe.files import merged, recipe_from, resolve, to_plain, to_yaml

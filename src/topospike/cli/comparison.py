@@ -19,9 +19,9 @@ from topospike.contracts import to_json, write_atomically
 from topospike.errors import ConfigError
 from topospike.files.seal import stages_naming
 from topospike.pipeline.analysing import AnalysisSettings, measured
-from topospike.pipeline.ledger import Ledger
-from topospike.pipeline.lock import locked
-from topospike.pipeline.record import recorded_recipe
+from topospike.pipeline.folder.ledger import Ledger
+from topospike.pipeline.folder.lock import locked
+from topospike.pipeline.folder.record import recorded_recipe
 from topospike.pipeline.run import Run
 from topospike.pipeline.stages import analyse_network
 from topospike.topology import Topology

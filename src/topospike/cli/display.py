@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from topospike.analysis import ComparisonRow, TopologyReport
-from topospike.analysis.null import NullComparison
+from topospike.analysis.graphs.null import NullComparison
 from topospike.files.reading import shortened
+from topospike.pipeline.folder.verify import Verification
 from topospike.pipeline.streaming import ShownFrame
-from topospike.pipeline.verify import Verification
 from topospike.pruning import PruneReport
 from topospike.report.folder import SummaryRow
 from topospike.report.labels import display_name
-from topospike.report.measured import Measured
+from topospike.report.simulation import Measured
 from topospike.report.units import count, energy, percent, plain
 
 PLAIN_WIDTH = 120

@@ -11,9 +11,9 @@ from jsonargparse import Namespace
 from topospike.contracts import to_json, write_json
 from topospike.errors import ConfigError, MissingDataError
 from topospike.export import export_csr, export_graph, export_nir, export_onnx, simulate_chip
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.lock import locked
+from topospike.pipeline.folder.record import recorded_recipe
 from topospike.pipeline.part import converted_part
-from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import conversion_folder, spiking_network, trained_model
 from topospike.recipe import ConversionSettings, Recipe

@@ -24,7 +24,7 @@ from topospike.errors import ConfigError, TopospikeError
 from topospike.files.reading import read_bytes, read_optional
 from topospike.metrics_log import MOST_BYTES as MOST_LOG
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.lock import locked
 from topospike.pipeline.networks import fresh_model, run_folder
 from topospike.pipeline.pruning import make_network, prune_run
 from topospike.pipeline.quantising import quantise_network, trained_kind

@@ -35,8 +35,8 @@ from topospike.contracts import write_json
 from topospike.errors import ConfigError, TopospikeError, require
 from topospike.files.reading import read_optional
 from topospike.pipeline.api import run_everything
-from topospike.pipeline.ledger import plain
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.ledger import plain
+from topospike.pipeline.folder.lock import locked
 from topospike.pipeline.networks import run_folder
 from topospike.pipeline.run import Run
 from topospike.progress import say

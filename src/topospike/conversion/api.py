@@ -50,7 +50,7 @@ from topospike.models.inputs import Batch, InputForm, calibration_batches
 from topospike.models.rectifier_calls import take_out_activations
 from topospike.snn.frames import check_input
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import delay_in_words
+from topospike.snn.records import delay_in_words
 from topospike.topology import check_masks
 from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import wire

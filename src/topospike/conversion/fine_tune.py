@@ -50,7 +50,7 @@ from topospike.snn.neurons import (
     SignedIntegrateAndFire,
     Uniform,
 )
-from topospike.snn.readout import answer_stays, first_answer
+from topospike.snn.records import answer_stays, first_answer
 from topospike.snn.site import START, Rule, Site, decoded_of, written_out
 from topospike.topology import check_masks, enforce, masks_of
 

@@ -32,7 +32,7 @@ from topospike.pruning.links import LAYER_OPS, LinkSettings, PrunedLayer, defici
 from topospike.pruning.moments import InputMoments, geometry_of
 from topospike.snn.executors.quanta import plain_weight
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import answer_stays, first_answer
+from topospike.snn.records import answer_stays, first_answer
 from topospike.topology import Layer, check_masks, register_mask, select
 from topospike.topology.layers import kind_of
 from topospike.wiring.layers import Layer as WeightLayer

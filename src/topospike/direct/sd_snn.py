@@ -30,8 +30,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from topospike.direct.dpap import min_max
 from topospike.direct.network import SpikingModel
-from topospike.direct.plasticity import min_max
 from topospike.direct.rule import (
     MADE_FOR_EPOCHS,
     StructureRule,

@@ -2,8 +2,9 @@
 
 The engine evaluates the network once a step, as it does for converted networks; only what a site
 passes on differs. A site of a converted network passes on its decoded value, which tends to an
-activation; a site here passes on the spikes of the step, and a last one the mean output so far.
-One run gives every t, and operations are counted by the same counter.
+activation; a site here passes on the spikes of the step as they are, keeps the membrane in the
+state of the run (`topospike.direct.neurons` has the formulas), and a last one passes on the mean
+output so far. One run gives every t, and operations are counted by the same counter.
 
 There is no ANN behind such a network. What an evaluation calls the ANN's accuracy is that of the
 network as it was trained, over its own number of steps.
@@ -12,7 +13,7 @@ network as it was trained, over its own number of steps.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -21,16 +22,105 @@ from torch import Tensor, fx
 from topospike.contracts import ConversionReport, LayerInput, SiteReport
 from topospike.conversion.inherit import inherit_masks
 from topospike.direct.network import NEURONS, SpikingModel, shown_in_training
-from topospike.direct.sites import SPIKES, MeanSite, MembraneSite
+from topospike.direct.neurons import SpikingNeuron, after_reset, charge, fires
 from topospike.errors import ConfigError, ConversionError, ShapeError
 from topospike.models import capture
 from topospike.models.capture import node_module
 from topospike.models.inputs import Inputs
 from topospike.modes import evaluating
+from topospike.recipe import NeuronSettings
 from topospike.snn import SpikingNetwork
+from topospike.snn.coding import Coding, SiteState
 from topospike.snn.executors import Program
 from topospike.snn.frames import Shown
+from topospike.snn.neurons import Neuron
+from topospike.snn.site import Rule, Site
 from topospike.wiring.layers import find_weight_layers
+
+
+@dataclass(frozen=True)
+class SpikeCoding(Coding):
+    """The value of a step is its spike; the membrane is kept in ``state.extra``."""
+
+    name = "spikes"
+    averages = True  # silence lets the value fall
+    by_formula = False
+
+    def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+        """Take one step of a `MembraneSite`."""
+        site = rule.site
+        if not isinstance(site, MembraneSite):
+            raise ConfigError(f"{site.name}: the coding 'spikes' is for sites with a membrane.")
+        m = charge(r_in, state.extra, site.settings, site.gain)
+        fired = fires(m, site.settings)
+        spikes = fired.to(r_in.dtype)
+        return SiteState(spikes, spikes, extra=after_reset(m, fired, site.settings))
+
+
+@dataclass(frozen=True)
+class MeanCoding(Coding):
+    """The value of a step is the mean of what has arrived so far; nothing fires."""
+
+    name = "spikes"
+    averages = True  # silence lets the value fall
+    by_formula = False
+
+    def step(self, rule: Rule, t: int, r_in: Tensor, state: SiteState) -> SiteState:
+        """Take up one input."""
+        before = state.decoded
+        return SiteState(r_in.clone() if before is None else before.lerp(r_in, 1 / t))
+
+
+SPIKES = SpikeCoding()
+
+
+@dataclass(frozen=True)
+class Population(Neuron):
+    """What reports say of a site's neurons; `SpikeCoding` steps them."""
+
+    levels = 1
+    gated = False
+    initial_membrane = 0.0
+
+    settings: NeuronSettings
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Kind of neuron."""
+        return self.settings.kind
+
+
+class MembraneSite(Site):
+    """A site whose neurons keep a membrane from step to step and pass on their spikes.
+
+    Parameters
+    ----------
+    name
+        Where it sits.
+    neuron
+        The trained population; its leak and threshold are copied.
+    """
+
+    gain: Tensor | None
+
+    def __init__(self, name: str, neuron: SpikingNeuron) -> None:
+        super().__init__(name, gated=False, neuron=Population(neuron.settings), coding=SPIKES)
+        self.settings = neuron.settings
+        self.threshold = neuron.width.new_tensor(neuron.settings.threshold)
+        self.register_buffer("gain", None if neuron.gain is None else neuron.gain.detach().clone())
+
+    def forward(self, r_in: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Return the spikes of one step from rest, for where only shapes matter."""
+        return fires(charge(r_in, None, self.settings, self.gain), self.settings).to(r_in.dtype)
+
+
+class MeanSite(Site):
+    """Passes on the mean of what has reached it so far: the answer of the network."""
+
+    def __init__(self, name: str) -> None:
+        silent = Population(NeuronSettings(kind="if"))
+        super().__init__(name, gated=False, neuron=silent, coding=MeanCoding())
+
 
 aten = torch.ops.aten
 METHOD = "direct"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from topospike.analysis.chains import main_chain
-from topospike.analysis.graph import LayeredGraph
+from topospike.analysis.graphs.chains import main_chain
+from topospike.analysis.graphs.graph import LayeredGraph
 from topospike.contracts import write_atomically
 from topospike.errors import ConfigError, require
 from topospike.topology import Topology

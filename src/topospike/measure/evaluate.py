@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from topospike.contracts import Evaluation
 from topospike.errors import ConfigError, MissingDataError
-from topospike.measure.conventions import CHOICES, Conventions
+from topospike.measure.counting.conventions import CHOICES, Conventions
 from topospike.measure.energy import EnergyModel
 from topospike.measure.energy import energy_model as energy_model_of
 from topospike.measure.metrics import Metric, metrics_of
@@ -95,7 +95,7 @@ def evaluate(
     metric is given parts of it, unless its targets are no tensor with a row an image. Weights are
     read when the first batch comes, and stay what they are for all of them.
 
-    At steps without an answer (`topospike.snn.readout`) shares of right answers are 0 and other
+    At steps without an answer (`topospike.snn.records`) shares of right answers are 0 and other
     metrics not a number; T0 begins with the first answer (``wider.first_answer``). Where layers
     wait for one another that is the last one as well, and so T0.
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from topospike.contracts import Evaluation, SiteActivity
-from topospike.measure.conventions import Conventions
+from topospike.measure.counting.conventions import Conventions
+from topospike.measure.counting.firing import Active
+from topospike.measure.counting.operations import OperationCounter
+from topospike.measure.counting.products import require_idle_padding
 from topospike.measure.energy import EnergyModel, cost_advice
-from topospike.measure.firing import Active
 from topospike.measure.metrics import Metric, MetricSums
-from topospike.measure.operations import OperationCounter
-from topospike.measure.padding import require_idle_padding
 from topospike.measure.saturation import saturation_time
 from topospike.measure.wider import wider_cost
 from topospike.models.inputs import rows_of
@@ -26,8 +26,7 @@ from topospike.snn.executors.choice import executor_for
 from topospike.snn.executors.program import Program
 from topospike.snn.executors.steps import blocks
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import answer_stays, first_answer
-from topospike.snn.records import Block
+from topospike.snn.records import Block, answer_stays, first_answer
 
 
 def in_rows(targets: Any, images: int) -> bool:

@@ -19,11 +19,10 @@ from torch import Tensor, fx
 
 from topospike.contracts import Evaluation
 from topospike.costs import WiderCost
-from topospike.measure.energy import EnergyModel
-from topospike.measure.firing import in_memory_order, weighted_sum
-from topospike.measure.memory import memory_energy
+from topospike.measure.counting.firing import in_memory_order, weighted_sum
+from topospike.measure.energy import EnergyModel, memory_energy
 from topospike.snn.network import SpikingNetwork
-from topospike.snn.readout import first_answer, steps_a_layer
+from topospike.snn.records import first_answer, steps_a_layer
 from topospike.wiring.graph import is_site
 from topospike.wiring.layers import Feed
 

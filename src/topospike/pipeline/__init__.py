@@ -2,7 +2,7 @@
 
 from topospike.pipeline.api import RunResult as RunResult
 from topospike.pipeline.api import run_recipe as run_recipe
-from topospike.pipeline.verify import Verification as Verification
-from topospike.pipeline.verify import verify_run as verify_run
+from topospike.pipeline.folder.verify import Verification as Verification
+from topospike.pipeline.folder.verify import verify_run as verify_run
 
 __all__ = ["RunResult", "Verification", "run_recipe", "verify_run"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from topospike.errors import require
 from topospike.pipeline.direct import is_direct, measure_spiking, train_spiking
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.lock import locked
 from topospike.pipeline.networks import training_settings
 from topospike.pipeline.pruning import make_network
 from topospike.pipeline.quantising import quantise_network

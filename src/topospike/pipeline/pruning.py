@@ -20,8 +20,8 @@ from topospike.errors import ConfigError, MissingDataError
 from topospike.evolve import keep_links
 from topospike.files.reading import require_regular
 from topospike.files.seal import require_intact
-from topospike.pipeline.ledger import Ledger
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.ledger import Ledger
+from topospike.pipeline.folder.lock import locked
 from topospike.pipeline.networks import (
     fresh_model,
     load_weights,

@@ -20,7 +20,7 @@ from topospike.errors import ConfigError, TopologyViolation
 from topospike.evolve import keep_links
 from topospike.models.qcfs import ACTIVATION_KINDS, QCFS, Order
 from topospike.models.rectifier_calls import take_out_activations
-from topospike.pipeline.ledger import differences
+from topospike.pipeline.folder.ledger import differences
 from topospike.pipeline.networks import (
     calibration_images,
     digest,

@@ -21,10 +21,10 @@ from topospike.data import DataBundle, load_data
 from topospike.errors import ConfigError
 from topospike.files.reading import reason
 from topospike.models import build_model
-from topospike.pipeline.ledger import Ledger
-from topospike.pipeline.lock import locked
+from topospike.pipeline.folder.ledger import Ledger
+from topospike.pipeline.folder.lock import locked
+from topospike.pipeline.folder.record import RunRecord, collecting_warnings
 from topospike.pipeline.names import check_names
-from topospike.pipeline.record import RunRecord, collecting_warnings
 from topospike.progress import say, warn
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.recipe.files import to_plain

@@ -25,7 +25,7 @@ from topospike.export import load, save
 from topospike.files.reading import read_bytes
 from topospike.measure import compare_activations, evaluate, raster, settling
 from topospike.pipeline.analysing import HISTORY_FILE, AnalysisSettings, measured, measured_series
-from topospike.pipeline.ledger import differences
+from topospike.pipeline.folder.ledger import differences
 from topospike.pipeline.networks import (
     calibration_images,
     digest,

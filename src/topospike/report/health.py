@@ -13,7 +13,7 @@ from topospike.contracts import (
     ConversionReport,
     SiteReport,
 )
-from topospike.report.chart import Table
+from topospike.report.charts.figure import Table
 from topospike.report.folder import Run
 from topospike.report.labels import series_name
 from topospike.report.simulation import MAC_INPUTS

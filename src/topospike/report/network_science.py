@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from topospike.analysis.degree import DegreeStatistics
-from topospike.analysis.null import NullComparison
+from topospike.analysis.graphs.null import NullComparison
 from topospike.analysis.report import TopologyReport
-from topospike.report.chart import Table
+from topospike.report.charts.figure import Table
 from topospike.report.units import GAMMA, NARROW, SIGMA, count, percent, plain
 
 Row = tuple[str, str, str]

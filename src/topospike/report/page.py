@@ -6,23 +6,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from topospike.report.accuracy_charts import accuracy_figure, pareto_figure
-from topospike.report.activity_charts import operations_figure, rates_figure
-from topospike.report.arrivals import arrivals, arrivals_figure, raster_figure
-from topospike.report.chart import Figure, Table
-from topospike.report.conventions import Formula, convention_table, energy_formula
-from topospike.report.cost_table import chip_table, cost_table
-from topospike.report.evolution_charts import evolution_figure
+from topospike.report.charts.accuracy import accuracy_figure, pareto_figure
+from topospike.report.charts.activity import (
+    operations_figure,
+    rates_figure,
+    settling_figure,
+    silences,
+)
+from topospike.report.charts.arrivals import arrivals, arrivals_figure, raster_figure
+from topospike.report.charts.figure import Figure, Table
+from topospike.report.charts.network import (
+    degrees_figure,
+    disk_figure,
+    evolution_figure,
+    layer_names,
+)
+from topospike.report.charts.training import (
+    learning_curves,
+    topology_histories,
+    training_figure,
+    updates_figure,
+)
+from topospike.report.cost_tables import (
+    Formula,
+    chip_table,
+    convention_table,
+    cost_table,
+    energy_formula,
+    saving_table,
+)
 from topospike.report.folder import Run
 from topospike.report.health import Fold, health_folds
 from topospike.report.labels import display_name
-from topospike.report.network_charts import degrees_figure, disk_figure, layer_names
 from topospike.report.network_science import measures_table, parts_table, rivals_table
-from topospike.report.saving_table import saving_table
-from topospike.report.silence import settling_figure, silences
 from topospike.report.simulation import cost_sentences, layer_bars, site_rates, trajectories
-from topospike.report.training import learning_curves, topology_histories
-from topospike.report.training_charts import training_figure, updates_figure
 from topospike.report.units import count, duration
 from topospike.report.words import first_evaluation, headline, missing_sentences, summary_table
 

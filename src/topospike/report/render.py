@@ -10,9 +10,9 @@ from typing import Any
 
 from topospike.contracts import write_atomically
 from topospike.errors import require
+from topospike.report.charts.svg import write_svg_figures
 from topospike.report.folder import read_run
 from topospike.report.page import Page, build_page
-from topospike.report.svg import write_svg_figures
 
 PACKAGE = "topospike.report"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from topospike.contracts import Evaluation
-from topospike.report.chart import Table
+from topospike.report.charts.figure import Table
 from topospike.report.folder import Run, SummaryRow
 from topospike.report.labels import display_name, series_name
-from topospike.report.measured import Measured
+from topospike.report.simulation import Measured
 from topospike.report.units import NO_VALUE, energy, percent, plain, points
 
 TRAINED = "direct"

@@ -9,7 +9,6 @@ from topospike.reproduce.comparison import compare as compare
 from topospike.reproduce.controls import controls as controls
 from topospike.reproduce.controls_text import control_lines as control_lines
 from topospike.reproduce.controls_text import write_controls as write_controls
-from topospike.reproduce.drawings import draw as draw
 from topospike.reproduce.experiments import Experiment as Experiment
 from topospike.reproduce.experiments import experiment as experiment
 from topospike.reproduce.methods import COMPARED as COMPARED
@@ -23,6 +22,7 @@ from topospike.reproduce.outcomes import read_outcome as read_outcome
 from topospike.reproduce.published import PublishedRow as PublishedRow
 from topospike.reproduce.published import PublishedTable as PublishedTable
 from topospike.reproduce.published import published as published
+from topospike.reproduce.render import draw as draw
 from topospike.reproduce.render import write_comparison as write_comparison
 from topospike.reproduce.scales import SCALES as SCALES
 from topospike.reproduce.targets import TARGETS as TARGETS

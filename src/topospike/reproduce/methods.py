@@ -25,6 +25,7 @@ from topospike.errors import ConfigError, ConversionError
 from topospike.measure import evaluate
 from topospike.pipeline.api import run_recipe
 from topospike.pipeline.direct import refuse_conversion
+from topospike.pipeline.folder.record import recorded_recipe
 from topospike.pipeline.networks import (
     EvenlySpread,
     calibration_images,
@@ -32,7 +33,6 @@ from topospike.pipeline.networks import (
     run_folder,
     trained_model,
 )
-from topospike.pipeline.record import recorded_recipe
 from topospike.pipeline.run import Network, Run
 from topospike.progress import say, watched
 from topospike.recipe import ConversionSettings

@@ -1,7 +1,9 @@
-"""Reproduce: a comparison as Markdown, CSV and one self-contained HTML page.
+"""Reproduce: a comparison as Markdown, CSV, SVG figures and one self-contained HTML page.
 
 Markdown and HTML round for reading; the CSV file has every digit, joules and per cent. All three
-have a line for every row of the target, run or not.
+have a line for every row of the target, run or not. Figures are drawn from the outcomes of its
+rows: accuracy over energy, one for each dataset, network and conversion, as in figures 4, 5 and A1;
+hyperbolic disks, one for each topology, as in figure 3. Rows that were not run are left out.
 """
 
 from __future__ import annotations
@@ -14,9 +16,13 @@ from typing import Any
 
 from topospike.contracts import write_atomically
 from topospike.errors import require
+from topospike.report.charts.network import layer_names
+from topospike.report.charts.svg import draw_disk, draw_pareto, save, style
 from topospike.report.labels import display_name
+from topospike.report.simulation import Trajectory
 from topospike.report.units import NO_VALUE, energy
 from topospike.reproduce.comparison import Cell, Line
+from topospike.reproduce.published import slug
 from topospike.reproduce.targets import Target
 
 TITLES: Mapping[str, str] = {
@@ -257,3 +263,54 @@ def write_comparison(
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content)
     return paths
+
+
+def draw(target: Target, lines: Sequence[Line], folder: Path) -> list[Path]:
+    """Draw what the target plots and return the files."""
+    drawn: list[Path] = []
+    with style():
+        if target.has_curves:
+            for name, group in groups(lines).items():
+                path = folder / f"{target.name}-{name}.svg"
+                save(draw_pareto(tuple(group)), path)
+                drawn.append(path)
+        if target.has_disks:
+            drawn += draw_disks(target, lines, folder)
+    return drawn
+
+
+def groups(lines: Sequence[Line]) -> Mapping[str, list[Trajectory]]:
+    """Collect the curves that belong into one figure."""
+    together: dict[str, list[Trajectory]] = {}
+    for line in lines:
+        labels = line.row.labels
+        evaluation = line.done[0].evaluation if line.done else None
+        if evaluation is None:
+            continue
+        name = "-".join(slug(labels[part]) for part in ("dataset", "network", "conversion"))
+        curve = Trajectory(
+            network=shown_label(labels["method"]),
+            method=labels["conversion"],
+            timesteps=evaluation.timesteps,
+            values=evaluation.accuracy,
+            energy_joule=evaluation.energy_joule,
+            ann_value=evaluation.ann_accuracy,
+            ann_energy_joule=evaluation.ann_energy_joule,
+            marked=line.row.timesteps or evaluation.timesteps[-1],
+            saturation_time=evaluation.saturation_time,
+        )
+        together.setdefault(name, []).append(curve)
+    return together
+
+
+def draw_disks(target: Target, lines: Sequence[Line], folder: Path) -> list[Path]:
+    """Draw one hyperbolic disk a topology."""
+    drawn = []
+    for line in lines:
+        topology = line.done[0].topology if line.done else None
+        if topology is None or topology.disk is None:
+            continue
+        path = folder / f"{target.name}-{slug(line.row.labels['method'])}.svg"
+        save(draw_disk(topology.disk, names=layer_names(topology)), path)
+        drawn.append(path)
+    return drawn

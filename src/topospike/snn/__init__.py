@@ -1,6 +1,6 @@
 """STAGE 4b: the spiking network and its simulation."""
 
-from topospike.snn.executors.cost import CostModel as CostModel
+from topospike.snn.executors.forms import CostModel as CostModel
 from topospike.snn.network import SpikingNetwork as SpikingNetwork
 from topospike.snn.site import Site as Site
 

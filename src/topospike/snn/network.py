@@ -23,12 +23,11 @@ from topospike.models.inputs import Batch, InputForm, Inputs, leaves, split_batc
 from topospike.snn.batches import division
 from topospike.snn.coding import SiteState
 from topospike.snn.executors.choice import ExecutorChoice, executor_for
-from topospike.snn.executors.cost import CostModel
+from topospike.snn.executors.forms import CostModel
 from topospike.snn.executors.program import Executor, Program, site_of
 from topospike.snn.executors.steps import blocks
 from topospike.snn.frames import Shown, check_run, mean_of, tensors_of
-from topospike.snn.readout import silent_from
-from topospike.snn.records import Settled, StepRecord
+from topospike.snn.records import Settled, StepRecord, silent_from
 from topospike.snn.site import Site
 from topospike.wiring.arrivals import with_arrivals
 from topospike.wiring.fanout import Population, Wiring, wire

@@ -4,10 +4,15 @@ from topospike.topology.archive import PackedMask
 from topospike.topology.bipartite import bipartite_graphs, matrix_shape, to_bipartite
 from topospike.topology.correlation import csti_mask, feature_correlation
 from topospike.topology.counts import active_count, share_count, sparsity_of
-from topospike.topology.degrees import node_degrees
 from topospike.topology.frozen import Topology
-from topospike.topology.importance import magnitude, mest_importance, relative_importance
-from topospike.topology.initial import INITIAL_TOPOLOGIES, er_mask, initial_mask
+from topospike.topology.initial import (
+    INITIAL_TOPOLOGIES,
+    brf_mask,
+    bsw_mask,
+    er_mask,
+    initial_mask,
+    node_degrees,
+)
 from topospike.topology.layers import (
     KINDS,
     Layer,
@@ -31,8 +36,7 @@ from topospike.topology.masks import (
     set_mask,
     unpack_bits,
 )
-from topospike.topology.ranking import best, draw
-from topospike.topology.ring import brf_mask, bsw_mask
+from topospike.topology.ranking import best, draw, magnitude, mest_importance, relative_importance
 from topospike.topology.schedules import DENSITY_SCHEDULES, ZETA_SCHEDULES, sparsity_at, zeta_at
 from topospike.topology.series import TopologySeries, saved_series, series_path
 from topospike.topology.weight_init import WEIGHT_INITS, init_weights

@@ -38,7 +38,7 @@ class QCFSMethod(Method):
     solver, granularity, quantisation_levels, percentile, scale
         As in `Method`.
     readout_delay
-        Steps whose outputs the answer leaves out (`topospike.snn.readout`); those steps have none.
+        Steps whose outputs the answer leaves out (`topospike.snn.records`); those steps have none.
     """
 
     name = "qcfs"

@@ -4,7 +4,7 @@
 
 with the gain g of the coding; both equal ``W r_out + b`` up to rounding. The cost follows the
 neurons that fired and, in very sparse layers, the links that exist. Whenever events are many the
-dense form is taken instead (`topospike.snn.executors.cost`); it is also taken every `REFRESH`
+dense form is taken instead (`topospike.snn.executors.forms`); it is also taken every `REFRESH`
 steps, so that rounding errors of at most ``REFRESH`` steps add up. The first step is dense. Sites
 are unaffected.
 
@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from topospike.snn.coding import Coding, SiteState
-from topospike.snn.executors.cost import CostModel, LayerSize
 from topospike.snn.executors.forms import (
+    CostModel,
     Form,
     LaidOut,
+    LayerSize,
     bias_of,
     density,
     memory_format_of,

@@ -45,7 +45,7 @@ from topospike.snn.executors.split import (
 from topospike.snn.executors.steps import Step, Visitor
 from topospike.snn.fused import Kept
 from topospike.snn.neurons import tells_who_fired
-from topospike.snn.readout import complete_at, read_late, silent_from
+from topospike.snn.records import complete_at, read_late, silent_from
 from topospike.snn.site import START, Site, Wanted, site_steps
 from topospike.wiring.graph import result_of, site_calls
 
@@ -101,7 +101,7 @@ class Program:
     sent
         Calls of sites whose spikes every step keeps, with codes of those of all others.
     delay
-        Steps that the answer leaves out (`topospike.snn.readout`).
+        Steps that the answer leaves out (`topospike.snn.records`).
 
     Examples
     --------

@@ -1,0 +1,1 @@
+"""Stage analyse: coalescent embedding, and what distances in the hyperbolic disk say."""

@@ -1,0 +1,1 @@
+"""Models: the networks that recipes name, each from a few sizes."""

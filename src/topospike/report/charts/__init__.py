@@ -1,0 +1,1 @@
+"""Charts of the page: one module a kind, each from plain data to a figure."""
