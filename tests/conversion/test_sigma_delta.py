@@ -1,4 +1,4 @@
-"""Sigma-delta: its four statements, literal membranes and events, levels, silence, streams."""
+"""Sigma-delta: its four statements, literal membranes and events, levels, silence."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch import nn
 
 import topospike as ts
 from topospike.conversion import SigmaDeltaMethod
-from topospike.errors import ConfigError, ShapeError
+from topospike.errors import ConfigError
 from topospike.measure import Conventions
 from topospike.snn.coding import SigmaDelta
 from topospike.snn.executors import EXECUTORS
@@ -372,31 +372,3 @@ def test_sites_on_the_pixels_leave_no_multiplication():
     assert all(layer.input == "spikes" for layer in result.layers)
     first = next(iter(snn.sites.values()))
     assert not first.gated
-
-
-@pytest.mark.slow
-def test_a_frame_that_repeats_costs_nothing_and_one_that_moves_costs_what_moved():
-    x = pictures(4)
-    moved = x.clone()
-    moved[..., :2, :2] += 0.3
-    snn = ts.convert(network(), "sigma-delta", calibration=[pictures()], pixels=True)
-    start, still, change = snn.stream([x, x, moved], steps=30)
-    assert start.energy_joule > 0
-    assert still.energy_joule == 0
-    assert still.events == 0
-    assert 0 < change.energy_joule < start.energy_joule
-    assert (start.frame, change.frame, change.steps) == (0, 2, 30)
-
-
-@pytest.mark.slow
-def test_streams_say_what_they_need():
-    x = pictures(4)
-    snn = ts.convert(network(), "sigma-delta", calibration=[pictures()])
-    with pytest.raises(ShapeError, match=r"frame 1 has 3 sequences.*4"):
-        list(snn.stream([x, x[:3]]))
-    with pytest.raises(ShapeError):
-        list(snn.stream([x, x[..., :5]]))
-    with pytest.raises(ConfigError, match="at least one time step"):
-        list(snn.stream([x], steps=0))
-    with pytest.raises(ConfigError, match="never do"):
-        list(ts.convert(network(), "cs-qcfs", calibration=[x]).stream([x]))

@@ -5,7 +5,21 @@ import pytest
 import torch
 from torch import nn
 
+from topospike.evolve import sparsify
+
 ORACLES = Path(__file__).parent.parent / "oracles" / "cht"
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=5e-4),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.001, momentum=0.9, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "adamax": lambda p: torch.optim.Adamax(p, lr=0.01),
+}
 
 
 @pytest.fixture
@@ -56,3 +70,16 @@ def train_epoch():
             optimizer.step()
 
     return train
+
+
+@pytest.fixture
+def started(small_network):
+    def start(rule="chts", optimizer="sgd", **options):
+        model = small_network()
+        arguments = {"sparsity": 0.6, "epochs": 8, **options}
+        sparsifier = sparsify(model, rule, **arguments)
+        optimizer = OPTIMIZERS[optimizer](model.parameters())
+        sparsifier.attach(optimizer)
+        return model, optimizer, sparsifier
+
+    return start

@@ -1,4 +1,4 @@
-"""Runs until silence image by image: counts, energy, and images that are cut off."""
+"""Runs that end in silence, of images and of frames: counts, energy, what is cut off."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from torch import nn
 
 import topospike as ts
 from topospike.contracts import Evaluation
-from topospike.errors import ConfigError, MissingDataError
+from topospike.errors import ConfigError, MissingDataError, ShapeError
 from topospike.measure import settling
 
 
@@ -61,3 +61,26 @@ def test_what_cannot_be_is_refused():
         settling(snn, [])
     with pytest.raises(ConfigError, match="never do"):
         settling(converted("dcgs")[0], [x])
+
+
+def test_a_frame_that_repeats_costs_nothing_and_one_that_moves_costs_what_moved():
+    snn, x = converted(pixels=True)
+    still, moved = x[:4], x[:4].clone()
+    moved[..., :2, :2] += 0.3
+    start, again, change = snn.stream([still, still, moved], steps=30)
+    assert start.energy_joule > 0
+    assert (again.energy_joule, again.events) == (0, 0)
+    assert 0 < change.energy_joule < start.energy_joule
+    assert (start.frame, change.frame, change.steps) == (0, 2, 30)
+
+
+def test_streams_say_what_they_need():
+    snn, x = converted()
+    with pytest.raises(ShapeError, match=r"frame 1 has 3 sequences.*4"):
+        list(snn.stream([x[:4], x[:3]]))
+    with pytest.raises(ShapeError):
+        list(snn.stream([x, x[..., :5]]))
+    with pytest.raises(ConfigError, match="at least one time step"):
+        list(snn.stream([x], steps=0))
+    with pytest.raises(ConfigError, match="never do"):
+        list(converted("cs-qcfs")[0].stream([x]))
