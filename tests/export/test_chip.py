@@ -74,6 +74,45 @@ def test_spikes_and_events_are_those_counted_here(kind: str) -> None:
         assert run.chip_steps == 6 + len(snn.sites)
 
 
+class Shortcuts(nn.Module):
+    """A block past two layers, one past three with links of its own, and the image again."""
+
+    def __init__(self, *, images: bool) -> None:
+        super().__init__()
+        self.stem, self.one, self.two, self.three, self.past = (
+            nn.Conv2d(2, 2, 3, padding=1) if images else nn.Linear(8, 8) for _ in range(5)
+        )
+        register_mask(self.past, torch.rand(self.past.weight.shape) < 0.5)
+        self.head = nn.Linear(32 if images else 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = torch.relu(self.stem(x))
+        second = torch.relu(self.two(torch.relu(self.one(first))) + first)
+        third = torch.relu(self.three(second) + self.past(first) + x)
+        return self.head(third.flatten(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [False, True])
+def test_shortcuts_wait_in_relays_and_what_these_cost_is_told_apart(images: bool) -> None:
+    """Spikes and layers' events are compared inside; relays add their own, spike for spike."""
+    torch.manual_seed(0)
+    x = torch.rand(20, 2, 4, 4) if images else torch.rand(20, 8)
+    snn = ts.convert(Shortcuts(images=images), "qcfs", [x])
+    run = ts.simulate_chip(snn, x[:2], 6)
+    counted = ts.evaluate(snn, [(x[:2], torch.zeros(2, dtype=torch.int64))], 6)
+    assert run.synaptic_events - run.events_beside_layers == pytest.approx(counted.sops[-1])
+    spikes = {site.name: sum(site.firing_rate) * site.neurons for site in counted.sites}
+    stem, one, second, third = spikes.values()
+    # Of the first site's spikes two relays send copies; the shortcut adds one event to each.
+    assert run.spikes == pytest.approx(stem * 3 + one + second + third)
+    assert run.events_beside_layers == pytest.approx(stem * 3)
+    neurons = 32 if images else 8
+    assert run.neurons == 6 * neurons + 3
+    assert (run.chip_steps, run.ties) == (6 + 4, ())
+    assert f"without {run.events_beside_layers:.6g} of shortcuts and relays" in run.text()
+
+
 @pytest.mark.slow
 def test_a_network_over_several_cores_costs_messages_between_them() -> None:
     torch.manual_seed(0)
@@ -144,20 +183,3 @@ def test_what_does_not_fit_is_refused() -> None:
         ts.simulate_chip(snn, x[:1], architecture="none.yaml")
     with pytest.raises(ConfigError, match="timesteps is 0"):
         ts.simulate_chip(snn, x[:1], 0)
-
-
-class Shortcut(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.relu(self.first(x))
-        return self.head(torch.relu(self.second(y) + y) + y)
-
-
-def test_ways_of_different_length_are_refused() -> None:
-    x = torch.randn(8, 4)
-    snn = ts.convert(Shortcut(), "qcfs", [x])
-    with pytest.raises(ConversionError, match=r"ways of \[1, 2\] layers"):
-        ts.simulate_chip(snn, x[:1])

@@ -8,7 +8,7 @@ named (`topospike.export.referee`), or an error is raised.
 
 On a chip a spike arrives one step after it was sent, so layer l is l steps behind the image. The
 bias of a layer is switched on when its first spikes can arrive, and the layer off after T steps of
-its own; the whole run takes T + L - 1 steps through L layers.
+its own; the whole run takes T + L - 1 steps through L layers. Spikes of a shortcut wait in relays.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def simulate_chip(
     Parameters
     ----------
     snn
-        A network of integrate-and-fire neurons (method ``qcfs``), without max-pools and residual
-        connections; see `topospike.export.unfolding.unfold`.
+        A network of integrate-and-fire neurons (method ``qcfs``), without max-pools; see
+        `topospike.export.unfolding.unfold`.
     images
         A few images, (images, ...); each is a run of its own.
     timesteps
@@ -143,8 +143,9 @@ def simulate_chip(
     for i, ours in enumerate(runs):
         counts, spikes = chip.run(ours.drive, timesteps)
         ties += compare(i, network, ours, spikes, chip.resolution(timesteps))
-        require_same_count(i, ours.events(spikes), counts["events"])
-        totals.update(counts)
+        beside = network.events_beside_layers(spikes)
+        require_same_count(i, ours.events(spikes) + beside, counts["events"])
+        totals.update(counts, beside=beside)
     mean = {name: value / len(x) for name, value in totals.items()}
     return ChipRun(
         architecture=str(architecture),
@@ -162,6 +163,7 @@ def simulate_chip(
         seconds=mean["seconds"],
         spikes=mean["spikes"],
         synaptic_events=mean["events"],
+        events_beside_layers=mean["beside"],
         neuron_updates=mean["updates"],
         ties=tuple(ties),
     )

@@ -39,7 +39,7 @@ class Reference:
 
     def events(self, trains: Trains) -> int:
         """Return the synaptic operations of some spikes."""
-        each = ((train.sum(0) * self.fan_out[name]).sum() for name, train in trains.items())
+        each = ((trains[name].sum(0) * links).sum() for name, links in self.fan_out.items())
         return round(sum(float(events) for events in each))
 
 
@@ -64,7 +64,7 @@ def reference_run(
             fired = snn.populations[name].images.by_image(state.spikes)[0] != 0
             fan_out[name] = (links[name] * torch.ones_like(fired)).flatten()
             trains[name].append(fired.flatten())
-    stacked = {name: torch.stack(steps) for name, steps in trains.items()}
+    stacked = network.with_relays({name: torch.stack(steps) for name, steps in trains.items()})
     return Reference(drive, stacked, network.membranes(stacked, drive, timesteps), fan_out)
 
 
@@ -117,5 +117,5 @@ def require_same_count(image: int, events: int, counted: int) -> None:
         raise ConversionError(
             f"image {image}: the chip counts {counted} synaptic events, the network {events}: "
             "links of one neuron meet in one neuron (overlapping pools, a pool before the "
-            "activation), or some are no layer's (a shortcut)."
+            "activation)."
         )

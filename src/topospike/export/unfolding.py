@@ -4,6 +4,10 @@ A chip has no convolutions and no pools: it has neurons and links. Each pathway 
 form (`topospike.export.folding`) is a linear map; sending one spike from each neuron in turn gives
 the weight of every link. Which links exist is not read off the weights, for a link may weigh
 exactly 0 (often so after rounding to few bits): the same map is built from the masks.
+
+A chip adds a step at every layer, so a shortcut past layers would bring its spikes too early. They
+pass through relays, populations as large as the one they come from that send on what they receive,
+one for each step to wait.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,7 +42,8 @@ class Projection:
     """The links from one population to another.
 
     ``source`` and ``target`` are int64 (links,), neurons counted in C order; ``weight`` is of
-    spikes and thresholds of size 1.
+    spikes and thresholds of size 1. ``is_layer`` is False for shortcuts and relays, whose events
+    are no operations of the network.
     """
 
     before: str
@@ -46,12 +51,13 @@ class Projection:
     source: Tensor
     target: Tensor
     weight: Tensor
+    is_layer: bool = True
 
     def __call__(self, spikes: Tensor, neurons: int) -> Tensor:
         """Return what spikes (time, neurons before) add to so many neurons: (time, neurons)."""
         ends = torch.stack((self.target, self.source))
         shape = (neurons, spikes.shape[1])
-        matrix = torch.sparse_coo_tensor(ends, self.weight, shape, check_invariants=True)
+        matrix = torch.sparse_coo_tensor(ends, self.weight.to(spikes), shape, check_invariants=True)
         return (matrix @ spikes.T).T
 
 
@@ -69,6 +75,8 @@ class UnfoldedNetwork:
         Steps by which each population is behind the first.
     projections
         The links.
+    relays
+        Relay -> the population whose spikes it sends on.
     network
         The folded network, for what is constant in time.
     """
@@ -76,7 +84,8 @@ class UnfoldedNetwork:
     shapes: dict[str, tuple[int, ...]]
     starts: dict[str, float]
     depths: dict[str, int]
-    projections: tuple[Projection, ...]
+    projections: list[Projection]
+    relays: dict[str, str]
     network: EventNetwork
 
     @property
@@ -89,6 +98,18 @@ class UnfoldedNetwork:
         """How many links there are."""
         return sum(len(projection.source) for projection in self.projections)
 
+    def with_relays(self, trains: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Add the spikes of the relays to those of the sites; time is each population's own."""
+        return {**trains, **{relay: trains[source] for relay, source in self.relays.items()}}
+
+    def events_beside_layers(self, trains: Mapping[str, Tensor]) -> int:
+        """Return the synaptic events of shortcuts and relays, given the spikes of all."""
+        return sum(
+            int(trains[links.before].sum(0)[links.source].sum())
+            for links in self.projections
+            if not links.is_layer
+        )
+
     @torch.no_grad()
     def drives(self, x: Tensor) -> dict[str, Tensor]:
         """Return what every neuron is given at each step whatever fires: (images, neurons).
@@ -98,7 +119,7 @@ class UnfoldedNetwork:
         found = {}
         for name, size in self.sizes.items():
             drive = x.new_zeros(len(x), size)
-            for axons in self.network.axons_of(name):
+            for axons in () if name in self.relays else self.network.axons_of(name):
                 shape = x.shape[1:] if axons.source is None else self.shapes[axons.source]
                 drive += axons.constant(x.new_zeros(1, *shape)).flatten(1)
                 if axons.source is None:
@@ -140,9 +161,8 @@ def unfold(snn: SpikingNetwork) -> UnfoldedNetwork:
     Raises
     ------
     ConversionError
-        For other neurons; for what no links express (max-pools, products of activations); where
-        ways of different length meet (residual additions), since a chip delays each by its length;
-        for more than five million links.
+        For other neurons; for what no links express (max-pools, products of activations); for more
+        than five million links.
 
     Examples
     --------
@@ -156,18 +176,26 @@ def unfold(snn: SpikingNetwork) -> UnfoldedNetwork:
     require_plain_neurons(snn)
     form, existing = fold(event_form(snn)), fold(event_form(links_for_weights(snn)))
     network, presence = EventNetwork(form, 1).eval(), EventNetwork(existing, 1).eval()
-    shapes = {population.name: population.shape for population in form.populations}
-    depths: dict[str, int] = {}
-    projections: list[Projection] = []
+    unfolded = UnfoldedNetwork({}, {}, {}, [], {}, network)
     for population in form.populations:
-        name = population.name
-        depths[name] = depth_of(name, [p.source for p in population.pathways], depths)
-        for axons, present in zip(network.axons_of(name), presence.axons_of(name), strict=True):
-            if axons.source is not None:
-                made = sum(len(projection.source) for projection in projections)
-                projections.append(projection(name, axons, present, shapes[axons.source], made))
-    starts = {name: site.neuron.initial_membrane for name, site in snn.sites.items()}
-    return UnfoldedNetwork(shapes, starts, depths, tuple(projections), network)
+        name, sources = population.name, [way.source for way in population.pathways if way.source]
+        depth = max((unfolded.depths[source] + 1 for source in sources), default=0)
+        ways = zip(
+            population.pathways, network.axons_of(name), presence.axons_of(name), strict=True
+        )
+        for way, axons, present in ways:
+            if way.source is None:
+                continue
+            before = relayed(unfolded, way.source, depth - 1)
+            links = projection(
+                before, name, axons, present, unfolded.shapes[before], unfolded.links
+            )
+            is_layer = not any(getattr(step, "is_shortcut", False) for step in way.steps)
+            unfolded.projections.append(replace(links, is_layer=is_layer))
+        unfolded.shapes[name], unfolded.depths[name] = population.shape, depth
+        if population.site is not None:
+            unfolded.starts[name] = population.site.neuron.initial_membrane
+    return unfolded
 
 
 def require_plain_neurons(snn: SpikingNetwork) -> None:
@@ -193,20 +221,24 @@ def links_for_weights(snn: SpikingNetwork) -> SpikingNetwork:
     return copied
 
 
-def depth_of(name: str, sources: list[str | None], depths: dict[str, int]) -> int:
-    """Return how many steps a population is behind the first one."""
-    behind = {0 if source is None else depths[source] + 1 for source in sources}
-    if len(behind) > 1:
-        raise ConversionError(
-            f"{name} is reached on ways of {sorted(behind)} layers; a chip adds a step at every "
-            "layer, so what meets there would belong to different time steps. Networks without "
-            "residual connections can be simulated."
-        )
-    return behind.pop()
+def relayed(unfolded: UnfoldedNetwork, source: str, depth: int) -> str:
+    """Return what has the spikes of ``source`` at a depth: itself, or a relay that is made."""
+    last, size = source, unfolded.sizes[source]
+    for behind in range(unfolded.depths[source] + 1, depth + 1):
+        relay = f"{source} + {behind - unfolded.depths[source]}"
+        if relay not in unfolded.relays:
+            each = torch.arange(size)
+            links = Projection(last, relay, each, each, torch.ones(size), is_layer=False)
+            unfolded.projections.append(links)
+            unfolded.relays[relay] = source
+            unfolded.shapes[relay], unfolded.depths[relay] = unfolded.shapes[source], behind
+            unfolded.starts[relay] = 0.0
+        last = relay
+    return last
 
 
 def projection(
-    after: str, axons: Axons, present: Axons, shape: tuple[int, ...], made: int
+    before: str, after: str, axons: Axons, present: Axons, shape: tuple[int, ...], made: int
 ) -> Projection:
     """Return the links of one pathway, found by one spike from each neuron in turn."""
     neurons = math.prod(shape)
@@ -223,8 +255,8 @@ def projection(
         if made > MOST_LINKS:
             raise ConversionError(
                 f"the network has more than {MOST_LINKS:,} links once its layers are unfolded "
-                f"({axons.source} to {after}: {neurons:,} neurons); a simulated chip takes that "
+                f"({before} to {after}: {neurons:,} neurons); a simulated chip takes that "
                 "many. Simulate a smaller network, or its linear layers alone."
             )
     source, target, weight = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    return Projection(str(axons.source), after, source, target, weight)
+    return Projection(before, after, source, target, weight)

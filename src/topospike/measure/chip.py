@@ -26,9 +26,13 @@ class ChipRun:
     seconds : float
         Simulated time from the first step to the last.
     spikes, synaptic_events : float
-        As the chip counts them. Both equal ours but for ties; a difference is an error.
+        As the chip counts them. Both equal ours but for ties; a difference is an error. Spikes of
+        relays are among them.
     neuron_updates : float
         Updates of a membrane.
+    events_beside_layers : float
+        Of the synaptic events, those of shortcuts and of the relays in which their spikes wait;
+        operations of the network here are the others.
     ties : tuple of str
         Where a membrane met its threshold to rounding and fell on the other side on the chip:
         image, population, neuron, step, distance in thresholds. Spikes that follow from it differ.
@@ -50,15 +54,17 @@ class ChipRun:
     neuron_updates: Amount
     ties: tuple[str, ...] = ()
     part: str = ""
+    events_beside_layers: Amount = 0.0
 
     @property
     def operations_joule(self) -> float:
-        """What a count of operations gives: synaptic events at Loihi's price, nothing else."""
-        return self.synaptic_events * energy_model("loihi").ac_joule
+        """What a count of operations gives: events of layers at Loihi's price, nothing else."""
+        events = self.synaptic_events - self.events_beside_layers
+        return events * energy_model("loihi").ac_joule
 
     def text(self) -> str:
         """Return it as a table of a few lines."""
-        total = self.energy_joule["total"]
+        total, beside = self.energy_joule["total"], self.events_beside_layers
         parts = ", ".join(
             f"{name} {joule * 1e6:.4g} uJ ({joule / total:.0%})"
             for name, joule in self.energy_joule.items()
@@ -74,7 +80,9 @@ class ChipRun:
                 f"latency          {self.seconds * 1e6:.4g} us, {self.chip_steps} steps "
                 "(one more for each layer)",
                 f"spikes           {self.spikes:.6g}, neuron updates {self.neuron_updates:.6g}",
-                f"synaptic events  {self.synaptic_events:.6g}, equal to those counted here"
+                f"synaptic events  {self.synaptic_events:.6g}, "
+                + (f"without {beside:.6g} of shortcuts and relays " if beside else "")
+                + "equal to those counted here"
                 + (" but for ties:" if self.ties else ""),
                 *(f"  {tie}" for tie in self.ties),
             )
