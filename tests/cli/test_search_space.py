@@ -1,11 +1,27 @@
 """What a sweep searches: entries, points, and what is refused before anything runs."""
 
+import math
+
 import pytest
 
 from topospike.cli.main import main
-from topospike.cli.search import Judgement, Range, Space, best_of, grid_points, nested, parse_space
+from topospike.cli.search import (
+    Judgement,
+    Range,
+    Space,
+    best_of,
+    grid_points,
+    judge_run,
+    nested,
+    parse_space,
+)
+from topospike.contracts import Evaluation
 from topospike.errors import ConfigError
+from topospike.metrics_log import read_log
+from topospike.pipeline import run_recipe
+from topospike.pipeline.run import Run
 from topospike.recipe import Recipe
+from topospike.recipe.files import resolve
 
 
 def test_the_grid_is_the_product_in_order():
@@ -63,8 +79,43 @@ def test_impossible_options_of_a_sweep(options, message, tmp_path, capsys):
 def test_rules_in_words():
     assert Judgement("validation").rule == "accuracy of the trained network on the validation split"
     assert Judgement("paper", "dcgs").rule == "accuracy of its conversion by dcgs on the test split"
+    assert Judgement("paper", metric="mean_iou").rule.startswith("mean iou of the trained network")
+
+
+def test_a_trained_network_agrees_with_itself_under_any_setting():
+    recipe = resolve("demo", {"measure": {"metric": "agreement"}})
+    assert Judgement("paper", "dcgs", "agreement").checked(recipe).on == "dcgs"
+    with pytest.raises(ConfigError, match=r"agrees with itself\. .*--judge dcgs"):
+        Judgement("paper", "ann", "agreement").checked(recipe)
+
+
+def test_runs_are_judged_by_the_metric_of_their_recipe(tmp_path):
+    small = {
+        "threads": 1,
+        "dense_twin": False,
+        "analyse": False,
+        "data": {"limit_train": 96, "limit_test": 32, "batch_size": 32},
+        "model": {"name": "mlp", "hidden": [24, 16]},
+        "train": {"epochs": 2},
+        "sparsity": {"linear": 0.5},
+        "convert": [{"method": "dcgs", "timesteps": 2, "calibration_images": 32}],
+        "measure": {"timesteps": 2, "metric": "perplexity"},
+    }
+    recipe = resolve("demo", small)
+    run_recipe(recipe, tmp_path, device="cpu")
+    run = Run(recipe, tmp_path, device="cpu")
+    of_ann = Judgement("validation", "ann", "perplexity")
+    validation, test, score = judge_run(run, of_ann)
+    written = read_log(tmp_path / "metrics.jsonl").epochs[-1].validation_loss
+    assert score == validation == pytest.approx(math.exp(written), rel=1e-5)
+    measured = Evaluation.load(tmp_path / "evaluation.json")
+    assert test == measured.ann_metrics["perplexity"]
+    _, of_snn, score = judge_run(run, Judgement("paper", "dcgs", "perplexity"))
+    assert score == of_snn == measured.metrics["perplexity"][1]
+    assert of_ann.lower_is_better
 
 
 def test_failed_trials_are_never_best():
     assert best_of([None, 0.4, 0.7, None]) == 2
     assert best_of([]) is None
+    assert best_of([float("nan"), 3.0, 2.0], lower_is_better=True) == 2

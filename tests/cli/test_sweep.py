@@ -52,7 +52,7 @@ def test_a_grid_of_two_leaves_ordinary_runs_and_names_the_best(swept):
     assert content["best"] == content["trials"][scores.index(max(scores))]["folder"]
     assert content["judgement"]["rule"] == "accuracy of the trained network on the validation split"
     for trial in content["trials"]:
-        assert trial["score"] == trial["validation_accuracy"]
+        assert trial["score"] == trial["validation"]
         for name in ("record.json", "evaluation.json", "model.safetensors", "report.html"):
             assert (Path(trial["folder"]) / name).is_file()
 
@@ -69,7 +69,7 @@ def test_a_second_start_runs_what_is_new_and_judges_as_the_paper_does(swept):
     content = json.loads((folder / "sweep.json").read_text())
     assert content["judgement"]["select"] == "paper"
     for trial in content["trials"]:
-        assert trial["score"] == trial["test_accuracy"]
+        assert trial["score"] == trial["test"]
 
 
 def test_a_point_out_of_range_is_refused_before_any_trial(swept):

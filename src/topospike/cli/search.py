@@ -7,29 +7,34 @@ An entry of a space is a key of the recipe and its values, separated by commas, 
 part in the choice. ``paper`` judges by the test split, as Bao et al. (2026) do ("we report the SNN
 with best accuracy"), and is there to compare with them: its winner's accuracy is not that of an
 unseen set. What is judged is the trained network (``ann``), or it converted by one method, at that
-conversion's time step.
+conversion's time step; by the recipe's ``measure.metric``.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import yaml
+from torch import nn
 
 from topospike.contracts import Evaluation
+from topospike.data.loader import SplitBatches
 from topospike.errors import ConfigError
 from topospike.files.reading import UNREADABLE, reason
-from topospike.measure import evaluate
+from topospike.measure import METRICS, evaluate
+from topospike.measure.metrics import MetricSums
 from topospike.metrics_log import read_log
+from topospike.modes import evaluating
 from topospike.pipeline.networks import trained_model
 from topospike.pipeline.run import Network, Run
 from topospike.pipeline.stages import spiking_network
 from topospike.recipe import ConversionSettings, Recipe
 from topospike.recipe.files import dotted_names, nearest
-from topospike.train import evaluate_accuracy
 
 LOGARITHMIC = "log"
 SELECTIONS = ("validation", "paper")
@@ -171,17 +176,23 @@ def nested(point: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """By which images (``select``) and on what (``on``) trials are judged."""
+    """By which images (``select``), on what (``on``) and by which metric trials are judged."""
 
     select: str
     on: str = ANN
+    metric: str = "accuracy"
 
     @property
     def rule(self) -> str:
         """The rule in words."""
         images = "the validation split" if self.select == "validation" else "the test split"
         network = "the trained network" if self.on == ANN else f"its conversion by {self.on}"
-        return f"accuracy of {network} on {images}"
+        return f"{self.metric.replace('_', ' ')} of {network} on {images}"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether small values are good."""
+        return METRICS[self.metric].lower_is_better
 
     def checked(self, recipe: Recipe) -> Judgement:
         """Return itself, if the recipe has that conversion."""
@@ -191,22 +202,27 @@ class Judgement:
                 f"--judge is {self.on!r}; 'ann' or one of the recipe's conversions "
                 f"({', '.join(names) or 'none'}) is required."
             )
+        if self.on == ANN and METRICS[self.metric].against_ann:
+            raise ConfigError(
+                f"measure.metric is {self.metric!r}, by which every trained network agrees with "
+                f"itself. Judge a conversion: --judge {names[0] if names else 'METHOD'}."
+            )
         return self
 
 
 def judge_run(run: Run, judgement: Judgement) -> tuple[float | None, float, float]:
-    """Return validation accuracy, test accuracy, and the one that counts, of a finished run.
+    """Return what a finished run has on validation and on test images, and the one that counts.
 
     Of two networks the sparse one is judged. Accuracies are fractions.
     """
-    network = run.networks[-1]
+    network, metric = run.networks[-1], judgement.metric
     if judgement.on == ANN:
-        test = ann_accuracy(run, network)
-        validation = ann_validation(run, network)
+        test = ann_test(run, network, metric)
+        validation = ann_validation(run, network, metric)
     else:
         settings = next(s for s in run.recipe.convert if s.label == judgement.on)
-        test = evaluation_of(network, settings).accuracy[step_of(run, settings) - 1]
-        validation = snn_validation(run, network, settings)
+        test = evaluation_of(network, settings).metrics[metric][step_of(run, settings) - 1]
+        validation = snn_validation(run, network, settings, metric)
     score = validation if judgement.select == "validation" else test
     if score is None:
         raise ConfigError(
@@ -226,34 +242,54 @@ def evaluation_of(network: Network, settings: ConversionSettings) -> Evaluation:
     return Evaluation.load(network.folder / "conversions" / settings.label / "evaluation.json")
 
 
-def ann_accuracy(run: Run, network: Network) -> float:
-    """Return the test accuracy of a trained network; measured here if nothing was converted."""
+def ann_test(run: Run, network: Network, metric: str) -> float:
+    """Return the value of a trained network on test images; measured here if none was converted."""
     if run.recipe.convert:
-        return evaluation_of(network, run.recipe.convert[0]).ann_accuracy
-    return evaluate_accuracy(trained_model(run, network), run.data.test)
+        return evaluation_of(network, run.recipe.convert[0]).ann_metrics[metric]
+    return value_of(trained_model(run, network), run.data.test, metric)
 
 
-def ann_validation(run: Run, network: Network) -> float | None:
-    """Return the validation accuracy of the weights that training ended with."""
-    epochs = read_log(network.folder / "metrics.jsonl").epochs
-    return epochs[-1].validation_accuracy if epochs else None
+def ann_validation(run: Run, network: Network, metric: str) -> float | None:
+    """Return the value of the weights that training ended with on validation images."""
+    if metric == "accuracy":  # training has written it down
+        epochs = read_log(network.folder / "metrics.jsonl").epochs
+        return epochs[-1].validation_accuracy if epochs else None
+    if run.data.validation.images == 0:
+        return None
+    return value_of(trained_model(run, network), run.data.validation, metric)
 
 
-def snn_validation(run: Run, network: Network, settings: ConversionSettings) -> float | None:
+def value_of(model: nn.Module, batches: SplitBatches, metric: str) -> float:
+    """Return what a metric says of a trained network."""
+    sums, device = MetricSums(METRICS[metric], 0), next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        for number, (x, y) in enumerate(batches):
+            sums.begin_batch(model(x.to(device)), y, f"batch {number}")
+    return sums.values()[0]
+
+
+def snn_validation(
+    run: Run, network: Network, settings: ConversionSettings, metric: str
+) -> float | None:
     """Simulate one conversion on the validation images."""
     if run.data.validation.images == 0:
         return None
-    converted = spiking_network(run, network, settings)
-    return evaluate(converted, run.data.validation, step_of(run, settings)).accuracy[-1]
+    converted, steps = spiking_network(run, network, settings), step_of(run, settings)
+    return evaluate(converted, run.data.validation, steps, metric=metric).metrics[metric][-1]
 
 
-def best_of(scores: Sequence[float | None]) -> int | None:
-    """Return the place of the highest score; the first of equal ones.
+def best_of(scores: Sequence[float | None], *, lower_is_better: bool = False) -> int | None:
+    """Return the place of the best score; the first of equal ones, never one that is NaN.
 
     Examples
     --------
-    >>> best_of([0.5, None, 0.9, 0.9]), best_of([None])
-    (2, None)
+    >>> best_of([0.5, None, 0.9, 0.9]), best_of([None]), best_of([3.5, 3.6], lower_is_better=True)
+    (2, None, 0)
     """
-    known = [(score, -place) for place, score in enumerate(scores) if score is not None]
+    sign = -1 if lower_is_better else 1
+    known = [
+        (sign * score, -place)
+        for place, score in enumerate(scores)
+        if score is not None and not math.isnan(score)
+    ]
     return -max(known)[1] if known else None

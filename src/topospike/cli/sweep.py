@@ -42,6 +42,7 @@ from topospike.pipeline.run import Run
 from topospike.progress import say
 from topospike.recipe import Recipe
 from topospike.recipe.files import merged, recipe_from, resolve, to_plain, to_yaml
+from topospike.report.simulation import Measured
 
 RESULT = "trial.json"
 SEARCHES = ("grid", "optuna")
@@ -63,8 +64,8 @@ class Trial:
     settings: Mapping[str, Any]
     folder: str
     score: float | None = None
-    validation_accuracy: float | None = None
-    test_accuracy: float | None = None
+    validation: float | None = None
+    test: float | None = None
     error: str | None = None
 
 
@@ -107,7 +108,8 @@ def sweep(options: Namespace) -> None:
         if value not in known:
             raise ConfigError(f"--{name} is {value!r}; one of {', '.join(known)} is required.")
     folder = Path(options.get("folder") or Path("runs") / f"sweep-{recipe.name}").absolute()
-    judgement = Judgement(select, options.get("judge") or "ann").checked(recipe)
+    metric = recipe.measure.metric
+    judgement = Judgement(select, options.get("judge") or "ann", metric).checked(recipe)
     order = Order(to_plain(recipe), str(folder), judgement, options.get("device"))
     resources = {"cpu": options.get("cpus") or 1.0, "gpu": options.get("gpus") or 0.0}
     work = Work(order, resources, retries=options.get("retries", 2), address=options.get("address"))
@@ -149,7 +151,8 @@ def run_optuna(work: Work, space: Space, *, samples: int, seed: int) -> list[Tri
     from optuna.samplers import TPESampler
     from ray.tune.search.optuna import OptunaSearch
 
-    search = OptunaSearch(metric="score", mode="max", sampler=TPESampler(seed=seed))
+    mode = "min" if work.order.judgement.lower_is_better else "max"
+    search = OptunaSearch(metric="score", mode=mode, sampler=TPESampler(seed=seed))
     found = tuned(work, space.for_ray(), points=None, samples=samples, search=search)
     return [trial for _, trial in found]
 
@@ -236,14 +239,14 @@ def finish(folder: Path, trials: Sequence[Trial], judgement: Judgement) -> None:
         Trials have failed, every retry included.
     """
     scores = [trial.score for trial in trials]
-    best = best_of(scores)
+    best = best_of(scores, lower_is_better=judgement.lower_is_better)
     content = {
         "judgement": {**asdict(judgement), "rule": judgement.rule},
         "best": None if best is None else trials[best].folder,
         "trials": [asdict(trial) for trial in trials],
     }
     write_json(folder / "sweep.json", content)
-    output().print(table_of(trials, best))
+    output().print(table_of(trials, best, Measured(judgement.metric)))
     print(f"selected by {judgement.rule}: {content['best']}")
     failed = [trial for trial in trials if trial.error is not None]
     if failed:
@@ -253,7 +256,7 @@ def finish(folder: Path, trials: Sequence[Trial], judgement: Judgement) -> None:
         )
 
 
-def table_of(trials: Sequence[Trial], best: int | None) -> Table:
+def table_of(trials: Sequence[Trial], best: int | None, measured: Measured) -> Table:
     """Return one line a trial."""
     table = Table(box=None, pad_edge=False)
     for name in dict.fromkeys(name for trial in trials for name in trial.settings):
@@ -261,8 +264,8 @@ def table_of(trials: Sequence[Trial], best: int | None) -> Table:
     for name in ("validation", "test", "score", ""):
         table.add_column(name, justify="right")
     for index, trial in enumerate(trials):
-        shares = (trial.validation_accuracy, trial.test_accuracy, trial.score)
-        texts = ["-" if share is None else f"{100 * share:.2f}" for share in shares]
+        values = (trial.validation, trial.test, trial.score)
+        texts = ["-" if value is None else measured.written(value) for value in values]
         note = "best" if index == best else ("failed" if trial.error else "")
         table.add_row(*(str(value) for value in trial.settings.values()), *texts, note)
     return table
