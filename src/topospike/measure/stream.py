@@ -3,10 +3,10 @@
 A sigma-delta network falls silent once it has said what it was shown: after how many steps, and for
 how much energy, differs from image to image.
 
-It also holds what it has decoded. A new frame starts from there, so the neurons say
-only what is different from the frame before, and where nothing has moved nothing fires. The bounds
-of a single image hold for every frame: at silence each decoded value is within three quarters of
-its smallest threshold of the activation, whatever came before, so errors do not add up.
+It also holds what it has decoded. A new frame starts from there, so the neurons say only what is
+different from the frame before, and where nothing has moved nothing fires. The bounds of a single
+image hold for every frame: at silence each decoded value is within three quarters of its smallest
+threshold of the activation, whatever came before, so errors do not add up.
 
 A stream shows the *current* frame: its outputs at frame f tend to the ANN's on frame f. Input whose
 frames are parts of one observation, to be taken together (counts of an event camera in successive

@@ -10,10 +10,9 @@ with one epsilon, added once to each sum: a row or column of zeros gives 0, not 
 
 Choosing has two ways: the k best, and k successive draws without replacement with probability
 proportional to a weight. The second is the exponential race: candidate i arrives at time
-:math:`E_i / w_i` with
-:math:`E_i \sim Exp(1)`, the first k arrivals are the sample; in logarithms, so that no weight
-under- or overflows. Random numbers are drawn on the CPU, so the choice is the same on every device.
-Candidates and choice are masks, so no list of millions of indices is made.
+:math:`E_i / w_i` with :math:`E_i \sim Exp(1)`, the first k arrivals are the sample; in logarithms,
+so that no weight under- or overflows. Random numbers are drawn on the CPU, so the choice is the
+same on every device. Candidates and choice are masks, so no list of millions of indices is made.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ with bias in five stages, then linear layers 512-512-classes. The published netw
 linear layers; the paper reproduced here cuts them to 512. `conv6fc2` is the network of the direct
 sparse-training baselines (Han et al. 2022), 128-128-P-256-256-P-512-512 without bias, so that the
 first linear layer sees 512 maps of 8 x 8. `conv2fc2` is 15C3-P-40C3-P-300, the smaller network of
-direct training on events. `small_cnn` is for the demo, made for 8 x 8 digits or
-larger images, with a wide hidden linear layer because it will lose 99 % of its links.
+direct training on events. `small_cnn` is for the demo, made for 8 x 8 digits or larger images, with
+a wide hidden linear layer because it will lose 99 % of its links.
 """
 
 from __future__ import annotations
